@@ -2,16 +2,17 @@
 
     text           BOS [<text>] y EOS                              → log P(y)
     speech_first   BOS <speech> u <text> y EOS                     → log P(y|speech)
-    interleaved    BOS <speech> u₁ <text> y₁ <speech> u₂ … EOS     → log P(y|speech), word by word
-    chunked        BOS <speech:u₁> y₁ <speech:u₂> y₂ … EOS         → the same, one vector a word
+    interleaved    BOS <speech> u₁ <text> y₁ … <speech> r <text> EOS   → log P(y|speech), by words
+    chunked        BOS <speech:u₁> y₁ … <speech:r> EOS             → the same, one vector a word
     text_first     BOS <text> y <speech> u <text>                  → log P(speech|y)
     speech         BOS <speech> u <text>                           → log P(speech), for training
 
 A stretch is closed by the marker that opens the next; the last text by EOS, the last speech by
 <text>. What closes a stretch is scored with it, so that "cat" and "cats" both say where they end.
-u_i are the units up to the end of word i (SpiritLM, arXiv:2402.05755, cuts at words too); the units
-after the last word are left out. In the chunked order they enter together, as one vector added to
-the marker that opens them: 2.3 positions a word instead of 7.5.
+u_i are the units up to the end of word i (SpiritLM, arXiv:2402.05755, cuts at words too), r what
+follows the last word: EOS is predicted with r before it, so a hypothesis that stops halfway has
+speech to explain away. In the chunked order units enter together, as one vector added to the marker
+that opens them: 2.3 positions a word instead of 7.5.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Order = Literal["text", "speech_first", "interleaved", "chunked", "text_first", 
 UNSCORED, AS_TEXT, AS_SPEECH = 0, 1, 2
 MAX_CHUNK_S = 1.28
 """Longest stretch of speech before a word; of a longer one (a pause before the word) the end is
-kept."""
+kept, of the stretch after the last word the beginning."""
 CHUNK_PARTS = 4
 """A chunk is described by the mean frame of each of its quarters."""
 CHUNK_BITS = 8
@@ -107,11 +108,13 @@ class _Builder:
         )
 
 
-def word_chunks(word_ends_s: Seq[float], unit_s: float, n_units: int) -> list[tuple[int, int]]:
-    """Half-open ranges of units, one a word; every word has at least one unit where any exist.
+def speech_chunks(
+    word_ends_s: Seq[float], unit_s: float, n_units: int
+) -> list[tuple[int, int]]:
+    """Half-open ranges of units: one a word, and one of what follows the last word.
 
-    Word ends are rounded to units first, so hypotheses that agree on a word to within rounding
-    share its chunk.
+    Each has at least one unit where any exist. Word ends are rounded to units first, so hypotheses
+    that agree on a word to within rounding share its chunk.
     """
     longest = max(1, round(MAX_CHUNK_S / unit_s))
     chunks = []
@@ -121,7 +124,8 @@ def word_chunks(word_ends_s: Seq[float], unit_s: float, n_units: int) -> list[tu
         stop = min(max(end, start + 1), n_units)
         chunks.append((max(min(start, n_units - 1), stop - longest, 0), stop))
         start = max(start, end)
-    return chunks
+    start = max(min(start, n_units - 1), 0)
+    return [*chunks, (start, min(start + longest, n_units))]
 
 
 def chunk_features(speech: Speech, rows: np.ndarray) -> np.ndarray:
@@ -190,10 +194,8 @@ def build_sequence(
             build.text(word, AS_TEXT)
     else:
         assert len(words) == len(word_ends_s), "one word end a word"
-        chunks = word_chunks(word_ends_s, speech.unit_s, len(speech))
-        if not words:  # an empty hypothesis: nothing was said in the first stretch
-            words, chunks = ((),), word_chunks((MAX_CHUNK_S,), speech.unit_s, len(speech))
-        for i, (word, (start, stop)) in enumerate(zip(words, chunks, strict=True)):
+        chunks = speech_chunks(word_ends_s, speech.unit_s, len(speech))
+        for i, (word, (start, stop)) in enumerate(zip((*words, ()), chunks, strict=True)):
             closes = AS_TEXT if i else UNSCORED
             if order == "chunked":
                 build.token(vocabulary.speech_id, closes, start << CHUNK_BITS | stop - start)

@@ -21,13 +21,13 @@ from relisten.lm.sequences import (
     Speech,
     TokenSequence,
     speech_inputs,
-    word_chunks,
+    speech_chunks,
 )
 
 
 def chunk_rows(speech: Speech, word_ends_s: Seq[float]) -> np.ndarray:
-    """Rows (see `TokenSequence`) of an utterance's word chunks, int64, one a word."""
-    chunks = word_chunks(word_ends_s, speech.unit_s, len(speech))
+    """Rows (see `TokenSequence`) of an utterance's chunks, int64 [n_words + 1]."""
+    chunks = speech_chunks(word_ends_s, speech.unit_s, len(speech))
     return np.array([start << CHUNK_BITS | stop - start for start, stop in chunks], np.int64)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,21 @@ class Heard:
 
 
 def hear_manifest(
-    manifest: str, first_pass: FirstPass, pool: int, cache: Path, tick: Tick = no_tick
+    manifest: str,
+    first_pass: FirstPass,
+    pool: int,
+    cache: Path,
+    speed: float = 1.0,
+    tick: Tick = no_tick,
 ) -> list[Heard]:
     """The utterances of a manifest that have a reference and can be read, heard once and kept.
 
-    Shards that `cache` holds already, by this first pass and pooling, are read, not heard again.
+    speed: of playing, pitch and all; other speeds make other voices. Shards that `cache` holds
+    already, by this first pass, pooling and speed, are read, not heard again.
     Raises UsageError where nothing is left.
     """
     key = f"{Path(manifest).resolve()}|{first_pass.encoder.id}|{pool}"
+    key += f"|{speed:g}" if speed != 1 else ""
     folder = cache / f"{Path(manifest).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     heard: list[Heard] = []
@@ -58,7 +66,7 @@ def hear_manifest(
     for number, chunk in enumerate(in_chunks(with_reference, SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
-            _write_shard(shard, list(_hear(chunk, manifest, first_pass, pool)))
+            _write_shard(shard, list(_hear(chunk, manifest, first_pass, pool, speed)))
         heard += _read_shard(shard)
         tick(len(chunk))
     if not heard:
@@ -67,14 +75,14 @@ def hear_manifest(
 
 
 def _hear(
-    utterances: list[NBest], manifest: str, first_pass: FirstPass, pool: int
+    utterances: list[NBest], manifest: str, first_pass: FirstPass, pool: int, speed: float
 ) -> Iterator[Heard]:
     unit_s = pool / first_pass.encoder.frame_rate_hz
     longest = int(first_pass.max_duration_s * 16_000)
     for chunk in in_chunks(utterances, 8):
         loaded = [(u, load_recording(u, manifest)) for u in chunk]
         kept = [
-            (u, audio)
+            (u, _at_speed(audio, speed))
             for u, audio in loaded
             if not isinstance(audio, Refusal) and 0 < len(audio) <= longest
         ]
@@ -88,6 +96,16 @@ def _hear(
             pooled = pool_frames(one, pool).astype(np.float16)
             speaker = str(u.extra.get("speaker", u.id))
             yield Heard(u.id, speaker, text, word_ends_s, pooled, unit_s)
+
+
+def _at_speed(audio: np.ndarray, speed: float) -> np.ndarray:
+    """Samples float32 [T / speed]: the recording as a tape played at that speed sounds."""
+    if speed == 1:
+        return audio
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(speed).limit_denominator(100)
+    return resample_poly(audio, ratio.denominator, ratio.numerator).astype(np.float32)
 
 
 def _write_shard(path: Path, heard: list[Heard]) -> None:

@@ -1,0 +1,122 @@
+"""Letters heard in encoder frames: a small CTC model, and what a text's letters cost it.
+
+A recogniser's encoder knows the world's speech, not the speakers of one domain. Two convolutions
+over its frames, trained in minutes on the domain's transcripts, do (CTC: Graves et al., 2006). The
+score of a text sums over all its alignments, so no word times are needed, and no word is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relisten.core.text import spoken
+from relisten.core.types import ModelError
+
+BLANK = 0
+STEPS = 2
+"""Outputs a frame: at 25 frames a second fast speech has hardly a letter a frame, and CTC needs a
+blank between two equal ones."""
+UNSAYABLE = -20.0
+"""Nats a letter of a text with more letters than the frames can hold."""
+KERNEL = 5
+
+
+class Ear(nn.Module):
+    """Log-probabilities of letters over pooled encoder frames.
+
+    alphabet: the letters it knows, the space between words among them; others are left out of what
+    it reads. encoder_id, pool: of the frames it was trained on.
+    """
+
+    def __init__(
+        self, frame_dim: int, alphabet: str, encoder_id: str = "", pool: int = 1, width: int = 512
+    ) -> None:
+        super().__init__()
+        self.alphabet, self.encoder_id, self.pool = alphabet, encoder_id, pool
+        self._letter = {letter: 1 + i for i, letter in enumerate(alphabet)}
+        self.norm = nn.LayerNorm(frame_dim)
+        self.first = nn.Conv1d(frame_dim, width, KERNEL, padding=KERNEL // 2)
+        self.second = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2)
+        self.second_norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, STEPS * (1 + len(alphabet)))
+        self.dropout = nn.Dropout(0.3)
+
+    def letters(self, text: str) -> list[int]:
+        """The text as it is said, letter by letter: int [n], 1 and up; 0 is CTC's blank."""
+        return [self._letter[c] for c in spoken(text) if c in self._letter]
+
+    def forward(self, frames: Tensor, n_frames: Tensor) -> Tensor:
+        """Log-probabilities [B, STEPS * T, 1 + letters] of frames [B, T, D], of which n_frames [B]
+        are speech; what is padding does not reach the others."""
+        is_speech = torch.arange(frames.shape[1], device=frames.device) < n_frames[:, None]
+        mask = is_speech[..., None].to(frames.dtype)
+        hidden = self.dropout(self.norm(frames)) * mask
+        hidden = nn.functional.gelu(self.first(hidden.mT)).mT
+        hidden = self.dropout(hidden) * mask
+        hidden = hidden + nn.functional.gelu(self.second(hidden.mT)).mT
+        logits = self.out(self.dropout(self.second_norm(hidden))).float()
+        return logits.unflatten(-1, (STEPS, -1)).flatten(1, 2).log_softmax(-1)
+
+    @torch.inference_mode()
+    def score(self, frames: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """log P(letters of the text | frames), nats, float64 [N]; frames: float32 [T, D]."""
+        spelled = [self.letters(text) for text in texts]
+        n_steps = STEPS * len(frames)
+        log_probs = self(torch.from_numpy(frames)[None], torch.tensor([len(frames)]))
+        nats = ctc_nats(log_probs.expand(len(texts), -1, -1), [n_steps] * len(texts), spelled)
+        least = UNSAYABLE * (1.0 + np.array([len(letters) for letters in spelled]))
+        return np.maximum(-nats.double().numpy(), least)
+
+    def save(self, path: Path) -> None:
+        """Write the weights, in half precision, and what they are for, as safetensors."""
+        from safetensors.torch import save_file
+
+        meant_for = {
+            "alphabet": self.alphabet,
+            "encoder_id": self.encoder_id,
+            "pool": str(self.pool),
+        }
+        tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, path, meant_for)
+
+    @classmethod
+    def load(cls, path: Path) -> Ear:
+        """What `save` wrote, ready to score. Raises ModelError where it is something else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                said = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            width, frame_dim, _ = tensors["first.weight"].shape
+            ear = cls(frame_dim, said["alphabet"], said["encoder_id"], int(said["pool"]), width)
+            ear.load_state_dict(tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{path}: not an ear: {error}") from error
+        return ear.eval()
+
+
+def ctc_nats(log_probs: Tensor, n_steps: Sequence[int], letters: Sequence[Sequence[int]]) -> Tensor:
+    """-log P of each text's letters, nats [B]; infinite where they are more than the steps hold.
+
+    log_probs: [B, S, 1 + letters], of which n_steps [B] are speech. Differentiable.
+    """
+    return nn.functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        torch.tensor([letter for one in letters for letter in one], dtype=torch.long),
+        torch.tensor(n_steps),
+        torch.tensor([len(one) for one in letters]),
+        BLANK,
+        reduction="none",
+    )
+
+
+def alphabet_of(texts: Iterable[str]) -> str:
+    """The letters, digits and marks that texts are said with, the space between words first."""
+    found = {letter for text in texts for letter in spoken(text)}
+    return "".join([" ", *sorted(found - {" "})])
