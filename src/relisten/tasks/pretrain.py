@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
@@ -30,6 +31,7 @@ from relisten.io.bundle import (
     ADAPTER_CONFIG,
     CODEBOOK,
     EXTENSION,
+    LM,
     BundleConfig,
     resolve_bundle,
     write_bundle,
@@ -50,7 +52,8 @@ from relisten.tasks.examples import (
     save_tensors,
     school_projectors,
 )
-from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
+from relisten.tasks.loop import Schedule
+from relisten.tasks.train_lm import Training, add_lora, lora_tensors, thaw, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,
@@ -74,7 +77,11 @@ class PretrainConfig:
     output: the bundle's folder; the run's state is kept in its folder `state`. manifests: path →
     how often an utterance of it is drawn; dev_manifests: what the gauge is read from. tasks: order
     → weight in the mixture; with `text` alone the bundle is a fine-tuned text LM. pool: frames of
-    a unit, at 50 Hz. cache: where what was heard is kept. seed: of everything drawn.
+    a unit, at 50 Hz. cache: where what was heard is kept. lora_rank: 0 trains all of the LM's
+    layers instead, and the bundle holds them. schedule: how the learning rate falls; accumulate:
+    batches whose mean gradient makes a step; patience: stop where the first of tasks got no better
+    on development speech for so many evaluations, and keep the best (0: never). dtype: of the
+    products. seed: of everything drawn.
     """
 
     output: str
@@ -96,6 +103,9 @@ class PretrainConfig:
     learning_rate: float = 5e-4
     warmup_steps: int = 50
     eval_every: int = 100
+    schedule: Literal["cosine", "linear"] = "cosine"
+    accumulate: int = 1
+    patience: int = 0
     dtype: str = "bfloat16"
     seed: int = 0
 
@@ -109,6 +119,9 @@ class PretrainConfig:
             raise UsageError("pretrain needs at least one manifest")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
+        if self.patience and not self.dev_manifests:
+            raise UsageError("patience needs dev_manifests, or it would wait for nothing")
+        Schedule.of(self)  # refuses what it cannot do
         if len(set(self.tasks) & {"speech_first", "interleaved", "chunked"}) > 1:
             raise UsageError("a bundle asks for text given speech in one order; name one in tasks")
 
@@ -118,31 +131,36 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     output = Path(config.output)
     state = output / STATE
     state.mkdir(parents=True, exist_ok=True)
-    _same_run(state / "config.json", config)
-    base = resolve_bundle(config.base)
-    causal, tokenizer = load_causal_lm(base, getattr(torch, config.dtype))
-    train, dev, encoder_id = _corpora(config, TextEncoder(tokenizer, config.text_form), report)
-    everything = [example for examples, _ in train for example in examples]
-    hears = set(config.tasks) != {"text"}
-    vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-    extension = None
-    if hears:
-        codebook = _codebook(config, output, everything, encoder_id)
-        add_codes([*everything, *dev], codebook)
-        extension = _extension(config, state, causal, everything, report)
-    model = SpeechTextLM(causal, vocabulary, extension)
-    lora = add_lora(causal, config.lora_rank, config.base, config.seed)
-    training = Training(
-        config.tasks,
-        config.steps,
-        config.batch_tokens,
-        config.learning_rate,
-        config.warmup_steps,
-        config.eval_every,
-        config.seed,
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    # AdamW's small steps would be lost on 8 bits of mantissa: what is trained is float32.
+    causal, tokenizer = load_causal_lm(
+        resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
     )
-    gauge = train_lm(model, training, train, dev, state / "checkpoint.safetensors", report)
-    _save(config, output, model, lora, weights_hash(base), encoder_id)
+    processes = PartialState()
+    with processes.main_process_first():  # the others find what it heard and schooled
+        _same_run(state / "config.json", config)
+        train, dev, encoder_id = _corpora(config, TextEncoder(tokenizer, config.text_form), report)
+        everything = [example for examples, _ in train for example in examples]
+        hears = set(config.tasks) != {"text"}
+        extension = None
+        if hears:
+            codebook = _codebook(config, output, everything, encoder_id)
+            add_codes([*everything, *dev], codebook)
+            extension = _extension(config, state, causal, everything, report)
+    vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
+    if config.lora_rank:
+        lora = add_lora(causal, config.lora_rank, config.base, config.seed)
+    else:
+        lora = None
+        thaw(causal)
+    model = SpeechTextLM(causal, vocabulary, extension).to(processes.device)
+    training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
+    gauge = train_lm(model, training, train, dev, state, report)
+    if processes.is_main_process:
+        if lora is None:
+            causal.to(dtype).save_pretrained(output / LM)
+            tokenizer.save_pretrained(output / LM)
+        _save(config, output, model, lora, encoder_id)
     return gauge
 
 
@@ -150,11 +168,12 @@ def _same_run(path: Path, config: PretrainConfig) -> None:
     """Keep the configuration beside the run's state. Raises UsageError where that state is of a run
     with other settings; where they are only about looking on, it goes on."""
     settings = json.loads(json.dumps(asdict(config)))
+    defaults = {key.name: key.default for key in fields(config)}  # of keys that were not there yet
     looking_on = {"output", "cache", "dev_manifests", "eval_every"}
     if path.exists():
         before = json.loads(path.read_text())
         changed = sorted(
-            k for k in settings if settings[k] != before.get(k) and k not in looking_on
+            k for k in settings if settings[k] != before.get(k, defaults[k]) and k not in looking_on
         )
         if changed:
             raise UsageError(
@@ -229,19 +248,22 @@ def _save(
     config: PretrainConfig,
     output: Path,
     model: SpeechTextLM,
-    lora: Mapping[str, Any],
-    base_hash: str,
+    lora: Mapping[str, Any] | None,
     encoder_id: str,
 ) -> None:
-    save_tensors(lora_tensors(model.causal), output / ADAPTER)
-    (output / ADAPTER_CONFIG).write_text(json.dumps(lora, indent=1) + "\n")
+    base, folder = config.base, resolve_bundle(config.base)
+    if lora is None:
+        base, folder = LM, output / LM
+    else:
+        save_tensors(lora_tensors(model.causal), output / ADAPTER)
+        (output / ADAPTER_CONFIG).write_text(json.dumps(lora, indent=1) + "\n")
     if model.extension is not None:
         save_extension(model.extension, output / EXTENSION)
     components = {COMPONENT_OF[order]: order for order in config.tasks if order in COMPONENT_OF}
     untuned = {component: UNTUNED[component] for component in components}
     bundle = BundleConfig(
-        base=config.base,
-        base_hash=base_hash,
+        base=base,
+        base_hash=weights_hash(folder),
         text_form=config.text_form,
         weights=Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT, **untuned}),
         components=tuple(components),
