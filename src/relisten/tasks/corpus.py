@@ -1,7 +1,8 @@
 """Transcribed recordings as a speech-text LM reads them: frames, and where each word ends.
 
 Listening is dear and training reads the same speech many times, so it is kept: Parquet shards of
-pooled encoder frames (float16) and word ends (the first pass's own, forced to the reference).
+pooled encoder frames (float16) and word ends (the first pass's own, forced to the reference). The
+frames may be another encoder's, HuBERT's say; the first pass then only tells where words end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
+from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
 
@@ -43,14 +45,21 @@ class Heard:
 
 
 def hear_manifest(
-    manifest: str, first_pass: FirstPass, pool: int, cache: Path, tick: Tick = no_tick
+    manifest: str,
+    first_pass: FirstPass,
+    encoder: SpeechEncoder,
+    pool: int,
+    cache: Path,
+    tick: Tick = no_tick,
 ) -> list[Heard]:
     """The utterances of a manifest that have a reference and can be read, heard once and kept.
 
-    Shards that `cache` holds already, by this first pass and pooling, are read, not heard again.
-    Raises UsageError where nothing is left.
+    encoder: whose frames; the first pass's own need no second listening. Shards that `cache` holds
+    already, by this first pass, encoder and pooling, are read, not heard again. Raises UsageError
+    where nothing is left.
     """
-    key = f"{Path(manifest).resolve()}|{first_pass.encoder.id}|{pool}"
+    ears = "+".join(dict.fromkeys((first_pass.encoder.id, encoder.id)))
+    key = f"{Path(manifest).resolve()}|{ears}|{pool}"
     folder = cache / f"{Path(manifest).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     heard: list[Heard] = []
@@ -58,7 +67,7 @@ def hear_manifest(
     for number, chunk in enumerate(in_chunks(with_reference, SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
-            _write_shard(shard, list(_hear(chunk, manifest, first_pass, pool)))
+            _write_shard(shard, list(_hear(chunk, manifest, first_pass, encoder, pool)))
         heard += _read_shard(shard)
         tick(len(chunk))
     if not heard:
@@ -67,9 +76,13 @@ def hear_manifest(
 
 
 def _hear(
-    utterances: list[NBest], manifest: str, first_pass: FirstPass, pool: int
+    utterances: list[NBest],
+    manifest: str,
+    first_pass: FirstPass,
+    encoder: SpeechEncoder,
+    pool: int,
 ) -> Iterator[Heard]:
-    unit_s = pool / first_pass.encoder.frame_rate_hz
+    unit_s = pool / encoder.frame_rate_hz
     longest = int(first_pass.max_duration_s * 16_000)
     for chunk in in_chunks(utterances, 8):
         loaded = [(u, load_recording(u, manifest)) for u in chunk]
@@ -82,8 +95,9 @@ def _hear(
             continue
         audio = [samples for _, samples in kept]
         texts = [str(u.reference) for u, _ in kept]
-        frames = first_pass.encoder.encode(audio)
-        ends = first_pass.align(audio, [[text] for text in texts], frames)
+        frames = encoder.encode(audio)
+        own = frames if encoder.id == first_pass.encoder.id else None
+        ends = first_pass.align(audio, [[text] for text in texts], own)
         for (u, _), text, one, (word_ends_s,) in zip(kept, texts, frames, ends, strict=True):
             pooled = pool_frames(one, pool).astype(np.float16)
             speaker = str(u.extra.get("speaker", u.id))
