@@ -172,7 +172,13 @@ def pretrain(config: str, quiet: bool, **overrides: str | None) -> None:
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
 @click.argument("manifest")
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE|FOLDER/",
+    help='JSON lines, "-" is standard output; Parquet shards where it ends with / or is a folder.',
+)
 @model_option
 @click.option("--deduplicate", is_flag=True, help="Merge equal neighbours, keep their durations.")
 @placement_options
