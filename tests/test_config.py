@@ -37,12 +37,14 @@ def test_paths_count_from_the_file_names_stay(tmp_path: Path, written) -> None:
     (tmp_path / "lm").mkdir()
     path = written(
         "output: ../out\ncache: cache\nbase: ../lm\nfirst_pass: whisper-base\n"
+        "encoder: hubert:../lm@2\n"
         "manifests: {../../data/a.jsonl: 2, b.jsonl: 0.5}\ndev_manifests: [/c.jsonl]\n"
     )
     config = read_pretrain_config(path, {})
     assert config.output == str(tmp_path / "out")
     assert config.cache == str(tmp_path / "recipe" / "cache")
     assert (config.base, config.first_pass) == (str(tmp_path / "lm"), "whisper-base")
+    assert config.encoder == f"hubert:{tmp_path / 'lm'}@2"
     assert config.manifests == {
         str(tmp_path.parent / "data" / "a.jsonl"): 2.0,
         str(tmp_path / "recipe" / "b.jsonl"): 0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import wave
 from dataclasses import replace
@@ -19,11 +20,17 @@ from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
-from relisten.tasks.loading import load_rescorer
+from relisten.speech.encoders import load_encoder
+from relisten.speech.first_pass import load_first_pass
+from relisten.tasks.codebook import make_codebook
+from relisten.tasks.corpus import hear_manifest
+from relisten.tasks.loading import load_listener, load_rescorer
 from relisten.tasks.pretrain import STATE, PretrainConfig, pretrain
+from relisten.tasks.rescore import rescore
 from relisten.tasks.score import exchanged, score
+from relisten.tasks.transcribe import transcribe
 from relisten.tasks.tune import save_weights
-from tiny_speech import noise
+from tiny_speech import noise, tiny_ctc, tiny_whisper
 from tiny_world import fill_cache
 
 TEXTS = ("ab cd", "cd ab ab", "ab", "cd cd")
@@ -98,6 +105,61 @@ def test_a_bundle_that_hears(world, order):
     assert (right < 0).all()
     wrong = scored(world, order, components, wrong_speech=True)
     np.testing.assert_allclose(wrong[:, 0], right[:, 0], atol=1e-4, err_msg="text hears nothing")
+
+
+PAPERS_TASKS = {"speech_first": 0.25, "text_first": 0.25, "text": 0.25, "speech": 0.25}
+
+
+@pytest.fixture(scope="module")
+def ears(world):
+    """References of encoders that are not the first pass's."""
+    return {
+        "hubert": f"hubert:{tiny_ctc(world / 'tiny-hubert', 'hubert')}@2",
+        "whisper": str(tiny_whisper(world / "other-whisper")),
+    }
+
+
+@pytest.mark.parametrize("ear", ["hubert", "whisper"])
+def test_another_ear_than_the_first_pass(world, ears, ear):
+    """The paper's way, arXiv:2409.16654: the ear gives units, the first pass gives word ends."""
+    manifest, encoder = str(world / "train.jsonl"), ears[ear]
+    report = make_codebook([manifest], str(world / f"{ear}-codebook"), encoder, units=8)
+    assert load_listener(str(world / f"{ear}-codebook")).encoder.id == report.codebook.encoder_id
+    gauge = pretrain(config(world, ear, tasks=PAPERS_TASKS, encoder=encoder), lambda line: None)
+    assert set(PAPERS_TASKS) <= set(gauge)
+    bundle = read_bundle(world / ear)
+    assert (bundle.encoder, bundle.first_pass) == (encoder, "whisper-tiny.en")
+    assert bundle.encoder_id == load_encoder(encoder).id
+    scores = scored(world, ear, bundle.components)
+    assert np.unique(scores.round(3), axis=0).shape == scores.shape, "each heard for itself"
+    ranked = str(world / f"{ear}-ranked.jsonl")
+    rescore(str(world / f"{ear}-scored.jsonl"), ranked, bundle.weights)
+    assert len(load_nbest(ranked)) == 8
+    transcripts, _ = transcribe([str(world / "0.wav")], str(world / ear), beam=2, n_best=2)
+    assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
+
+
+def test_word_ends_are_the_first_passs_whatever_the_ear(world, ears):
+    """And what one ear heard is not taken for what another one heard."""
+    first_pass = load_first_pass("whisper-tiny.en")
+    hubert = load_encoder(ears["hubert"])
+    heard = [
+        hear_manifest(str(world / "train.jsonl"), first_pass, encoder, 2, world / "ears")
+        for encoder in (first_pass.encoder, hubert)
+    ]
+    for own, other in zip(*heard, strict=True):
+        assert own.word_ends_s == other.word_ends_s
+        assert not np.array_equal(own.frames, other.frames)
+        assert len(own.frames) == len(other.frames)
+
+
+def test_without_another_ear_the_cache_of_before_serves(world):
+    """One id, not two: hours of listening outlive the key `encoder`."""
+    first_pass, manifest = load_first_pass("whisper-tiny.en"), world / "train.jsonl"
+    hear_manifest(str(manifest), first_pass, first_pass.encoder, 2, world / "key")
+    key = f"{manifest.resolve()}|{first_pass.encoder.id}|2"
+    [folder] = (world / "key").iterdir()
+    assert folder.name == f"train-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def test_the_control_hears_the_one_before_at_its_own_length():

@@ -18,6 +18,7 @@ from relisten.core.types import LM_COMPONENTS, AudioError, Hypothesis, ModelErro
 from relisten.io.audio import load_audio
 from relisten.io.bundle import BundleConfig, write_bundle
 from relisten.io.nbest import load_nbest, save_nbest
+from relisten.io.shards import read_shards, shard_ids, shards
 from relisten.io.sources import weights_hash
 from relisten.lm.load import save_extension
 from relisten.lm.model import SpeechExtension, SpeechShape
@@ -228,6 +229,39 @@ def test_units(tmp_path: Path, manifest: Path, bundle: Path) -> None:
         assert seconds == pytest.approx(3.0 if utterance.id == "u5" else 1.0)
         units = utterance.extra["units"]
         assert all(a != b for a, b in pairwise(units))
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_units_as_shards(
+    tmp_path: Path, manifest: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, deduplicate: bool
+) -> None:
+    """What they hold is what the JSON lines hold; a second run makes only what is missing."""
+    monkeypatch.setattr("relisten.tasks.units.SHARD_SIZE", 4)
+    lines, folder = str(tmp_path / "units"), f"{tmp_path / 'shards'}/"
+    make_units(str(manifest), lines, str(bundle), deduplicate)
+    outcome = make_units(str(manifest), folder, str(bundle), deduplicate)
+    assert (outcome.n_done, [r.id for r in outcome.refused]) == (10, ["u3"])
+    relative = {u.audio: u.audio and f"../{u.audio}" for u in load_nbest(lines)}
+    expected = [replace(u, audio=relative[u.audio]) for u in load_nbest(lines)]
+    assert list(read_shards(folder)) == expected
+    files = shards(folder)
+    assert [len(shard_ids(path)) for path in files] == [3, 4, 3]
+    with pytest.raises(UsageError, match="add --resume"):
+        make_units(str(manifest), folder, str(bundle), deduplicate)
+    files[1].unlink()
+    before = [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns]
+    ticks: list[int] = []
+    outcome = make_units(
+        str(manifest), folder, str(bundle), deduplicate, resume=True, tick=ticks.append
+    )
+    assert (outcome.n_done, sum(ticks)) == (10, 11)
+    assert list(read_shards(folder)) == expected
+    after = [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns]
+    assert after[0] > before[0], "it lacks an utterance, which may be readable by now"
+    assert after[1] == before[1]
+    save_nbest([NBest("other")], tmp_path / "other.jsonl")
+    with pytest.raises(UsageError, match="another manifest"):
+        make_units(str(tmp_path / "other.jsonl"), folder, str(bundle), resume=True)
 
 
 def test_a_codebook_knows_its_encoder(tmp_path: Path, bundle: Path) -> None:

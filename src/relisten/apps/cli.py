@@ -151,8 +151,13 @@ def codebook(quiet: bool, **options: Any) -> None:
     epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --steps 100",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Train nothing; print parameters, memory, GPUs and hours that the run would take.",
+)
 @quiet_option
-def pretrain(config: str, quiet: bool, **overrides: str | None) -> None:
+def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
     """Train a language model to hear: continued pre-training on speech and text, into a bundle.
 
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
@@ -164,6 +169,11 @@ def pretrain(config: str, quiet: bool, **overrides: str | None) -> None:
     need_train_extra()
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = read_pretrain_config(config, given)
+    if dry_run:
+        from relisten.tasks.estimate import describe_estimate, estimate
+
+        click.echo(describe_estimate(settings, estimate(settings)))
+        return
     gauge = pretrain(settings, lambda line: note(line, quiet))
     click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
     for order, nats in gauge.items():
@@ -172,7 +182,13 @@ def pretrain(config: str, quiet: bool, **overrides: str | None) -> None:
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
 @click.argument("manifest")
-@output_option
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE|FOLDER/",
+    help='JSON lines, "-" is standard output; Parquet shards where it ends with / or is a folder.',
+)
 @model_option
 @click.option("--deduplicate", is_flag=True, help="Merge equal neighbours, keep their durations.")
 @placement_options

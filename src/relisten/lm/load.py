@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from relisten.core.types import ModelError
+from relisten.io.pinned import PINNED
+from relisten.io.sources import resolve_model
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.vocabulary import Vocabulary
 
@@ -44,6 +46,34 @@ def load_causal_lm(
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: cannot be loaded as a causal LM: {error}") from error
     return causal.to(device).eval(), tokenizer
+
+
+def load_causal_config(reference: str) -> Any:
+    """The transformers configuration of a causal LM, without its weights.
+
+    reference: as `load_causal_lm`'s folder comes by it; of a hub id config.json alone is fetched,
+    and a folder need hold nothing else. Raises ModelError where it cannot be had.
+    """
+    from transformers import AutoConfig
+
+    options: dict[str, Any] = {}
+    name, _, revision = reference.partition("@")
+    if reference in PINNED or Path(reference).is_dir():
+        folder = resolve_model(reference)
+        converted = folder / _CONVERTED
+        name = str(converted if converted.is_dir() else folder)
+        if not (Path(name) / "config.json").exists():
+            options["gguf_file"] = next((path.name for path in folder.glob("*.gguf")), None)
+    elif revision:
+        options["revision"] = revision
+    try:
+        return AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{reference}: its config.json cannot be had ({reason}); check the name and the "
+            "connection, or name a folder that holds it"
+        ) from error
 
 
 def _converted_gguf(folder: Path) -> Path:

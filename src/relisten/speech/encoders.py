@@ -190,12 +190,18 @@ class HFEncoder:
 def load_encoder(reference: str, device: str = "auto", dtype: str = "auto") -> SpeechEncoder:
     """The encoder a reference names, loaded.
 
-    reference: a CTranslate2 Whisper (known name, folder or hub id), or KIND:MODEL@LAYER with KIND
-    one of hubert, wav2vec2, wavlm. Raises ModelError or UsageError with the remedy.
+    reference: KIND:MODEL@LAYER with KIND one of hubert, wav2vec2, wavlm, or a recogniser that
+    `load_first_pass` takes (known name, folder or hub id), whose encoder it then is. Raises
+    ModelError or UsageError with the remedy.
     """
     kind, _, rest = reference.partition(":")
     if kind not in ("hubert", "wav2vec2", "wavlm"):
-        return WhisperEncoder(resolve_model(reference), device, dtype)
+        folder = resolve_model(reference)
+        if (folder / "model.bin").is_file():
+            return WhisperEncoder(folder, device, dtype)
+        from relisten.speech.first_pass import load_first_pass
+
+        return load_first_pass(str(folder), device, dtype).encoder
     model, _, layer = rest.rpartition("@")
     if not model or not layer.lstrip("-").isdigit():
         raise UsageError(f"encoder {reference!r}: name its layer, as in {kind}:MODEL@9")

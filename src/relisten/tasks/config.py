@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
@@ -16,8 +17,9 @@ from relisten.tasks.pretrain import PretrainConfig
 
 PATHS = ("output", "manifests", "dev_manifests", "cache")
 """Keys of `PretrainConfig` that hold paths: those of a YAML file are relative to its folder."""
-FOLDERS_OR_NAMES = ("base", "first_pass")
+FOLDERS_OR_NAMES = ("base", "first_pass", "encoder")
 """Keys that may hold one: a name, unless there is such a folder beside the YAML file."""
+_REFERENCE = re.compile(r"((?:hubert|wav2vec2|wavlm):)?(.+?)(@-?\d+)?")
 TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
 
 Config = TypeVar("Config")
@@ -44,8 +46,10 @@ def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainCon
         if key in written:
             written[key] = _moved(written[key], folder)
     for key in FOLDERS_OR_NAMES:
-        if isinstance(name := written.get(key), str) and (folder / name).is_dir():
-            written[key] = str((folder / name).resolve())  # a bundle is read from anywhere
+        if match := _REFERENCE.fullmatch(str(written.get(key) or "")):
+            kind, name, layer = match.groups("")
+            if (folder / name).is_dir():  # a bundle is read from anywhere
+                written[key] = f"{kind}{(folder / name).resolve()}{layer}"
     types = get_type_hints(PretrainConfig)
     typed = {
         key: _checked(_typed(text, types[key]), types[key], f"--{key.replace('_', '-')}")

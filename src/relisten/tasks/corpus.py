@@ -1,7 +1,8 @@
 """Transcribed recordings as a speech-text LM reads them: frames, and where each word ends.
 
 Listening is dear and training reads the same speech many times, so it is kept: Parquet shards of
-pooled encoder frames (float16) and word ends (the first pass's own, forced to the reference).
+pooled encoder frames (float16) and word ends (the first pass's own, forced to the reference). The
+frames may be another encoder's, HuBERT's say; the first pass then only tells where words end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
+from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
 
@@ -43,22 +45,33 @@ class Heard:
         return Speech(np.zeros((len(frames), 1), np.int32), self.unit_s, frames)
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """How recordings are heard: the first pass tells word ends, the encoder makes the frames (its
+    own need no second listening), `pool` of them a unit. speed: of playing, pitch and all; other
+    speeds make other voices."""
+
+    first_pass: FirstPass
+    encoder: SpeechEncoder
+    pool: int
+    speed: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """What tells it from any other."""
+        ears = "+".join(dict.fromkeys((self.first_pass.encoder.id, self.encoder.id)))
+        return f"{ears}|{self.pool}" + (f"|{self.speed:g}" if self.speed != 1 else "")
+
+
 def hear_manifest(
-    manifest: str,
-    first_pass: FirstPass,
-    pool: int,
-    cache: Path,
-    speed: float = 1.0,
-    tick: Tick = no_tick,
+    manifest: str, hearing: Hearing, cache: Path, tick: Tick = no_tick
 ) -> list[Heard]:
     """The utterances of a manifest that have a reference and can be read, heard once and kept.
 
-    speed: of playing, pitch and all; other speeds make other voices. Shards that `cache` holds
-    already, by this first pass, pooling and speed, are read, not heard again.
-    Raises UsageError where nothing is left.
+    Shards that `cache` holds already, heard the same way, are read, not heard again. Raises
+    UsageError where nothing is left.
     """
-    key = f"{Path(manifest).resolve()}|{first_pass.encoder.id}|{pool}"
-    key += f"|{speed:g}" if speed != 1 else ""
+    key = f"{Path(manifest).resolve()}|{hearing.key}"
     folder = cache / f"{Path(manifest).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     heard: list[Heard] = []
@@ -66,7 +79,7 @@ def hear_manifest(
     for number, chunk in enumerate(in_chunks(with_reference, SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
-            _write_shard(shard, list(_hear(chunk, manifest, first_pass, pool, speed)))
+            _write_shard(shard, list(_hear(chunk, manifest, hearing)))
         heard += _read_shard(shard)
         tick(len(chunk))
     if not heard:
@@ -74,15 +87,14 @@ def hear_manifest(
     return heard
 
 
-def _hear(
-    utterances: list[NBest], manifest: str, first_pass: FirstPass, pool: int, speed: float
-) -> Iterator[Heard]:
-    unit_s = pool / first_pass.encoder.frame_rate_hz
+def _hear(utterances: list[NBest], manifest: str, hearing: Hearing) -> Iterator[Heard]:
+    first_pass, encoder, pool = hearing.first_pass, hearing.encoder, hearing.pool
+    unit_s = pool / encoder.frame_rate_hz
     longest = int(first_pass.max_duration_s * 16_000)
     for chunk in in_chunks(utterances, 8):
         loaded = [(u, load_recording(u, manifest)) for u in chunk]
         kept = [
-            (u, _at_speed(audio, speed))
+            (u, _at_speed(audio, hearing.speed))
             for u, audio in loaded
             if not isinstance(audio, Refusal) and 0 < len(audio) <= longest
         ]
@@ -90,8 +102,9 @@ def _hear(
             continue
         audio = [samples for _, samples in kept]
         texts = [str(u.reference) for u, _ in kept]
-        frames = first_pass.encoder.encode(audio)
-        ends = first_pass.align(audio, [[text] for text in texts], frames)
+        frames = encoder.encode(audio)
+        own = frames if encoder.id == first_pass.encoder.id else None
+        ends = first_pass.align(audio, [[text] for text in texts], own)
         for (u, _), text, one, (word_ends_s,) in zip(kept, texts, frames, ends, strict=True):
             pooled = pool_frames(one, pool).astype(np.float16)
             speaker = str(u.extra.get("speaker", u.id))

@@ -42,8 +42,9 @@ from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
+from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.corpus import hear_manifest
+from relisten.tasks.corpus import Hearing, hear_manifest
 from relisten.tasks.examples import (
     Example,
     Report,
@@ -75,7 +76,9 @@ class PretrainConfig:
     """What `relisten pretrain` does; unknown keys are refused.
 
     output: the bundle's folder; the run's state is kept in its folder `state`. manifests: path →
-    how often an utterance of it is drawn; dev_manifests: what the gauge is read from. tasks: order
+    how often an utterance of it is drawn; dev_manifests: what the gauge is read from. encoder:
+    whose frames are heard, as hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own,
+    if none is named; the first pass tells where words end all the same. tasks: order
     → weight in the mixture; with `text` alone the bundle is a fine-tuned text LM. pool: frames of
     a unit, at 50 Hz. cache: where what was heard is kept. lora_rank: 0 trains all of the LM's
     layers instead, and the bundle holds them. schedule: how the learning rate falls; accumulate:
@@ -90,6 +93,7 @@ class PretrainConfig:
     cache: str = "runs/cache"
     base: str = "smollm2-135m"
     first_pass: str = "whisper-tiny.en"
+    encoder: str = ""
     text_form: TextForm = "spoken"
     tasks: Mapping[Order, float] = field(default_factory=lambda: {"chunked": 0.75, "text": 0.25})
     units: int = 500
@@ -188,9 +192,11 @@ def _corpora(
 ) -> tuple[list[tuple[list[Example], float]], list[Example], str]:
     """Training sets with their weights, development examples, the encoder's id."""
     first_pass = load_first_pass(config.first_pass)
+    encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
+    hearing = Hearing(first_pass, encoder, config.pool)
 
     def examples_of(manifest: str) -> list[Example]:
-        heard = hear_manifest(manifest, first_pass, config.pool, Path(config.cache))
+        heard = hear_manifest(manifest, hearing, Path(config.cache))
         made = [example for h in heard if (example := make_example(h, texts)) is not None]
         n_words = sum(len(example.words) for example in made)
         report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
@@ -201,7 +207,7 @@ def _corpora(
     for manifest in config.dev_manifests:
         made = examples_of(manifest)
         dev += made[:: max(1, len(made) // DEV_UTTERANCES)][:DEV_UTTERANCES]
-    return train, dev, first_pass.encoder.id
+    return train, dev, encoder.id
 
 
 def _codebook(
@@ -271,5 +277,6 @@ def _save(
         speech_order=components.get(TEXT_GIVEN_SPEECH, "chunked"),
     )
     if model.extension is not None:
-        bundle = replace(bundle, encoder=config.first_pass, encoder_id=encoder_id)
+        heard_through = config.encoder or config.first_pass
+        bundle = replace(bundle, encoder=heard_through, encoder_id=encoder_id)
     write_bundle(output, bundle)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from relisten.core.types import NBest
+from relisten.core.types import NBest, UsageError
+from relisten.io.nbest import read_nbest, rebase_audio
+from relisten.io.shards import shard_ids, shard_path, shards, write_shard
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import deduplicate
 from relisten.tasks.defaults import MODEL
@@ -13,6 +17,7 @@ from relisten.tasks.streams import (
     Outcome,
     Refusal,
     Tick,
+    in_chunks,
     load_recording,
     no_tick,
     walk,
@@ -21,6 +26,8 @@ from relisten.tasks.streams import (
 
 CHUNK_SIZE = 8
 """Utterances encoded at once."""
+SHARD_SIZE = 1024
+"""Utterances of a Parquet shard: 2 to 3 hours of read speech."""
 
 
 def make_units(
@@ -38,6 +45,8 @@ def make_units(
     Adds to each line `unit_s`, the seconds that one unit spans, and `units`, a list of codes, or of
     lists of codes where the codebook has several levels. deduplicate: runs of equal units become
     one, with the length of each run in `unit_durations`.
+    output: JSON lines; or, where it ends with a slash or is a folder, Parquet shards in it, which
+    `io.shards.read_shards` reads. Raises UsageError where the folder holds some and resume is off.
     """
     listener = load_listener(model, device, dtype)
 
@@ -49,7 +58,43 @@ def make_units(
             for utterance, speech in zip(chunk, speeches, strict=True)
         ]
 
+    if output.endswith("/") or Path(output).is_dir():
+        return _walk_to_shards(manifest, Path(output), work, resume, tick)
     return walk(manifest, output, work, CHUNK_SIZE, resume=resume, tick=tick)
+
+
+def _walk_to_shards(
+    manifest: str,
+    folder: Path,
+    work: Callable[[list[NBest]], list[NBest | Refusal]],
+    resume: bool,
+    tick: Tick,
+) -> Outcome:
+    """As `walk`, a shard at a time; a shard is made again unless all of it is finished."""
+    if shards(folder) and not resume:
+        raise UsageError(f"{folder}: holds shards already; add --resume, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    n_done, refused = 0, []
+    for number, some in enumerate(in_chunks(read_nbest(manifest), SHARD_SIZE)):
+        path, ids = shard_path(folder, number), [utterance.id for utterance in some]
+        found = shard_ids(path) if path.exists() else []
+        if not set(found) <= set(ids):
+            raise UsageError(f"{path}: was made from another manifest; name another folder")
+        if found == ids:
+            n_done += len(ids)
+            tick(len(ids))
+            continue
+        made: list[NBest] = []
+        for chunk in in_chunks(some, CHUNK_SIZE):
+            for result in work(chunk):
+                if isinstance(result, Refusal):
+                    refused.append(result)
+                else:
+                    made.append(rebase_audio(result, manifest, folder / path.name))
+            tick(len(chunk))
+        write_shard(path, made)
+        n_done += len(made)
+    return Outcome(n_done, tuple(refused))
 
 
 def with_units(utterance: NBest, speech: Speech, is_deduplicated: bool) -> NBest:
