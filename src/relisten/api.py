@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from relisten.core.combine import Weights
-from relisten.core.types import LM_COMPONENTS, TEXT, NBest
+from relisten.core.types import COMPONENTS, TEXT, NBest
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
@@ -94,7 +94,7 @@ class Rescorer:
         weights: the model's own by default. Raises FormatError where a first-pass score is missing.
         """
         weights = weights or self._loaded.weights
-        weighed = [name for name in LM_COMPONENTS if weights.values.get(name)]
+        weighed = [name for name in COMPONENTS if weights.values.get(name)]
         ranked = []
         for nbest in nbests:
             missing = [

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relisten.core.text import NORMALISERS, Normaliser, spoken
-from relisten.core.types import ASR, LENGTH, LM_COMPONENTS, FormatError, NBest, UsageError
+from relisten.core.types import ASR, LENGTH, COMPONENTS, FormatError, NBest, UsageError
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -119,7 +119,7 @@ def component_scores(nbest: NBest, component: str) -> FloatArray:
         if component not in hypothesis.scores:
             remedy = (
                 f"add it with `relisten score --components {component}`"
-                if component in LM_COMPONENTS
+                if component in COMPONENTS
                 else "only the first pass can give it; leave it out of the weights"
             )
             raise FormatError(

@@ -25,6 +25,7 @@ FORMAT = 1
 CONFIG = "relisten.json"
 EXTENSION = "extension.safetensors"
 CODEBOOK = "codebook.safetensors"
+EAR = "ear.safetensors"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"

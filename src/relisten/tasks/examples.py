@@ -31,8 +31,9 @@ _POOL_OF_BATCH = 256  # utterances drawn, of which neighbours in length make the
 
 @dataclass
 class Example:
-    """One utterance. words: text tokens of each word; chunks: features [n_words, F] of its speech;
-    guesses: [n_words, E], what a projector that never heard its speaker guesses."""
+    """One utterance. words: text tokens of each word; chunks: features [n_words + 1, F] of its
+    speech, that of what follows the last word included; guesses: [n_words + 1, E], what a projector
+    that never heard its speaker guesses."""
 
     heard: Heard
     words: list[list[int]]
@@ -69,6 +70,7 @@ def school_projectors(
     folder: Path,
     examples: Sequence[Example],
     table: Tensor,
+    eos_id: int,
     folds: int,
     epochs: int,
     seed: int,
@@ -76,10 +78,11 @@ def school_projectors(
 ) -> ChunkProjector:
     """The projector schooled on all examples, kept in `folder` with those of the folds.
 
+    What it guesses among are the first tokens of words, and eos_id for what follows the last.
     Each example gets the guesses of a projector that heard none of its speaker. Raises UsageError
     where a fold has no speaker.
     """
-    first = [np.array([w[0] if w else -1 for w in e.words]) for e in examples]
+    first = [np.array([*(w[0] if w else -1 for w in e.words), eos_id]) for e in examples]
     known = np.unique(np.concatenate(first))
     known = known[known >= 0]
 
@@ -138,21 +141,28 @@ def draw_batch(
     orders = list(tasks)
     shares = np.array([tasks[o] for o in orders], float)
     order = orders[rng.choice(len(orders), p=shares / shares.sum())]
+    return order, draw_alike(corpus, lambda e: n_positions(order, e), batch_tokens, rng)
+
+
+def draw_alike(
+    corpus: Corpus, size: Callable[[Example], int], budget: int, rng: np.random.Generator
+) -> list[Example]:
+    """Examples drawn by weight and of like size: padded to the longest they fit the budget."""
     mass = np.array([len(examples) * weight for examples, weight in corpus])
     drawn = []
     for s in rng.choice(len(corpus), _POOL_OF_BATCH, p=mass / mass.sum()):
         examples = corpus[s][0]
         drawn.append(examples[rng.integers(len(examples))])
-    drawn.sort(key=lambda e: n_positions(order, e))
+    drawn.sort(key=size)
     start = int(rng.integers(len(drawn)))
     batch: list[Example] = []
     longest = 0
     for example in drawn[start:] + drawn[:start][::-1]:
-        longest = max(longest, n_positions(order, example))
-        if batch and longest * (len(batch) + 1) > batch_tokens:
+        longest = max(longest, size(example))
+        if batch and longest * (len(batch) + 1) > budget:
             break
         batch.append(example)
-    return order, batch
+    return batch
 
 
 def n_positions(order: Order, example: Example) -> int:

@@ -12,11 +12,12 @@ from typing import cast
 import numpy as np
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
-from relisten.core.types import ASR, LENGTH, LM_COMPONENTS, TEXT, ModelError, UsageError
+from relisten.core.types import ASR, COMPONENTS, LENGTH, LETTERS, TEXT, ModelError, UsageError
 from relisten.io.bundle import (
     ADAPTER,
     CODEBOOK,
     CONFIG,
+    EAR,
     EXTENSION,
     BundleConfig,
     read_bundle,
@@ -31,10 +32,11 @@ from relisten.lm.load import (
     text_vocabulary,
 )
 from relisten.lm.model import SpeechExtension, SpeechTextLM
-from relisten.lm.scorer import Scorer, SpeechOrder
+from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
 from relisten.lm.sequences import Speech
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, pool_frames
+from relisten.speech.ear import Ear
 from relisten.speech.encoders import SpeechEncoder, load_encoder, torch_placement
 from relisten.tasks.defaults import FIRST_PASS
 
@@ -89,18 +91,49 @@ class Listener:
 class LoadedRescorer:
     """A language model ready to score, how it hears (None: it knows text only), and weights.
 
-    first_pass: reference of the recogniser that the weights are for.
+    first_pass: reference of the recogniser that the weights are for. ear: what hears letters.
     """
 
     scorer: Scorer
     weights: Weights
     listener: Listener | None = None
     first_pass: str = FIRST_PASS
+    ear: Ear | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The language model's scores that the weights weigh."""
-        return tuple(name for name in LM_COMPONENTS if self.weights.values.get(name))
+        """The scores it can give."""
+        return (*self.scorer.components, *((LETTERS,) if self.ear else ()))
+
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """The scores of its own that the weights weigh."""
+        return tuple(name for name in COMPONENTS if self.weights.values.get(name))
+
+    def check(self, component: str) -> None:
+        """Raises ModelError where it cannot give this score."""
+        if component != LETTERS:
+            self.scorer.order_of(cast(Component, component))
+        elif self.ear is None:
+            known = ", ".join(self.components)
+            raise ModelError(f"this model has no ear for letters; it scores {known}")
+
+    def score(self, utterances: Sequence[ScoringInput], component: str) -> list[np.ndarray]:
+        """One score of every hypothesis, a float64 [N] an utterance, nats.
+
+        Raises ModelError where it cannot give it, UsageError where an utterance lacks what it
+        needs.
+        """
+        self.check(component)
+        if component != LETTERS:
+            return self.scorer.score(utterances, cast(Component, component))
+        assert self.ear is not None
+        scores = []
+        for utterance in utterances:
+            if utterance.speech is None or utterance.speech.frames is None:
+                raise UsageError("letters are heard in the utterance's speech, and it has none")
+            scores.append(self.ear.score(utterance.speech.frames, utterance.texts))
+        return scores
 
     def need_listener(self) -> Listener:
         """How it hears. Raises ModelError where it knows text only."""
@@ -127,18 +160,19 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     causal, tokenizer = load_causal_lm(resolve_base(folder, config), lm_dtype, lm_device)
     if (folder / ADAPTER).is_file():
         merge_adapter(causal, folder)
-    model, listener = text_lm(causal, tokenizer), None
+    model, listener, ear = text_lm(causal, tokenizer), None, None
     if config.hears:
         extension = load_extension(folder / EXTENSION, causal)
         listener = _bundle_listener(folder, config, device, dtype)
         _check_fit(folder, extension, listener.codebook)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
+        ear = _bundle_ear(folder, listener.codebook)
     texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
-    return LoadedRescorer(scorer, config.weights, listener, config.first_pass)
+    return LoadedRescorer(scorer, config.weights, listener, config.first_pass, ear)
 
 
 def _bundle_listener(folder: Path, config: BundleConfig, device: str, dtype: str) -> Listener:
@@ -149,6 +183,19 @@ def _bundle_listener(folder: Path, config: BundleConfig, device: str, dtype: str
             f"the bundle for frames of {config.encoder_id}; they do not belong together"
         )
     return Listener(codebook, str(config.encoder), device, dtype)
+
+
+def _bundle_ear(folder: Path, codebook: Codebook) -> Ear | None:
+    """What hears letters, where the bundle has it."""
+    if not (folder / EAR).is_file():
+        return None
+    ear = Ear.load(folder / EAR)
+    if (ear.encoder_id, ear.pool) != (codebook.encoder_id, codebook.pool):
+        raise ModelError(
+            f"{folder}: {EAR} is for frames of {ear.encoder_id} pooled by {ear.pool}, {CODEBOOK} "
+            f"for those of {codebook.encoder_id} by {codebook.pool}; they do not belong together"
+        )
+    return ear
 
 
 def _check_fit(folder: Path, extension: SpeechExtension, codebook: Codebook) -> None:

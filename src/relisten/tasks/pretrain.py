@@ -146,12 +146,12 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         train, dev, encoder_id = _corpora(config, TextEncoder(tokenizer, config.text_form), report)
         everything = [example for examples, _ in train for example in examples]
         hears = set(config.tasks) != {"text"}
+        vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
         extension = None
         if hears:
             codebook = _codebook(config, output, everything, encoder_id)
             add_codes([*everything, *dev], codebook)
-            extension = _extension(config, state, causal, everything, report)
-    vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
+            extension = _extension(config, state, causal, vocabulary.eos_id, everything, report)
     if config.lora_rank:
         lora = add_lora(causal, config.lora_rank, config.base, config.seed)
     else:
@@ -226,6 +226,7 @@ def _extension(
     config: PretrainConfig,
     state: Path,
     causal: nn.Module,
+    eos_id: int,
     examples: Sequence[Example],
     report: Report,
 ) -> SpeechExtension:
@@ -234,7 +235,7 @@ def _extension(
     table = causal.get_input_embeddings().weight.detach().float()
     head = causal.get_output_embeddings().weight.detach()
     projector = school_projectors(
-        state, examples, table, config.folds, config.projector_epochs, config.seed, report
+        state, examples, table, eos_id, config.folds, config.projector_epochs, config.seed, report
     )
     torch.manual_seed(config.seed)
     shape = SpeechShape(

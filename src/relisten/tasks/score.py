@@ -1,4 +1,4 @@
-"""N-best lists in, the same lists with a language model's scores out: scored once, kept."""
+"""N-best lists in, the same lists with a model's scores out: scored once, kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relisten.core.types import LM_COMPONENTS, TEXT, NBest, UsageError
+from relisten.core.types import COMPONENTS, TEXT, NBest, UsageError
 from relisten.lm.scorer import ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
@@ -50,9 +50,9 @@ def score(
     """
     check_components(components)
     rescorer = load_rescorer(model, device, dtype)
-    components = components or rescorer.scorer.components
+    components = components or rescorer.components
     for component in components:
-        rescorer.scorer.order_of(component)  # fails now, not after an hour
+        rescorer.check(component)  # fails now, not after an hour
     return walk(
         nbest,
         output,
@@ -101,11 +101,11 @@ def exchanged(speeches: Sequence[Speech]) -> list[Speech]:
 
 
 def check_components(components: Sequence[str]) -> None:
-    """Raises UsageError where one is not a language model's."""
-    unknown = [component for component in components if component not in LM_COMPONENTS]
+    """Raises UsageError where one is not for relisten to give."""
+    unknown = [component for component in components if component not in COMPONENTS]
     if unknown:
         raise UsageError(
-            f"components to score: {', '.join(components)}; give some of {', '.join(LM_COMPONENTS)}"
+            f"components to score: {', '.join(components)}; give some of {', '.join(COMPONENTS)}"
         )
 
 
@@ -147,7 +147,7 @@ def _scored(
     rescorer: LoadedRescorer, items: Sequence[Scorable], components: Sequence[str]
 ) -> list[NBest]:
     inputs = [scoring_input for _, scoring_input in items]
-    columns = {name: rescorer.scorer.score(inputs, name) for name in components}
+    columns = {name: rescorer.score(inputs, name) for name in components}
     scored = []
     for u, (utterance, _) in enumerate(items):
         hypotheses = tuple(

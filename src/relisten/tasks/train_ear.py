@@ -1,0 +1,90 @@
+"""Training an ear: letters by CTC on frames that were heard once, made other each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from relisten.speech.ear import STEPS, Ear, ctc_nats
+from relisten.tasks.examples import Corpus, Example, Report, draw_alike
+from relisten.tasks.loop import Schedule, train
+
+BATCH_FRAMES = 2048
+LEARNING_RATE = 2e-3
+SPEEDS = (0.88, 1.15)
+"""Frames are stretched by a factor between them."""
+HIDDEN_FRAMES = 6
+"""Twice an utterance, up to so many frames become its mean."""
+
+
+def train_ear(
+    ear: Ear,
+    corpus: Corpus,
+    dev: Sequence[Example],
+    steps: int,
+    seed: int,
+    state: Path,
+    report: Report,
+) -> float:
+    """Train in place, resumable from `state`; nats of the letters of a development word."""
+    spelled = cache(ear.letters)
+    schedule = Schedule(steps, LEARNING_RATE, steps // 10, max(1, min(500, steps)), seed)
+
+    def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
+        rng = np.random.default_rng([seed, step, micro])
+        batch = draw_alike(corpus, lambda e: len(e.heard.frames), BATCH_FRAMES, rng)
+        frames = [altered(e.heard.frames.astype(np.float32), rng) for e in batch]
+        letters = [spelled(e.heard.text) for e in batch]
+        ear.train()
+        nats = _nats(ear, frames, letters)
+        is_sayable = nats.isfinite()
+        n_letters = sum(map(len, letters))
+        loss = nats.where(is_sayable, torch.zeros(())).sum() / n_letters
+        return "a letter", loss, sum(map(len, frames))
+
+    def gauge() -> dict[str, float]:
+        return {"letters": letter_nats_a_word(ear, dev)} if dev else {}
+
+    figures = train(dict(ear.named_parameters()), schedule, micro_step, gauge, state, report)
+    ear.eval()
+    return figures.get("letters", float("nan"))
+
+
+def altered(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames [T', D] as another speaker, or noise, might have left them: stretched, with gaps."""
+    n_frames = max(1, round(len(frames) * rng.uniform(*SPEEDS)))
+    at = np.linspace(0, len(frames) - 1, n_frames)
+    below, share = at.astype(int), (at % 1).astype(np.float32)[:, None]
+    above = np.minimum(below + 1, len(frames) - 1)
+    stretched: np.ndarray = frames[below] * (1 - share) + frames[above] * share
+    mean = stretched.mean(0)
+    for _ in range(2):
+        start = rng.integers(n_frames)
+        stretched[start : start + rng.integers(HIDDEN_FRAMES)] = mean
+    return stretched
+
+
+@torch.inference_mode()
+def letter_nats_a_word(ear: Ear, examples: Sequence[Example]) -> float:
+    """What the letters of a reference word cost the ear, nats; unsayable ones left out."""
+    ear.eval()
+    total, n_words = 0.0, 0
+    for example in examples:
+        nats = _nats(ear, [example.heard.frames.astype(np.float32)], [ear.letters(example.heard.text)])
+        if nats.isfinite():
+            total += float(nats)
+            n_words += len(example.words)
+    return total / max(1, n_words)
+
+
+def _nats(ear: Ear, frames: Sequence[np.ndarray], letters: Sequence[Sequence[int]]) -> Tensor:
+    n_frames = [len(one) for one in frames]
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in frames], True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=ear.training):  # 3 times as fast
+        log_probs = ear(padded, torch.tensor(n_frames))
+    return ctc_nats(log_probs, [STEPS * n for n in n_frames], letters)
