@@ -96,6 +96,49 @@ def test_a_bundle_that_hears(world, order):
     np.testing.assert_allclose(wrong[:, 0], right[:, 0], atol=1e-4, err_msg="text hears nothing")
 
 
+def test_text_and_untranscribed_speech_join_the_mixture(world):
+    """Their weights far above the transcripts': the bundle is another than without them."""
+    lines = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()]
+    for record in lines:
+        del record["reference"]
+    (world / "silent.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    (world / "prose.txt").write_text("Ab ab cd. Cd cd!\nAb\n")
+    options = {"tasks": {"chunked": 0.4, "speech": 0.3, "text": 0.3}, "steps": 6}
+    plain = replace(config(world, "transcripts"), **options)
+    pretrain(plain, lambda line: None)
+    silent, prose = str(world / "silent.jsonl"), str(world / "prose.txt")
+    more = replace(
+        plain,
+        output=str(world / "mixture"),
+        manifests={**plain.manifests, silent: 9.0},
+        texts={prose: 9.0},
+    )
+    said: list[str] = []
+    pretrain(more, said.append)
+    assert any("silent.jsonl: 8 untranscribed utterances" in line for line in said)
+    assert any("prose.txt: 3 sentences, 18 tokens" in line for line in said)
+    adapters = [
+        (world / name / "adapter_model.safetensors").read_bytes()
+        for name in ("transcripts", "mixture")
+    ]
+    assert adapters[0] != adapters[1]
+
+
+def test_what_nothing_can_serve_is_refused(world):
+    silent = str(world / "untold.jsonl")
+    Path(silent).write_text('{"id": "a", "audio": "0.wav"}\n')
+    with pytest.raises(UsageError, match="no source can serve the task chunked"):
+        pretrain(
+            replace(config(world, "no", tasks={"chunked": 1.0}), manifests={silent: 1.0}), print
+        )
+    with pytest.raises(UsageError, match="needs some recordings with references"):
+        pretrain(
+            replace(config(world, "no2", tasks={"speech": 1.0}), manifests={silent: 1.0}), print
+        )
+    with pytest.raises(UsageError, match="texts serve the task text alone"):
+        replace(config(world, "no3", tasks={"chunked": 1.0}), texts={"a.txt": 1.0})
+
+
 def test_the_control_hears_the_one_before_at_its_own_length():
     """Units 0 1 2 3 and 7 8: the first hears 7 7 8 8, the second 0 2."""
     first, second = (

@@ -40,7 +40,7 @@ CHUNK_BITS = 8
 class Speech:
     """One utterance on the unit grid.
 
-    codes: int32 [U, levels], the codebook's indices. frames: float32 [U, D] pooled encoder frames
+    codes: int32 [U, levels], the codebook's indices. frames: floats [U, D] pooled encoder frames
     where the LM hears frames, else None. unit_s: seconds that one unit spans.
     """
 
@@ -132,7 +132,8 @@ def chunk_features(speech: Speech, rows: np.ndarray) -> np.ndarray:
     if speech.frames is None or not len(rows):
         return np.empty((0, 0), np.float32)
     start, length = rows >> CHUNK_BITS, rows & ((1 << CHUNK_BITS) - 1)
-    sums = np.concatenate([np.zeros_like(speech.frames[:1]), np.cumsum(speech.frames, 0)])
+    sums = np.cumsum(speech.frames, 0, np.float32)
+    sums = np.concatenate([np.zeros_like(sums[:1]), sums])
     edges = start[:, None] + length[:, None] * np.arange(CHUNK_PARTS + 1) / CHUNK_PARTS
     lower = np.minimum(np.floor(edges[:, :-1]).astype(int), len(speech) - 1)
     upper = np.maximum(np.ceil(edges[:, 1:]).astype(int), lower + 1)

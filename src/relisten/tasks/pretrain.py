@@ -41,15 +41,18 @@ from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.corpus import hear_manifest
+from relisten.tasks.corpus import hear_manifest, hear_untranscribed
 from relisten.tasks.examples import (
     Example,
     Report,
     add_codes,
+    check_served,
     make_example,
     save_tensors,
     school_projectors,
+    untranscribed_example,
 )
+from relisten.tasks.text_corpus import read_texts
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
@@ -72,13 +75,16 @@ class PretrainConfig:
     """What `relisten pretrain` does; unknown keys are refused.
 
     output: the bundle's folder; the run's state is kept in its folder `state`. manifests: path →
-    how often an utterance of it is drawn; dev_manifests: what the gauge is read from. tasks: order
-    → weight in the mixture; with `text` alone the bundle is a fine-tuned text LM. pool: frames of
-    a unit, at 50 Hz. cache: where what was heard is kept. seed: of everything drawn.
+    how often an utterance of it is drawn; those without a reference serve the task `speech` alone.
+    texts: path of a text corpus → how often a sentence of it is drawn, for the task `text` alone.
+    dev_manifests: what the gauge is read from. tasks: order → weight in the mixture; with `text`
+    alone the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what
+    was heard and tokenised is kept. seed: of everything drawn.
     """
 
     output: str
     manifests: Mapping[str, float]
+    texts: Mapping[str, float] = field(default_factory=dict)
     dev_manifests: tuple[str, ...] = ()
     cache: str = "runs/cache"
     base: str = "smollm2-135m"
@@ -107,6 +113,8 @@ class PretrainConfig:
             )
         if not self.manifests:
             raise UsageError("pretrain needs at least one manifest")
+        if self.texts and not self.tasks.get("text"):
+            raise UsageError("texts serve the task text alone, and tasks gives it no weight")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
         if len(set(self.tasks) & {"speech_first", "interleaved", "chunked"}) > 1:
@@ -121,15 +129,21 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     _same_run(state / "config.json", config)
     base = resolve_bundle(config.base)
     causal, tokenizer = load_causal_lm(base, getattr(torch, config.dtype))
-    train, dev, encoder_id = _corpora(config, TextEncoder(tokenizer, config.text_form), report)
-    everything = [example for examples, _ in train for example in examples]
+    texts = TextEncoder(tokenizer, config.text_form)
+    recordings, dev, encoder_id = _recordings(config, texts, report)
+    train = [*recordings, *_texts(config, texts, report)]
+    check_served(train, config.tasks)
+    heard = [example for examples, _ in recordings for example in examples]
     hears = set(config.tasks) != {"text"}
     vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
     extension = None
     if hears:
-        codebook = _codebook(config, output, everything, encoder_id)
-        add_codes([*everything, *dev], codebook)
-        extension = _extension(config, state, causal, everything, report)
+        codebook = _codebook(config, output, heard, encoder_id)
+        add_codes([*heard, *dev], codebook)
+        transcribed = [example for example in heard if example.words]
+        if not transcribed:
+            raise UsageError("a bundle that hears needs some recordings with references")
+        extension = _extension(config, state, causal, transcribed, report)
     model = SpeechTextLM(causal, vocabulary, extension)
     lora = add_lora(causal, config.lora_rank, config.base, config.seed)
     training = Training(
@@ -164,25 +178,45 @@ def _same_run(path: Path, config: PretrainConfig) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def _corpora(
+def _recordings(
     config: PretrainConfig, texts: TextEncoder, report: Report
-) -> tuple[list[tuple[list[Example], float]], list[Example], str]:
+) -> tuple[list[tuple[Sequence[Example], float]], list[Example], str]:
     """Training sets with their weights, development examples, the encoder's id."""
     first_pass = load_first_pass(config.first_pass)
+    cache = Path(config.cache)
 
-    def examples_of(manifest: str) -> list[Example]:
-        heard = hear_manifest(manifest, first_pass, config.pool, Path(config.cache))
+    def transcribed(manifest: str) -> list[Example]:
+        heard = hear_manifest(manifest, first_pass, config.pool, cache)
         made = [example for h in heard if (example := make_example(h, texts)) is not None]
         n_words = sum(len(example.words) for example in made)
         report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
         return made
 
-    train = [(examples_of(manifest), weight) for manifest, weight in config.manifests.items()]
+    train: list[tuple[Sequence[Example], float]] = []
+    for manifest, weight in config.manifests.items():
+        train.append((transcribed(manifest), weight))
+        if config.tasks.get("speech"):
+            heard = hear_untranscribed(manifest, first_pass, config.pool, cache)
+            train.append(([untranscribed_example(h) for h in heard], weight))
+            if heard:
+                hours = sum(len(h.frames) * h.unit_s for h in heard) / 3600
+                report(f"{manifest}: {len(heard)} untranscribed utterances, {hours:.2f} hours")
     dev: list[Example] = []
     for manifest in config.dev_manifests:
-        made = examples_of(manifest)
+        made = transcribed(manifest)
         dev += made[:: max(1, len(made) // DEV_UTTERANCES)][:DEV_UTTERANCES]
     return train, dev, first_pass.encoder.id
+
+
+def _texts(
+    config: PretrainConfig, texts: TextEncoder, report: Report
+) -> list[tuple[Sequence[Example], float]]:
+    train: list[tuple[Sequence[Example], float]] = []
+    for path, weight in config.texts.items():
+        examples = read_texts(path, texts, Path(config.cache))
+        report(f"{path}: {len(examples)} sentences, {len(examples.tokens)} tokens")
+        train.append((examples, weight))
+    return train
 
 
 def _codebook(
