@@ -137,9 +137,11 @@ def school_projectors(
         if not inside or not held_out:
             raise UsageError(f"no speaker in fold {k}: cross-fitting needs more speakers or data")
         projector = schooled(folder / f"projector-fold{k}.safetensors", inside)
-        for i in held_out:
-            guesses = projector_guesses(projector, table, examples[i].chunks)
-            examples[i].guesses = guesses.astype(np.float16)
+        chunks = [examples[i].chunks for i in held_out]
+        guesses = projector_guesses(projector, table, np.concatenate(chunks)).astype(np.float16)
+        ends = np.cumsum([len(some) for some in chunks])
+        for i, own in zip(held_out, np.split(guesses, ends[:-1]), strict=True):
+            examples[i].guesses = own
     return schooled(folder / "projector.safetensors", range(len(examples)))
 
 

@@ -41,18 +41,15 @@ from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.corpus import hear_manifest, hear_untranscribed
 from relisten.tasks.examples import (
     Example,
     Report,
     add_codes,
     check_served,
-    make_example,
     save_tensors,
     school_projectors,
-    untranscribed_example,
 )
-from relisten.tasks.text_corpus import read_texts
+from relisten.tasks.mixture import Sources
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
@@ -64,8 +61,6 @@ COMPONENT_OF: dict[Order, str] = {
 }
 UNTUNED = {TEXT: 0.2, TEXT_GIVEN_SPEECH: 0.3, SPEECH_GIVEN_TEXT: 0.0}
 """Weights of a bundle that nobody tuned yet."""
-DEV_UTTERANCES = 100
-"""Of each development set the gauge reads so many, evenly spread."""
 STATE = "state"
 """Folder in the bundle for what a stopped run goes on from; not part of the bundle."""
 
@@ -126,19 +121,26 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     output = Path(config.output)
     state = output / STATE
     state.mkdir(parents=True, exist_ok=True)
-    _same_run(state / "config.json", config)
+    same_run(state / "config.json", config)
     base = resolve_bundle(config.base)
     causal, tokenizer = load_causal_lm(base, getattr(torch, config.dtype))
     texts = TextEncoder(tokenizer, config.text_form)
-    recordings, dev, encoder_id = _recordings(config, texts, report)
-    train = [*recordings, *_texts(config, texts, report)]
+    first_pass = load_first_pass(config.first_pass)
+    sources = Sources(first_pass, config.pool, texts, Path(config.cache), report)
+    train: list[tuple[Sequence[Example], float]] = []
+    for manifest, weight in config.manifests.items():
+        train.append((sources.transcribed(manifest), weight))
+        if config.tasks.get("speech"):
+            train.append((sources.speech(manifest), weight))
+    heard = [example for examples, _ in train for example in examples]
+    train += [(sources.text(path), weight) for path, weight in config.texts.items()]
     check_served(train, config.tasks)
-    heard = [example for examples, _ in recordings for example in examples]
+    dev = sources.development(config.dev_manifests)
     hears = set(config.tasks) != {"text"}
     vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
     extension = None
     if hears:
-        codebook = _codebook(config, output, heard, encoder_id)
+        codebook = _codebook(config, output, heard, first_pass.encoder.id)
         add_codes([*heard, *dev], codebook)
         transcribed = [example for example in heard if example.words]
         if not transcribed:
@@ -156,11 +158,11 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         config.seed,
     )
     gauge = train_lm(model, training, train, dev, state / "checkpoint.safetensors", report)
-    _save(config, output, model, lora, weights_hash(base), encoder_id)
+    _save(config, output, model, lora, weights_hash(base), first_pass.encoder.id)
     return gauge
 
 
-def _same_run(path: Path, config: PretrainConfig) -> None:
+def same_run(path: Path, config: Any) -> None:
     """Keep the configuration beside the run's state. Raises UsageError where that state is of a run
     with other settings; where they are only about looking on, it goes on."""
     settings = json.loads(json.dumps(asdict(config)))
@@ -176,47 +178,6 @@ def _same_run(path: Path, config: PretrainConfig) -> None:
                 "name another output, or delete that folder to start anew"
             )
     path.write_text(json.dumps(settings, indent=1) + "\n")
-
-
-def _recordings(
-    config: PretrainConfig, texts: TextEncoder, report: Report
-) -> tuple[list[tuple[Sequence[Example], float]], list[Example], str]:
-    """Training sets with their weights, development examples, the encoder's id."""
-    first_pass = load_first_pass(config.first_pass)
-    cache = Path(config.cache)
-
-    def transcribed(manifest: str) -> list[Example]:
-        heard = hear_manifest(manifest, first_pass, config.pool, cache)
-        made = [example for h in heard if (example := make_example(h, texts)) is not None]
-        n_words = sum(len(example.words) for example in made)
-        report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
-        return made
-
-    train: list[tuple[Sequence[Example], float]] = []
-    for manifest, weight in config.manifests.items():
-        train.append((transcribed(manifest), weight))
-        if config.tasks.get("speech"):
-            heard = hear_untranscribed(manifest, first_pass, config.pool, cache)
-            train.append(([untranscribed_example(h) for h in heard], weight))
-            if heard:
-                hours = sum(len(h.frames) * h.unit_s for h in heard) / 3600
-                report(f"{manifest}: {len(heard)} untranscribed utterances, {hours:.2f} hours")
-    dev: list[Example] = []
-    for manifest in config.dev_manifests:
-        made = transcribed(manifest)
-        dev += made[:: max(1, len(made) // DEV_UTTERANCES)][:DEV_UTTERANCES]
-    return train, dev, first_pass.encoder.id
-
-
-def _texts(
-    config: PretrainConfig, texts: TextEncoder, report: Report
-) -> list[tuple[Sequence[Example], float]]:
-    train: list[tuple[Sequence[Example], float]] = []
-    for path, weight in config.texts.items():
-        examples = read_texts(path, texts, Path(config.cache))
-        report(f"{path}: {len(examples)} sentences, {len(examples.tokens)} tokens")
-        train.append((examples, weight))
-    return train
 
 
 def _codebook(
