@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from relisten.core.combine import Weights
 from relisten.core.types import ModelError, UsageError
 from relisten.io.bundle import read_bundle
 from relisten.io.nbest import load_nbest
+from relisten.io.sources import resolve_model
+from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import STATE, PretrainConfig, pretrain
@@ -45,6 +49,7 @@ def world(tmp_path_factory):
 
 def config(world: Path, name: str, **options) -> PretrainConfig:
     manifest = str(world / "train.jsonl")
+    options = {"lora_rank": 2, **options}
     return PretrainConfig(
         output=str(world / name),
         manifests={manifest: 1.0},
@@ -52,7 +57,6 @@ def config(world: Path, name: str, **options) -> PretrainConfig:
         cache=str(world / "cache"),
         units=8,
         projector_epochs=1,
-        lora_rank=2,
         steps=2,
         batch_tokens=64,
         eval_every=2,
@@ -160,6 +164,40 @@ def test_text_alone_makes_a_text_bundle(world):
         scored(world, "text", ("text_given_speech",))
 
 
+def test_all_of_the_lm_can_be_trained(world):
+    """The bundle then holds it, and hears as the model that was trained did; a folder that moved
+    takes it along."""
+    tasks = {"chunked": 0.5, "text": 0.5}
+    pretrain(config(world, "full", tasks=tasks, lora_rank=0), lambda line: None)
+    (world / "full").rename(world / "moved")
+    bundle = read_bundle(world / "moved")
+    assert bundle.base == "lm"
+    assert not (world / "moved" / "adapter_model.safetensors").exists()
+    base, _ = load_causal_lm(resolve_model("smollm2-135m"))
+    trained = load_rescorer(str(world / "moved"), dtype="float32").scorer.model.causal
+    for (name, before), after in zip(base.named_parameters(), trained.parameters(), strict=True):
+        assert torch.equal(before, after) == (name == "model.embed_tokens.weight"), name
+    kept = load_file(world / "moved" / STATE / "checkpoint.safetensors")
+    for name, parameter in trained.named_parameters():
+        if name != "model.embed_tokens.weight":
+            assert torch.equal(parameter, kept[f"parameter.causal.{name}"])
+    assert (scored(world, "moved", ("text", "text_given_speech")) < 0).all()
+
+
+def test_a_run_of_an_older_version_goes_on(world):
+    """Its record lacks the keys that came later; they had their defaults' meaning."""
+    settings = config(world, "older", tasks={"text": 1.0})
+    pretrain(settings, lambda line: None)
+    path = world / "older" / STATE / "config.json"
+    record = json.loads(path.read_text())
+    del record["accumulate"]
+    path.write_text(json.dumps(record))
+    pretrain(settings, lambda line: None)
+    path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match="other accumulate"):
+        pretrain(replace(settings, accumulate=2), lambda line: None)
+
+
 def test_what_a_bundle_did_not_learn_it_does_not_score(world):
     pretrain(config(world, "plain", tasks={"chunked": 1.0}), lambda line: None)
     with pytest.raises(ModelError, match="speech_given_text"):
@@ -189,6 +227,8 @@ def test_contradictions_are_named():
         PretrainConfig("out", {"m": 1.0}, tasks={"sing": 1.0})
     with pytest.raises(UsageError, match="at least one manifest"):
         PretrainConfig("out", {})
+    with pytest.raises(UsageError, match="patience needs dev_manifests"):
+        PretrainConfig("out", {"m": 1.0}, patience=2)
 
 
 def test_tuned_weights_can_become_the_bundles_own(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ from relisten.tasks.examples import (
     school_projectors,
     untranscribed_example,
 )
+from relisten.tasks.loop import Schedule
 from relisten.tasks.text_corpus import TextExamples
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
@@ -148,17 +150,24 @@ def world() -> tuple[SpeechTextLM, list[Example]]:
     return model, examples
 
 
-def training(steps: int) -> Training:
-    return Training({"chunked": 0.7, "text": 0.3}, steps, 60, 1e-2, 2, 4, 0)
+def folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
 
 
-def test_training_goes_on_to_the_same_bits(tmp_path):
+def training(steps: int, **options) -> Training:
+    schedule = Schedule(steps, 1e-2, 2, 4, **options)
+    return Training({"chunked": 0.7, "text": 0.3}, 60, schedule)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_training_goes_on_to_the_same_bits(tmp_path, accumulate):
     """8 steps in one go, and 4 steps, a stop, 4 more: the same weights."""
+    schedule = training(8, accumulate=accumulate)
     whole, examples = world()
-    train_lm(whole, training(8), [(examples, 1.0)], [], tmp_path / "a.safetensors", print)
+    train_lm(whole, schedule, [(examples, 1.0)], [], folder(tmp_path, "a"), print)
 
     stopped, examples = world()
-    schedule = training(8)
 
     class Stop(Exception):
         pass
@@ -170,7 +179,7 @@ def test_training_goes_on_to_the_same_bits(tmp_path):
         if len(calls) == 2:
             raise Stop
 
-    path = tmp_path / "b.safetensors"
+    path = folder(tmp_path, "b")
     with pytest.raises(Stop):
         train_lm(stopped, schedule, [(examples, 1.0)], [], path, stop_after_the_second)
     resumed, examples = world()
@@ -186,7 +195,7 @@ def test_training_lowers_the_gauge_and_leaves_the_lm_alone(tmp_path):
     model, examples = world()
     before = {n: p.clone() for n, p in model.causal.named_parameters() if "lora_" not in n}
     start = nats_a_word(model, "text", examples)
-    train_lm(model, training(30), [(examples, 1.0)], [], tmp_path / "c.safetensors", print)
+    train_lm(model, training(30), [(examples, 1.0)], [], tmp_path, print)
     assert nats_a_word(model, "text", examples) < start - 1
     for name, parameter in model.causal.named_parameters():
         if "lora_" not in name:

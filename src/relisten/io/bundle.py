@@ -4,6 +4,7 @@
     extension.safetensors    embeddings and output rows of markers and units, projector of chunks
     codebook.safetensors     the units
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
+    lm/                      the LM itself, where all of it was trained
 
 A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
 """
@@ -26,6 +27,7 @@ EXTENSION = "extension.safetensors"
 CODEBOOK = "codebook.safetensors"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+LM = "lm"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 """Bundles that come with relisten, a folder each."""
 

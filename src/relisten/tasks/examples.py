@@ -155,15 +155,20 @@ def _fold(speaker: str, folds: int) -> int:
 
 
 def draw_batch(
-    corpus: Corpus, tasks: Mapping[Order, float], batch_tokens: int, seed: int, step: int
+    corpus: Corpus,
+    tasks: Mapping[Order, float],
+    batch_tokens: int,
+    seed: int,
+    step: int,
+    micro: int = 0,
 ) -> tuple[Order, list[Example]]:
-    """The order of a step and its batch; the same for the same (seed, step).
+    """The order of a micro-step and its batch; the same for the same (seed, step, micro).
 
     The order is drawn first, then examples of the sets that can serve it, by weight; neighbours in
     length of those make the batch, so that little of `batch_tokens` is padding: 11 % over 200 steps
     of the speechocean recipe (768 tokens; 26 % of 2,048; 5 % in the four orders of whole speech).
     """
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([seed, step, micro])
     orders = list(tasks)
     shares = np.array([tasks[o] for o in orders], float)
     order = orders[rng.choice(len(orders), p=shares / shares.sum())]

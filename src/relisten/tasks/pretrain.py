@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
@@ -30,6 +31,7 @@ from relisten.io.bundle import (
     ADAPTER_CONFIG,
     CODEBOOK,
     EXTENSION,
+    LM,
     BundleConfig,
     resolve_bundle,
     write_bundle,
@@ -49,8 +51,9 @@ from relisten.tasks.examples import (
     save_tensors,
     school_projectors,
 )
+from relisten.tasks.loop import Schedule
 from relisten.tasks.mixture import Sources
-from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
+from relisten.tasks.train_lm import Training, add_lora, lora_tensors, thaw, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,
@@ -74,7 +77,11 @@ class PretrainConfig:
     texts: path of a text corpus → how often a sentence of it is drawn, for the task `text` alone.
     dev_manifests: what the gauge is read from. tasks: order → weight in the mixture; with `text`
     alone the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what
-    was heard and tokenised is kept. seed: of everything drawn.
+    was heard and tokenised is kept. lora_rank: 0 trains all of the LM's layers instead, and the
+    bundle holds them. schedule: how the learning rate falls; accumulate: batches whose mean
+    gradient makes a step; patience: stop where the first of tasks got no better on development
+    speech for so many evaluations, and keep the best (0: never). dtype: of the products. seed: of
+    everything drawn.
     """
 
     output: str
@@ -97,6 +104,9 @@ class PretrainConfig:
     learning_rate: float = 5e-4
     warmup_steps: int = 50
     eval_every: int = 100
+    schedule: Literal["cosine", "linear"] = "cosine"
+    accumulate: int = 1
+    patience: int = 0
     dtype: str = "bfloat16"
     seed: int = 0
 
@@ -112,6 +122,9 @@ class PretrainConfig:
             raise UsageError("texts serve the task text alone, and tasks gives it no weight")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
+        if self.patience and not self.dev_manifests:
+            raise UsageError("patience needs dev_manifests, or it would wait for nothing")
+        Schedule.of(self)  # refuses what it cannot do
         if len(set(self.tasks) & {"speech_first", "interleaved", "chunked"}) > 1:
             raise UsageError("a bundle asks for text given speech in one order; name one in tasks")
 
@@ -121,56 +134,70 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     output = Path(config.output)
     state = output / STATE
     state.mkdir(parents=True, exist_ok=True)
-    same_run(state / "config.json", config)
-    base = resolve_bundle(config.base)
-    causal, tokenizer = load_causal_lm(base, getattr(torch, config.dtype))
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    # AdamW's small steps would be lost on 8 bits of mantissa: what is trained is float32.
+    causal, tokenizer = load_causal_lm(
+        resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
+    )
     texts = TextEncoder(tokenizer, config.text_form)
     first_pass = load_first_pass(config.first_pass)
     sources = Sources(first_pass, config.pool, texts, Path(config.cache), report)
-    train: list[tuple[Sequence[Example], float]] = []
-    for manifest, weight in config.manifests.items():
-        train.append((sources.transcribed(manifest), weight))
-        if config.tasks.get("speech"):
-            train.append((sources.speech(manifest), weight))
-    heard = [example for examples, _ in train for example in examples]
-    train += [(sources.text(path), weight) for path, weight in config.texts.items()]
-    check_served(train, config.tasks)
-    dev = sources.development(config.dev_manifests)
-    hears = set(config.tasks) != {"text"}
+    encoder_id = first_pass.encoder.id
+    processes = PartialState()
+    with processes.main_process_first():  # the others find what it heard and schooled
+        same_run(state / "config.json", config)
+        recordings = _recordings(config, sources)
+        train = [*recordings, *((sources.text(path), w) for path, w in config.texts.items())]
+        check_served(train, config.tasks)
+        dev = sources.development(config.dev_manifests)
+        heard = [example for examples, _ in recordings for example in examples]
+        hears = set(config.tasks) != {"text"}
+        extension = None
+        if hears:
+            codebook = _codebook(config, output, heard, encoder_id)
+            add_codes([*heard, *dev], codebook)
+            transcribed = [example for example in heard if example.words]
+            extension = _extension(config, state, causal, transcribed, report)
     vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-    extension = None
-    if hears:
-        codebook = _codebook(config, output, heard, first_pass.encoder.id)
-        add_codes([*heard, *dev], codebook)
-        transcribed = [example for example in heard if example.words]
-        if not transcribed:
-            raise UsageError("a bundle that hears needs some recordings with references")
-        extension = _extension(config, state, causal, transcribed, report)
-    model = SpeechTextLM(causal, vocabulary, extension)
-    lora = add_lora(causal, config.lora_rank, config.base, config.seed)
-    training = Training(
-        config.tasks,
-        config.steps,
-        config.batch_tokens,
-        config.learning_rate,
-        config.warmup_steps,
-        config.eval_every,
-        config.seed,
-    )
-    gauge = train_lm(model, training, train, dev, state / "checkpoint.safetensors", report)
-    _save(config, output, model, lora, weights_hash(base), first_pass.encoder.id)
+    if config.lora_rank:
+        lora = add_lora(causal, config.lora_rank, config.base, config.seed)
+    else:
+        lora = None
+        thaw(causal)
+    model = SpeechTextLM(causal, vocabulary, extension).to(processes.device)
+    training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
+    gauge = train_lm(model, training, train, dev, state, report)
+    if processes.is_main_process:
+        if lora is None:
+            causal.to(dtype).save_pretrained(output / LM)
+            tokenizer.save_pretrained(output / LM)
+        _save(config, output, model, lora, encoder_id)
     return gauge
+
+
+def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
+    """Sets of examples with their weights: each manifest's, those without a reference apart."""
+    sets: list[tuple[Sequence[Example], float]] = []
+    for manifest, weight in config.manifests.items():
+        sets.append((sources.transcribed(manifest), weight))
+        if config.tasks.get("speech"):
+            sets.append((sources.speech(manifest), weight))
+    return sets
 
 
 def same_run(path: Path, config: Any) -> None:
     """Keep the configuration beside the run's state. Raises UsageError where that state is of a run
     with other settings; where they are only about looking on, it goes on."""
     settings = json.loads(json.dumps(asdict(config)))
+    defaults = {  # of keys that were not there yet
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(config)
+    }
     looking_on = {"output", "cache", "dev_manifests", "eval_every"}
     if path.exists():
         before = json.loads(path.read_text())
         changed = sorted(
-            k for k in settings if settings[k] != before.get(k) and k not in looking_on
+            k for k in settings if settings[k] != before.get(k, defaults[k]) and k not in looking_on
         )
         if changed:
             raise UsageError(
@@ -201,6 +228,8 @@ def _extension(
 ) -> SpeechExtension:
     """Schooled projector, and markers that start as the average token of the transcripts, in and
     out: with zeros for output rows every closed word would cost 16 nats at first."""
+    if not examples:
+        raise UsageError("a bundle that hears needs some recordings with references")
     table = causal.get_input_embeddings().weight.detach().float()
     head = causal.get_output_embeddings().weight.detach()
     projector = school_projectors(
@@ -224,19 +253,22 @@ def _save(
     config: PretrainConfig,
     output: Path,
     model: SpeechTextLM,
-    lora: Mapping[str, Any],
-    base_hash: str,
+    lora: Mapping[str, Any] | None,
     encoder_id: str,
 ) -> None:
-    save_tensors(lora_tensors(model.causal), output / ADAPTER)
-    (output / ADAPTER_CONFIG).write_text(json.dumps(lora, indent=1) + "\n")
+    base, folder = config.base, resolve_bundle(config.base)
+    if lora is None:
+        base, folder = LM, output / LM
+    else:
+        save_tensors(lora_tensors(model.causal), output / ADAPTER)
+        (output / ADAPTER_CONFIG).write_text(json.dumps(lora, indent=1) + "\n")
     if model.extension is not None:
         save_extension(model.extension, output / EXTENSION)
     components = {COMPONENT_OF[order]: order for order in config.tasks if order in COMPONENT_OF}
     untuned = {component: UNTUNED[component] for component in components}
     bundle = BundleConfig(
-        base=config.base,
-        base_hash=base_hash,
+        base=base,
+        base_hash=weights_hash(folder),
         text_form=config.text_form,
         weights=Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT, **untuned}),
         components=tuple(components),

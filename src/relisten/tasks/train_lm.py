@@ -1,15 +1,12 @@
-"""The training loop of a speech-text LM: LoRA and the speech extension, resumable to the bit."""
+"""Training a speech-text LM on a mixture of sequence orders: LoRA and the speech extension."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,24 +20,21 @@ from relisten.tasks.examples import (
     example_losses,
     n_positions,
     nats_a_word,
-    save_tensors,
 )
+from relisten.tasks.loop import Schedule, train
 
-FINAL_RATE = 0.1  # of the learning rate, at the end of the cosine
 _SCHOOLED = ("projector.up", "projector.query", "projector.norm", "projector.prior")
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how hard. tasks: order → weight in the mixture."""
+    """What to train on, how long and how hard. tasks: order → weight in the mixture; batch_tokens:
+    of a micro-step, padding included; dtype: of the products, where the LM's own is wider."""
 
     tasks: Mapping[Order, float]
-    steps: int
     batch_tokens: int
-    learning_rate: float
-    warmup_steps: int
-    eval_every: int
-    seed: int
+    schedule: Schedule
+    dtype: torch.dtype = torch.float32
 
 
 def add_lora(causal: nn.Module, rank: int, base: str, seed: int) -> dict[str, Any]:
@@ -75,6 +69,13 @@ def add_lora(causal: nn.Module, rank: int, base: str, seed: int) -> dict[str, An
     }
 
 
+def thaw(causal: nn.Module) -> None:
+    """Set every weight of the LM to be trained but its token embeddings: what the projector was
+    schooled to guess lies in their space."""
+    causal.requires_grad_(True)
+    causal.get_input_embeddings().requires_grad_(False)
+
+
 def lora_tensors(causal: nn.Module) -> dict[str, Tensor]:
     """The LoRA weights under peft's names, half precision."""
     return {
@@ -87,50 +88,34 @@ def lora_tensors(causal: nn.Module) -> dict[str, Tensor]:
 def train_lm(
     model: SpeechTextLM,
     training: Training,
-    train: Corpus,
+    corpus: Corpus,
     dev: Sequence[Example],
-    checkpoint: Path,
+    state: Path,
     report: Report,
 ) -> dict[str, float]:
     """Train in place; nats a development word in each order at the end.
 
-    Every step draws its batch and its dropout from (seed, step), so a run that was stopped goes on
-    from its checkpoint to the same bits. What the projector was schooled in stays as it is.
+    What the projector was schooled in stays as it is.
     """
     for name, parameter in model.named_parameters():
         if name.startswith("extension."):
             parameter.requires_grad_(not name.removeprefix("extension.").startswith(_SCHOOLED))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimiser = torch.optim.AdamW(trained.values(), training.learning_rate, weight_decay=0.01)
-    start = _load_checkpoint(checkpoint, trained, optimiser)
-    gauge: dict[str, float] = {}
-    losses: dict[str, list[float]] = {}
-    since, n_tokens = time.monotonic(), 0
-    for step in range(start, training.steps):
-        order, batch = draw_batch(train, training.tasks, training.batch_tokens, training.seed, step)
-        torch.manual_seed(training.seed + step)
-        for group in optimiser.param_groups:
-            group["lr"] = training.learning_rate * _rate(training, step)
-        model.train()
-        loss = example_losses(model, order, batch, is_cross_fitted=True).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
-        optimiser.step()
-        losses.setdefault(order, []).append(loss.item())
-        n_tokens += sum(n_positions(order, example) for example in batch)
-        if (step + 1) % training.eval_every and step + 1 < training.steps:
-            continue
-        seconds, n_steps = time.monotonic() - since, sum(map(len, losses.values()))
-        gauge = _gauge(model, training, dev) if dev else {}
-        report(
-            f"step {step + 1}/{training.steps}  loss a token {_line(losses)}  "
-            f"dev nats a word {_line(gauge)}  {n_tokens / seconds:.0f} tokens/s  "
-            f"{(training.steps - step - 1) * seconds / n_steps / 60:.0f} min left"
+
+    def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
+        order, batch = draw_batch(
+            corpus, training.tasks, training.batch_tokens, training.schedule.seed, step, micro
         )
-        _save_checkpoint(checkpoint, trained, optimiser, step + 1)
-        losses, since, n_tokens = {}, time.monotonic(), 0
-    return gauge or (_gauge(model, training, dev) if dev else {})
+        model.train()
+        is_narrower = training.dtype.itemsize < model.dtype.itemsize
+        with torch.autocast(model.device.type, training.dtype, enabled=is_narrower):
+            loss = example_losses(model, order, batch, is_cross_fitted=True).mean()
+        return order, loss, sum(n_positions(order, example) for example in batch)
+
+    def gauge() -> dict[str, float]:
+        return _gauge(model, training, dev) if dev else {}
+
+    return train(trained, training.schedule, micro_step, gauge, state, report)
 
 
 def _gauge(model: SpeechTextLM, training: Training, dev: Sequence[Example]) -> dict[str, float]:
@@ -138,44 +123,3 @@ def _gauge(model: SpeechTextLM, training: Training, dev: Sequence[Example]) -> d
     for order in set(training.tasks) & {"speech_first", "interleaved", "chunked"}:
         nats[f"{order}, wrong speech"] = nats_a_word(model, order, dev, wrong_speech=True)
     return nats
-
-
-def _line(values: Mapping[str, float] | Mapping[str, list[float]]) -> str:
-    return " · ".join(f"{name} {np.mean(value):.2f}" for name, value in sorted(values.items()))
-
-
-def _rate(training: Training, step: int) -> float:
-    """Linear warm-up, then a cosine down to FINAL_RATE."""
-    if step < training.warmup_steps:
-        return (step + 1) / training.warmup_steps
-    done = (step - training.warmup_steps) / max(1, training.steps - training.warmup_steps)
-    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _save_checkpoint(
-    path: Path, trained: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, step: int
-) -> None:
-    tensors = {f"parameter.{name}": p for name, p in trained.items()}
-    for name, parameter in trained.items():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"{key}.{name}"] = torch.as_tensor(value)
-    save_tensors({**tensors, "n_steps": torch.tensor(step)}, path)
-
-
-def _load_checkpoint(
-    path: Path, trained: Mapping[str, Tensor], optimiser: torch.optim.Optimizer
-) -> int:
-    """Steps done, 0 where there is no checkpoint; parameters and optimiser are set to it."""
-    if not path.exists():
-        return 0
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
-    for name, parameter in trained.items():
-        parameter.data.copy_(tensors[f"parameter.{name}"])
-        optimiser.state[parameter] = {
-            key: tensors[f"{key}.{name}"]
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{key}.{name}" in tensors
-        }
-    return int(tensors["n_steps"])
