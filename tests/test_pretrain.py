@@ -23,7 +23,7 @@ from relisten.lm.sequences import Speech
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.codebook import make_codebook
-from relisten.tasks.corpus import hear_manifest
+from relisten.tasks.corpus import Hearing, hear_manifest
 from relisten.tasks.loading import load_listener, load_rescorer
 from relisten.tasks.pretrain import STATE, PretrainConfig, pretrain
 from relisten.tasks.rescore import rescore
@@ -144,7 +144,7 @@ def test_word_ends_are_the_first_passs_whatever_the_ear(world, ears):
     first_pass = load_first_pass("whisper-tiny.en")
     hubert = load_encoder(ears["hubert"])
     heard = [
-        hear_manifest(str(world / "train.jsonl"), first_pass, encoder, 2, world / "ears")
+        hear_manifest(str(world / "train.jsonl"), Hearing(first_pass, encoder, 2), world / "ears")
         for encoder in (first_pass.encoder, hubert)
     ]
     for own, other in zip(*heard, strict=True):
@@ -156,10 +156,53 @@ def test_word_ends_are_the_first_passs_whatever_the_ear(world, ears):
 def test_without_another_ear_the_cache_of_before_serves(world):
     """One id, not two: hours of listening outlive the key `encoder`."""
     first_pass, manifest = load_first_pass("whisper-tiny.en"), world / "train.jsonl"
-    hear_manifest(str(manifest), first_pass, first_pass.encoder, 2, world / "key")
+    hear_manifest(str(manifest), Hearing(first_pass, first_pass.encoder, 2), world / "key")
     key = f"{manifest.resolve()}|{first_pass.encoder.id}|2"
     [folder] = (world / "key").iterdir()
     assert folder.name == f"train-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def test_text_and_untranscribed_speech_join_the_mixture(world):
+    """Their weights far above the transcripts': the bundle is another than without them."""
+    lines = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()]
+    for record in lines:
+        del record["reference"]
+    (world / "silent.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    (world / "prose.txt").write_text("Ab ab cd. Cd cd!\nAb\n")
+    options = {"tasks": {"chunked": 0.4, "speech": 0.3, "text": 0.3}, "steps": 6}
+    plain = replace(config(world, "transcripts"), **options)
+    pretrain(plain, lambda line: None)
+    silent, prose = str(world / "silent.jsonl"), str(world / "prose.txt")
+    more = replace(
+        plain,
+        output=str(world / "mixture"),
+        manifests={**plain.manifests, silent: 9.0},
+        texts={prose: 9.0},
+    )
+    said: list[str] = []
+    pretrain(more, said.append)
+    assert any("silent.jsonl: 8 untranscribed utterances" in line for line in said)
+    assert any("prose.txt: 3 sentences, 18 tokens" in line for line in said)
+    adapters = [
+        (world / name / "adapter_model.safetensors").read_bytes()
+        for name in ("transcripts", "mixture")
+    ]
+    assert adapters[0] != adapters[1]
+
+
+def test_what_nothing_can_serve_is_refused(world):
+    silent = str(world / "untold.jsonl")
+    Path(silent).write_text('{"id": "a", "audio": "0.wav"}\n')
+    with pytest.raises(UsageError, match="no source can serve the task chunked"):
+        pretrain(
+            replace(config(world, "no", tasks={"chunked": 1.0}), manifests={silent: 1.0}), print
+        )
+    with pytest.raises(UsageError, match="needs some recordings with references"):
+        pretrain(
+            replace(config(world, "no2", tasks={"speech": 1.0}), manifests={silent: 1.0}), print
+        )
+    with pytest.raises(UsageError, match="texts serve the task text alone"):
+        replace(config(world, "no3", tasks={"chunked": 1.0}), texts={"a.txt": 1.0})
 
 
 def test_the_control_hears_the_one_before_at_its_own_length():

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from relisten.core.types import UsageError
 from relisten.lm.model import ChunkProjector, SpeechTextLM
-from relisten.lm.sequences import Speech, build_sequence, chunk_features
+from relisten.lm.sequences import Order, Speech, build_sequence, chunk_features
 from relisten.lm.training import chunk_rows, projector_guesses, sequence_losses, train_projector
 from relisten.lm.vocabulary import Vocabulary
 from relisten.tasks.corpus import Heard
-from relisten.tasks.examples import Example, draw_batch, nats_a_word, school_projectors
+from relisten.tasks.examples import (
+    Example,
+    check_served,
+    draw_batch,
+    example_losses,
+    nats_a_word,
+    school_projectors,
+    untranscribed_example,
+)
 from relisten.tasks.loop import Schedule
+from relisten.tasks.text_corpus import TextExamples
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
 
@@ -53,6 +65,22 @@ def test_losses_are_the_naive_scores(order):
         naive_score(model, s, e.speech) for s, e in zip(sequences, examples, strict=True)
     )
     assert float(losses.sum()) == pytest.approx(-expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+def test_no_crosstalk(order):
+    """What a sequence's tokens cost does not depend on what shares its batch."""
+    model = tiny_speech_text_lm("llama", FRAME_DIM)
+    examples = [example(seed, n) for seed, n in enumerate([3, 1, 5, 2])]
+
+    def losses(batch):
+        with torch.inference_mode():
+            return example_losses(model, order, batch, is_cross_fitted=False)
+
+    alone = [losses([e]) for e in examples]
+    torch.testing.assert_close(losses(examples), torch.cat(alone))
+    others = losses([examples[0], example(77, 6)])
+    torch.testing.assert_close(others[: len(alone[0])], alone[0])
 
 
 def test_given_guesses_replace_the_projectors_own():
@@ -172,6 +200,34 @@ def test_training_lowers_the_gauge_and_leaves_the_lm_alone(tmp_path):
     for name, parameter in model.causal.named_parameters():
         if "lora_" not in name:
             assert torch.equal(parameter, before[name])
+
+
+def test_each_source_serves_what_it_has():
+    """The order is drawn first, then a source that can serve it: text alone is never asked for
+    speech, nor speech alone for text; where both can, their weights tell."""
+    texts = TextExamples(np.array([2, 3, 4, 5], np.int32), np.array([1, 4]))
+    silent = [untranscribed_example(example(s).heard) for s in range(6)]
+    corpora = [([example(s) for s in range(4)], 1.0), (texts, 2.0), (silent, 1.0), ([], 9.0)]
+    tasks: dict[Order, float] = {"text": 0.4, "speech": 0.3, "chunked": 0.3}
+    drawn = [draw_batch(corpora, tasks, 100, 0, step) for step in range(60)]
+    kinds = {
+        order: Counter(
+            ("both" if e.words else "speech") if len(e.speech) else "text"
+            for o, batch in drawn
+            if o == order
+            for e in batch
+        )
+        for order in tasks
+    }
+    assert set(kinds["text"]) == {"both", "text"}
+    assert set(kinds["speech"]) == {"both", "speech"}
+    assert set(kinds["chunked"]) == {"both"}
+    assert sum(order == "text" for order, _ in drawn) in range(15, 33), "0.4 of 60 steps"
+    check_served(corpora, tasks)
+    with pytest.raises(UsageError, match="no source can serve the task chunked: it is made of tr"):
+        check_served(corpora[1:], tasks)
+    with pytest.raises(UsageError, match="no source can serve the task speech"):
+        check_served([(texts, 1.0), (silent, 0.0)], {"speech": 1.0})
 
 
 def test_batches_are_drawn_by_weight_and_within_budget():

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relisten.core.text import NORMALISERS, Normaliser, spoken
-from relisten.core.types import ASR, LENGTH, COMPONENTS, FormatError, NBest, UsageError
+from relisten.core.types import ASR, COMPONENTS, LENGTH, FormatError, NBest, UsageError
 
 FloatArray = npt.NDArray[np.float64]
 

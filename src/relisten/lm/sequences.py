@@ -41,7 +41,7 @@ CHUNK_BITS = 8
 class Speech:
     """One utterance on the unit grid.
 
-    codes: int32 [U, levels], the codebook's indices. frames: float32 [U, D] pooled encoder frames
+    codes: int32 [U, levels], the codebook's indices. frames: floats [U, D] pooled encoder frames
     where the LM hears frames, else None. unit_s: seconds that one unit spans.
     """
 
@@ -108,9 +108,7 @@ class _Builder:
         )
 
 
-def speech_chunks(
-    word_ends_s: Seq[float], unit_s: float, n_units: int
-) -> list[tuple[int, int]]:
+def speech_chunks(word_ends_s: Seq[float], unit_s: float, n_units: int) -> list[tuple[int, int]]:
     """Half-open ranges of units: one a word, and one of what follows the last word.
 
     Each has at least one unit where any exist. Word ends are rounded to units first, so hypotheses
@@ -136,7 +134,8 @@ def chunk_features(speech: Speech, rows: np.ndarray) -> np.ndarray:
     if speech.frames is None or not len(rows):
         return np.empty((0, 0), np.float32)
     start, length = rows >> CHUNK_BITS, rows & ((1 << CHUNK_BITS) - 1)
-    sums = np.concatenate([np.zeros_like(speech.frames[:1]), np.cumsum(speech.frames, 0)])
+    sums = np.cumsum(speech.frames, 0, np.float32)
+    sums = np.concatenate([np.zeros_like(sums[:1]), sums])
     edges = start[:, None] + length[:, None] * np.arange(CHUNK_PARTS + 1) / CHUNK_PARTS
     lower = np.minimum(np.floor(edges[:, :-1]).astype(int), len(speech) - 1)
     upper = np.maximum(np.ceil(edges[:, 1:]).astype(int), lower + 1)

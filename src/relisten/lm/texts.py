@@ -6,6 +6,8 @@ no punctuation, numbers spelled), so that "0351" and "zero three five one" read 
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from typing import Any, Literal
 
 from relisten.core.text import spoken_words
@@ -29,6 +31,12 @@ class TextEncoder:
         # Some tokenizers see to that themselves: their first token begins with their space mark.
         first = tokenizer.tokenize("a", add_special_tokens=False)[0]
         self._lead = " " if form == "spoken" and first[0] not in "▁Ġ" else ""
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits that tell it from encoders that tokenise otherwise."""
+        described = f"{self.form}|{self.tokenizer.backend_tokenizer.to_str()}"
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def words(self, text: str) -> list[list[int]]:
         """Token ids of each `text.split()` word, in order; a word that is not said has none.

@@ -20,8 +20,8 @@ from relisten.lm.sequences import (
     CHUNK_BITS,
     Speech,
     TokenSequence,
-    speech_inputs,
     speech_chunks,
+    speech_inputs,
 )
 
 
@@ -99,8 +99,9 @@ def train_projector(
 ) -> None:
     """Teach the projector to guess words from chunks, in place, without the LM.
 
-    table: the LM's input embeddings [V, E], not changed. chunks: features [n, F]; words: int64 [n],
-    places in `projector.word_tokens`. Cross-entropy with label smoothing 0.05, one-cycle AdamW.
+    table: the LM's input embeddings [V, E], not changed. chunks: features [n, F], float16 or
+    float32; words: int64 [n], places in `projector.word_tokens`. Cross-entropy with label smoothing
+    0.05, one-cycle AdamW.
     """
     torch.manual_seed(seed)
     counts = np.bincount(words, minlength=len(projector.prior)) + 0.5
@@ -114,7 +115,7 @@ def train_projector(
         order = torch.randperm(len(words))
         for batch in order.split(batch_size)[: max(1, len(words) // batch_size)]:
             with torch.autocast("cpu", torch.bfloat16):  # 3 times as fast, the loss the same
-                logits = projector.word_logits(projector.wide(features[batch]), table)
+                logits = projector.word_logits(projector.wide(features[batch].float()), table)
             loss = nn.functional.cross_entropy(logits.float(), targets[batch], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
@@ -127,5 +128,5 @@ def train_projector(
 def projector_guesses(projector: ChunkProjector, table: Tensor, chunks: np.ndarray) -> np.ndarray:
     """What a projector guesses for chunks [n, F]: expected embeddings, float32 [n, E]."""
     projector.eval()
-    blocks = torch.from_numpy(chunks).split(1024)
-    return torch.cat([projector.guess(projector.wide(b), table) for b in blocks]).numpy()
+    blocks = torch.from_numpy(chunks).split(1024)  # float16 or float32
+    return torch.cat([projector.guess(projector.wide(b.float()), table) for b in blocks]).numpy()

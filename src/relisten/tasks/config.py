@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from relisten.core.types import UsageError
 from relisten.tasks.pretrain import PretrainConfig
 
-PATHS = ("output", "manifests", "dev_manifests", "cache")
+PATHS = ("output", "manifests", "texts", "dev_manifests", "cache")
 """Keys of `PretrainConfig` that hold paths: those of a YAML file are relative to its folder."""
 FOLDERS_OR_NAMES = ("base", "first_pass", "encoder")
 """Keys that may hold one: a name, unless there is such a folder beside the YAML file."""

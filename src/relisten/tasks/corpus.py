@@ -1,4 +1,4 @@
-"""Transcribed recordings as a speech-text LM reads them: frames, and where each word ends.
+"""Recordings as a speech-text LM reads them: frames, and where each word of a transcript ends.
 
 Listening is dear and training reads the same speech many times, so it is kept: Parquet shards of
 pooled encoder frames (float16) and word ends (the first pass's own, forced to the reference). The
@@ -8,14 +8,14 @@ frames may be another encoder's, HuBERT's say; the first pass then only tells wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from relisten.core.types import NBest, UsageError
+from relisten.core.types import NBest
 from relisten.io.nbest import read_nbest
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
@@ -29,7 +29,10 @@ SHARD = 256
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One transcribed utterance. frames: float16 [U, D], pooled; unit_s: seconds of each."""
+    """One utterance; without a transcript, text and word ends are empty.
+
+    frames: float16 [U, D], pooled; unit_s: seconds of each.
+    """
 
     id: str
     speaker: str
@@ -40,9 +43,8 @@ class Heard:
 
     @property
     def speech(self) -> Speech:
-        """Its speech without codes, for the orders that need none."""
-        frames = self.frames.astype(np.float32)
-        return Speech(np.zeros((len(frames), 1), np.int32), self.unit_s, frames)
+        """Its speech without codes, for the orders that need none; the same frames, not a copy."""
+        return Speech(np.zeros((len(self.frames), 1), np.int32), self.unit_s, self.frames)
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,38 @@ def hear_manifest(
 ) -> list[Heard]:
     """The utterances of a manifest that have a reference and can be read, heard once and kept.
 
-    Shards that `cache` holds already, heard the same way, are read, not heard again. Raises
-    UsageError where nothing is left.
+    Shards that `cache` holds already, heard the same way, are read, not heard again.
     """
-    key = f"{Path(manifest).resolve()}|{hearing.key}"
-    folder = cache / f"{Path(manifest).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    heard: list[Heard] = []
     with_reference = (u for u in read_nbest(manifest) if u.reference)
-    for number, chunk in enumerate(in_chunks(with_reference, SHARD)):
+    return _hear_once(manifest, with_reference, hearing.key, hearing, cache, tick)
+
+
+def hear_untranscribed(
+    manifest: str, hearing: Hearing, cache: Path, tick: Tick = no_tick
+) -> list[Heard]:
+    """The utterances of a manifest that have no reference and can be read; see `hear_manifest`."""
+    without = (u for u in read_nbest(manifest) if not u.reference)
+    return _hear_once(manifest, without, f"{hearing.key}|untranscribed", hearing, cache, tick)
+
+
+def _hear_once(
+    manifest: str,
+    utterances: Iterable[NBest],
+    how: str,
+    hearing: Hearing,
+    cache: Path,
+    tick: Tick,
+) -> list[Heard]:
+    key = f"{Path(manifest).resolve()}|{how}"
+    folder = cache / f"{Path(manifest).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    heard: list[Heard] = []
+    for number, chunk in enumerate(in_chunks(utterances, SHARD)):
+        folder.mkdir(parents=True, exist_ok=True)
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
             _write_shard(shard, list(_hear(chunk, manifest, hearing)))
         heard += _read_shard(shard)
         tick(len(chunk))
-    if not heard:
-        raise UsageError(f"{manifest}: no utterance with a reference and a readable recording")
     return heard
 
 
@@ -101,10 +119,12 @@ def _hear(utterances: list[NBest], manifest: str, hearing: Hearing) -> Iterator[
         if not kept:
             continue
         audio = [samples for _, samples in kept]
-        texts = [str(u.reference) for u, _ in kept]
+        texts = [u.reference or "" for u, _ in kept]
         frames = encoder.encode(audio)
         own = frames if encoder.id == first_pass.encoder.id else None
-        ends = first_pass.align(audio, [[text] for text in texts], own)
+        ends = [((),)] * len(kept)
+        if any(texts):
+            ends = first_pass.align(audio, [[text] for text in texts], own)
         for (u, _), text, one, (word_ends_s,) in zip(kept, texts, frames, ends, strict=True):
             pooled = pool_frames(one, pool).astype(np.float16)
             speaker = str(u.extra.get("speaker", u.id))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -44,16 +44,17 @@ from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.corpus import Hearing, hear_manifest
+from relisten.tasks.corpus import Hearing
 from relisten.tasks.examples import (
     Example,
     Report,
     add_codes,
-    make_example,
+    check_served,
     save_tensors,
     school_projectors,
 )
 from relisten.tasks.loop import Schedule
+from relisten.tasks.mixture import Sources
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, thaw, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
@@ -65,8 +66,6 @@ COMPONENT_OF: dict[Order, str] = {
 }
 UNTUNED = {TEXT: 0.2, TEXT_GIVEN_SPEECH: 0.3, SPEECH_GIVEN_TEXT: 0.0}
 """Weights of a bundle that nobody tuned yet."""
-DEV_UTTERANCES = 100
-"""Of each development set the gauge reads so many, evenly spread."""
 STATE = "state"
 """Folder in the bundle for what a stopped run goes on from; not part of the bundle."""
 
@@ -76,19 +75,21 @@ class PretrainConfig:
     """What `relisten pretrain` does; unknown keys are refused.
 
     output: the bundle's folder; the run's state is kept in its folder `state`. manifests: path →
-    how often an utterance of it is drawn; dev_manifests: what the gauge is read from. encoder:
-    whose frames are heard, as hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own,
-    if none is named; the first pass tells where words end all the same. tasks: order
-    → weight in the mixture; with `text` alone the bundle is a fine-tuned text LM. pool: frames of
-    a unit, at 50 Hz. cache: where what was heard is kept. lora_rank: 0 trains all of the LM's
-    layers instead, and the bundle holds them. schedule: how the learning rate falls; accumulate:
-    batches whose mean gradient makes a step; patience: stop where the first of tasks got no better
-    on development speech for so many evaluations, and keep the best (0: never). dtype: of the
-    products. seed: of everything drawn.
+    how often an utterance of it is drawn; those without a reference serve the task `speech` alone.
+    texts: path of a text corpus → how often a sentence of it is drawn, for the task `text` alone.
+    dev_manifests: what the gauge is read from. encoder: whose frames are heard, as
+    hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own, if none is named; the first
+    pass tells where words end all the same. tasks: order → weight in the mixture; with `text` alone
+    the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what was
+    heard and tokenised is kept. lora_rank: 0 trains all of the LM's layers instead, and the bundle
+    holds them. schedule: how the learning rate falls; accumulate: batches whose mean gradient makes
+    a step; patience: stop where the first of tasks got no better on development speech for so many
+    evaluations, and keep the best (0: never). dtype: of the products. seed: of everything drawn.
     """
 
     output: str
     manifests: Mapping[str, float]
+    texts: Mapping[str, float] = field(default_factory=dict)
     dev_manifests: tuple[str, ...] = ()
     cache: str = "runs/cache"
     base: str = "smollm2-135m"
@@ -121,6 +122,8 @@ class PretrainConfig:
             )
         if not self.manifests:
             raise UsageError("pretrain needs at least one manifest")
+        if self.texts and not self.tasks.get("text"):
+            raise UsageError("texts serve the task text alone, and tasks gives it no weight")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
         if self.patience and not self.dev_manifests:
@@ -140,18 +143,27 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     causal, tokenizer = load_causal_lm(
         resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
     )
+    texts = TextEncoder(tokenizer, config.text_form)
+    first_pass = load_first_pass(config.first_pass)
+    encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
+    hearing = Hearing(first_pass, encoder, config.pool)
+    sources = Sources(hearing, texts, Path(config.cache), report)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
-        _same_run(state / "config.json", config)
-        train, dev, encoder_id = _corpora(config, TextEncoder(tokenizer, config.text_form), report)
-        everything = [example for examples, _ in train for example in examples]
+        same_run(state / "config.json", config)
+        recordings = _recordings(config, sources)
+        train = [*recordings, *((sources.text(path), w) for path, w in config.texts.items())]
+        check_served(train, config.tasks)
+        dev = sources.development(config.dev_manifests)
+        heard = [example for examples, _ in recordings for example in examples]
         hears = set(config.tasks) != {"text"}
         vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
         extension = None
         if hears:
-            codebook = _codebook(config, output, everything, encoder_id)
-            add_codes([*everything, *dev], codebook)
-            extension = _extension(config, state, causal, vocabulary.eos_id, everything, report)
+            codebook = _codebook(config, output, heard, encoder.id)
+            add_codes([*heard, *dev], codebook)
+            transcribed = [example for example in heard if example.words]
+            extension = _extension(config, state, causal, vocabulary.eos_id, transcribed, report)
     if config.lora_rank:
         lora = add_lora(causal, config.lora_rank, config.base, config.seed)
     else:
@@ -164,15 +176,28 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         if lora is None:
             causal.to(dtype).save_pretrained(output / LM)
             tokenizer.save_pretrained(output / LM)
-        _save(config, output, model, lora, encoder_id)
+        _save(config, output, model, lora, encoder.id)
     return gauge
 
 
-def _same_run(path: Path, config: PretrainConfig) -> None:
+def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
+    """Sets of examples with their weights: each manifest's, those without a reference apart."""
+    sets: list[tuple[Sequence[Example], float]] = []
+    for manifest, weight in config.manifests.items():
+        sets.append((sources.transcribed(manifest), weight))
+        if config.tasks.get("speech"):
+            sets.append((sources.speech(manifest), weight))
+    return sets
+
+
+def same_run(path: Path, config: Any) -> None:
     """Keep the configuration beside the run's state. Raises UsageError where that state is of a run
     with other settings; where they are only about looking on, it goes on."""
     settings = json.loads(json.dumps(asdict(config)))
-    defaults = {key.name: key.default for key in fields(config)}  # of keys that were not there yet
+    defaults = {  # of keys that were not there yet
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(config)
+    }
     looking_on = {"output", "cache", "dev_manifests", "eval_every"}
     if path.exists():
         before = json.loads(path.read_text())
@@ -185,29 +210,6 @@ def _same_run(path: Path, config: PretrainConfig) -> None:
                 "name another output, or delete that folder to start anew"
             )
     path.write_text(json.dumps(settings, indent=1) + "\n")
-
-
-def _corpora(
-    config: PretrainConfig, texts: TextEncoder, report: Report
-) -> tuple[list[tuple[list[Example], float]], list[Example], str]:
-    """Training sets with their weights, development examples, the encoder's id."""
-    first_pass = load_first_pass(config.first_pass)
-    encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
-    hearing = Hearing(first_pass, encoder, config.pool)
-
-    def examples_of(manifest: str) -> list[Example]:
-        heard = hear_manifest(manifest, hearing, Path(config.cache))
-        made = [example for h in heard if (example := make_example(h, texts)) is not None]
-        n_words = sum(len(example.words) for example in made)
-        report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
-        return made
-
-    train = [(examples_of(manifest), weight) for manifest, weight in config.manifests.items()]
-    dev: list[Example] = []
-    for manifest in config.dev_manifests:
-        made = examples_of(manifest)
-        dev += made[:: max(1, len(made) // DEV_UTTERANCES)][:DEV_UTTERANCES]
-    return train, dev, encoder.id
 
 
 def _codebook(
@@ -232,6 +234,8 @@ def _extension(
 ) -> SpeechExtension:
     """Schooled projector, and markers that start as the average token of the transcripts, in and
     out: with zeros for output rows every closed word would cost 16 nats at first."""
+    if not examples:
+        raise UsageError("a bundle that hears needs some recordings with references")
     table = causal.get_input_embeddings().weight.detach().float()
     head = causal.get_output_embeddings().weight.detach()
     projector = school_projectors(

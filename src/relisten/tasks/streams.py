@@ -38,10 +38,14 @@ def no_tick(n_utterances: int) -> None:
     """Nothing: the `Tick` of those who do not watch."""
 
 
-def in_chunks(utterances: Iterable[NBest], size: int) -> Iterator[list[NBest]]:
-    """Lists of `size` utterances in their order, the last one shorter."""
-    utterances = iter(utterances)
-    while chunk := list(islice(utterances, size)):
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items in their order, the last one shorter."""
+    items = iter(items)
+    while chunk := list(islice(items, size)):
         yield chunk
 
 
@@ -88,10 +92,6 @@ def load_recording(utterance: NBest, source: str) -> np.ndarray | Refusal:
         return load_audio(path, start_s=utterance.start_s, duration_s=utterance.duration_s)
     except AudioError as error:
         return Refusal(utterance.id, str(error))
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def work_on_accepted(

@@ -75,7 +75,9 @@ def letter_nats_a_word(ear: Ear, examples: Sequence[Example]) -> float:
     ear.eval()
     total, n_words = 0.0, 0
     for example in examples:
-        nats = _nats(ear, [example.heard.frames.astype(np.float32)], [ear.letters(example.heard.text)])
+        nats = _nats(
+            ear, [example.heard.frames.astype(np.float32)], [ear.letters(example.heard.text)]
+        )
         if nats.isfinite():
             total += float(nats)
             n_words += len(example.words)

@@ -1,0 +1,59 @@
+"""What a speech-text LM is trained on: sets of examples from manifests and text corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relisten.lm.texts import TextEncoder
+from relisten.tasks.corpus import Heard, Hearing, hear_manifest, hear_untranscribed
+from relisten.tasks.examples import Example, Report, make_example, untranscribed_example
+from relisten.tasks.text_corpus import TextExamples, read_texts
+
+DEV_UTTERANCES = 100
+"""Of each development set the gauge reads so many, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Turns files into examples, and says what it found. cache: where that is kept."""
+
+    hearing: Hearing
+    texts: TextEncoder
+    cache: Path
+    report: Report
+
+    def transcribed(self, manifest: str) -> list[Example]:
+        """The utterances of a manifest that have a reference; they serve any order."""
+        heard = hear_manifest(manifest, self.hearing, self.cache)
+        made = [example for h in heard if (example := make_example(h, self.texts)) is not None]
+        n_words = sum(len(example.words) for example in made)
+        self.report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
+        return made
+
+    def untranscribed(self, manifest: str) -> list[Heard]:
+        """The utterances of a manifest that have no reference."""
+        heard = hear_untranscribed(manifest, self.hearing, self.cache)
+        if heard:
+            hours = sum(len(h.frames) * h.unit_s for h in heard) / 3600
+            self.report(f"{manifest}: {len(heard)} untranscribed utterances, {hours:.2f} hours")
+        return heard
+
+    def speech(self, manifest: str) -> list[Example]:
+        """`untranscribed`, as examples for the order `speech`."""
+        return [untranscribed_example(heard) for heard in self.untranscribed(manifest)]
+
+    def text(self, path: str) -> TextExamples:
+        """The sentences of a text corpus, for the order `text`."""
+        examples = read_texts(path, self.texts, self.cache)
+        self.report(f"{path}: {len(examples)} sentences, {len(examples.tokens)} tokens")
+        return examples
+
+    def development(self, manifests: Sequence[str]) -> list[Example]:
+        """What the gauge is read from."""
+        dev: list[Example] = []
+        for manifest in manifests:
+            made = self.transcribed(manifest)
+            dev += made[:: max(1, len(made) // DEV_UTTERANCES)][:DEV_UTTERANCES]
+        return dev
