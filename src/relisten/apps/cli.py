@@ -211,8 +211,8 @@ def units(quiet: bool, **options: Any) -> None:
     "--components",
     default="",
     callback=components_of,
-    help="Of text, text_given_speech, speech_given_text, letters, with commas between; all that the model "
-    "has learnt, by default.",
+    help="Of text, text_given_speech, speech_given_text, letters, with commas between; all that "
+    "the model has learnt, by default.",
 )
 @click.option(
     "--wrong-speech",

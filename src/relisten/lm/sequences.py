@@ -33,6 +33,8 @@ MAX_CHUNK_S = 1.28
 kept, of the stretch after the last word the beginning."""
 CHUNK_PARTS = 4
 """A chunk is described by the mean frame of each of its quarters."""
+LETTER_SCALE = 4.0
+"""Shares of letters lie in 0 to 1, frames within some units of 0."""
 CHUNK_BITS = 8
 """A chunk's row is start << CHUNK_BITS | length, in units."""
 
@@ -41,13 +43,15 @@ CHUNK_BITS = 8
 class Speech:
     """One utterance on the unit grid.
 
-    codes: int32 [U, levels], the codebook's indices. frames: floats [U, D] pooled encoder frames
-    where the LM hears frames, else None. unit_s: seconds that one unit spans.
+    codes: int32 [U, levels], the codebook's indices. frames: float [U, D] pooled encoder frames
+    where the LM hears frames, else None. letters: float [U, S, 1 + letters], log-probabilities of
+    what an ear hears in each unit's S steps, where there is one. unit_s: seconds of a unit.
     """
 
     codes: np.ndarray
     unit_s: float
     frames: np.ndarray | None = None
+    letters: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -55,8 +59,10 @@ class Speech:
     def stretched(self, n_units: int) -> Speech:
         """The same speech slowed down or sped up to n_units, by repeating or leaving out units."""
         rows = np.arange(n_units) * len(self) // n_units
-        frames = None if self.frames is None else self.frames[rows]
-        return Speech(self.codes[rows], self.unit_s, frames)
+        frames, letters = (
+            None if values is None else values[rows] for values in (self.frames, self.letters)
+        )
+        return Speech(self.codes[rows], self.unit_s, frames, letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +133,20 @@ def speech_chunks(word_ends_s: Seq[float], unit_s: float, n_units: int) -> list[
 
 
 def chunk_features(speech: Speech, rows: np.ndarray) -> np.ndarray:
-    """Mean frame of each quarter of each chunk, log seconds: float32 [n, CHUNK_PARTS * D + 1].
+    """Mean sound of each quarter of each chunk, log seconds: float32 [n, CHUNK_PARTS * D + 1].
 
-    rows: int64 [n] as in `TokenSequence`. A quarter shorter than a unit is the unit it lies in.
+    rows: int64 [n] as in `TokenSequence`. A sound is a frame, and the share of each letter where an
+    ear has heard letters; D is the length of both. A quarter shorter than a unit is the unit it
+    lies in.
     """
     if speech.frames is None or not len(rows):
         return np.empty((0, 0), np.float32)
     start, length = rows >> CHUNK_BITS, rows & ((1 << CHUNK_BITS) - 1)
-    sums = np.cumsum(speech.frames, 0, np.float32)
+    sounds = speech.frames
+    if speech.letters is not None:
+        shares = LETTER_SCALE * np.exp(speech.letters.astype(np.float32)).mean(1)
+        sounds = np.concatenate([sounds, shares], 1)
+    sums = np.cumsum(sounds, 0, np.float32)
     sums = np.concatenate([np.zeros_like(sums[:1]), sums])
     edges = start[:, None] + length[:, None] * np.arange(CHUNK_PARTS + 1) / CHUNK_PARTS
     lower = np.minimum(np.floor(edges[:, :-1]).astype(int), len(speech) - 1)

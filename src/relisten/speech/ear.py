@@ -63,12 +63,18 @@ class Ear(nn.Module):
         return logits.unflatten(-1, (STEPS, -1)).flatten(1, 2).log_softmax(-1)
 
     @torch.inference_mode()
-    def score(self, frames: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """log P(letters of the text | frames), nats, float64 [N]; frames: float32 [T, D]."""
-        spelled = [self.letters(text) for text in texts]
-        n_steps = STEPS * len(frames)
+    def hear(self, frames: np.ndarray) -> np.ndarray:
+        """Log-probabilities of letters, float32 [T, STEPS, 1 + letters], in frames [T, D]."""
+        frames = frames.astype(np.float32, copy=False)
         log_probs = self(torch.from_numpy(frames)[None], torch.tensor([len(frames)]))
-        nats = ctc_nats(log_probs.expand(len(texts), -1, -1), [n_steps] * len(texts), spelled)
+        return log_probs[0].unflatten(0, (-1, STEPS)).numpy()
+
+    def score(self, heard: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """log P(letters of the text | speech), nats, float64 [N]; heard: what `hear` returned."""
+        spelled = [self.letters(text) for text in texts]
+        log_probs = torch.from_numpy(heard.astype(np.float32, copy=False)).flatten(0, 1)
+        n_steps = [len(log_probs)] * len(texts)
+        nats = ctc_nats(log_probs.expand(len(texts), -1, -1), n_steps, spelled)
         least = UNSAYABLE * (1.0 + np.array([len(letters) for letters in spelled]))
         return np.maximum(-nats.double().numpy(), least)
 

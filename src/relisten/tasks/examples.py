@@ -15,6 +15,7 @@ from torch import Tensor
 from relisten.core.types import UsageError
 from relisten.lm.model import ChunkProjector, SpeechTextLM
 from relisten.lm.sequences import (
+    CHUNK_PARTS,
     Order,
     Speech,
     build_sequence,
@@ -42,6 +43,11 @@ class Example:
     chunks: np.ndarray
     guesses: np.ndarray | None = None
 
+    def describe_chunks(self) -> None:
+        """Set the features of its chunks from its speech."""
+        rows = chunk_rows(self.speech, self.heard.word_ends_s)
+        self.chunks = chunk_features(self.speech, rows).astype(np.float16)
+
     def serves(self, order: Order) -> bool:
         """Whether it has what a sequence of that order is made of."""
         has_text, has_speech = bool(self.words), len(self.speech) > 0
@@ -58,9 +64,9 @@ def make_example(heard: Heard, texts: TextEncoder) -> Example | None:
     words = texts.words(text)
     if not any(words) or len(words) != len(heard.word_ends_s):
         return None
-    speech = heard.speech
-    rows = chunk_rows(speech, heard.word_ends_s)
-    return Example(heard, words, speech, chunk_features(speech, rows).astype(np.float16))
+    example = Example(heard, words, heard.speech, np.empty((0, 0), np.float16))
+    example.describe_chunks()
+    return example
 
 
 def untranscribed_example(heard: Heard) -> Example:
@@ -118,7 +124,8 @@ def school_projectors(
 
     def schooled(path: Path, of: Sequence[int]) -> ChunkProjector:
         torch.manual_seed(seed)
-        projector = ChunkProjector(_frame_dim(examples), table.shape[1], len(known))
+        frame_dim = (examples[0].chunks.shape[1] - 1) // CHUNK_PARTS
+        projector = ChunkProjector(frame_dim, table.shape[1], len(known))
         projector.word_tokens[:] = torch.from_numpy(known)
         if path.exists():
             from safetensors.torch import load_file
@@ -133,10 +140,10 @@ def school_projectors(
         save_tensors(dict(projector.state_dict()), path)
         return projector
 
-    fold_of = [_fold(e.heard.speaker, folds) for e in examples]
+    fold = [fold_of(e.heard.speaker, folds) for e in examples]
     for k in range(folds):
-        inside = [i for i, fold in enumerate(fold_of) if fold != k]
-        held_out = [i for i, fold in enumerate(fold_of) if fold == k]
+        inside = [i for i in range(len(examples)) if fold[i] != k]
+        held_out = [i for i in range(len(examples)) if fold[i] == k]
         if not inside or not held_out:
             raise UsageError(f"no speaker in fold {k}: cross-fitting needs more speakers or data")
         projector = schooled(folder / f"projector-fold{k}.safetensors", inside)
@@ -148,12 +155,7 @@ def school_projectors(
     return schooled(folder / "projector.safetensors", range(len(examples)))
 
 
-def _frame_dim(examples: Sequence[Example]) -> int:
-    assert examples[0].speech.frames is not None
-    return int(examples[0].speech.frames.shape[1])
-
-
-def _fold(speaker: str, folds: int) -> int:
+def fold_of(speaker: str, folds: int) -> int:
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % folds
 
 

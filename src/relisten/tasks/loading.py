@@ -51,7 +51,7 @@ ENCODER_FILE = "codebook.json"
 
 @dataclass(frozen=True)
 class Listener:
-    """Turns recordings into speech on the unit grid.
+    """Turns recordings into speech on the unit grid, and what the ear hears in it, if there is one.
 
     encoder_reference: the speech encoder, loaded when it is first needed. Frames of the first pass
     serve as well where its encoder's id is the codebook's.
@@ -61,6 +61,7 @@ class Listener:
     encoder_reference: str
     device: str = "auto"
     dtype: str = "auto"
+    ear: Ear | None = None
 
     @cached_property
     def encoder(self) -> SpeechEncoder:
@@ -80,30 +81,32 @@ class Listener:
 
         frames: those of the same recordings by the same encoder, float32 [T, D] each, if at hand.
         """
-        codebook = self.codebook
-        return [
-            Speech(codebook.units(one), codebook.unit_s, pool_frames(one, codebook.pool))
-            for one in (self.encoder.encode(recordings) if frames is None else frames)
-        ]
+        codebook, ear = self.codebook, self.ear
+        speeches = []
+        for one in self.encoder.encode(recordings) if frames is None else frames:
+            pooled = pool_frames(one, codebook.pool)
+            letters = ear.hear(pooled) if ear else None
+            speeches.append(Speech(codebook.units(one), codebook.unit_s, pooled, letters))
+        return speeches
 
 
 @dataclass(frozen=True)
 class LoadedRescorer:
     """A language model ready to score, how it hears (None: it knows text only), and weights.
 
-    first_pass: reference of the recogniser that the weights are for. ear: what hears letters.
+    first_pass: reference of the recogniser that the weights are for.
     """
 
     scorer: Scorer
     weights: Weights
     listener: Listener | None = None
     first_pass: str = FIRST_PASS
-    ear: Ear | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
         """The scores it can give."""
-        return (*self.scorer.components, *((LETTERS,) if self.ear else ()))
+        has_ear = self.listener is not None and self.listener.ear is not None
+        return (*self.scorer.components, *((LETTERS,) if has_ear else ()))
 
     @property
     def weighed(self) -> tuple[str, ...]:
@@ -114,7 +117,7 @@ class LoadedRescorer:
         """Raises ModelError where it cannot give this score."""
         if component != LETTERS:
             self.scorer.order_of(cast(Component, component))
-        elif self.ear is None:
+        elif component not in self.components:
             known = ", ".join(self.components)
             raise ModelError(f"this model has no ear for letters; it scores {known}")
 
@@ -127,12 +130,13 @@ class LoadedRescorer:
         self.check(component)
         if component != LETTERS:
             return self.scorer.score(utterances, cast(Component, component))
-        assert self.ear is not None
+        ear = self.need_listener().ear
+        assert ear is not None
         scores = []
         for utterance in utterances:
-            if utterance.speech is None or utterance.speech.frames is None:
+            if utterance.speech is None or utterance.speech.letters is None:
                 raise UsageError("letters are heard in the utterance's speech, and it has none")
-            scores.append(self.ear.score(utterance.speech.frames, utterance.texts))
+            scores.append(ear.score(utterance.speech.letters, utterance.texts))
         return scores
 
     def need_listener(self) -> Listener:
@@ -160,19 +164,18 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     causal, tokenizer = load_causal_lm(resolve_base(folder, config), lm_dtype, lm_device)
     if (folder / ADAPTER).is_file():
         merge_adapter(causal, folder)
-    model, listener, ear = text_lm(causal, tokenizer), None, None
+    model, listener = text_lm(causal, tokenizer), None
     if config.hears:
         extension = load_extension(folder / EXTENSION, causal)
         listener = _bundle_listener(folder, config, device, dtype)
-        _check_fit(folder, extension, listener.codebook)
+        _check_fit(folder, extension, listener)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
-        ear = _bundle_ear(folder, listener.codebook)
     texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
-    return LoadedRescorer(scorer, config.weights, listener, config.first_pass, ear)
+    return LoadedRescorer(scorer, config.weights, listener, config.first_pass)
 
 
 def _bundle_listener(folder: Path, config: BundleConfig, device: str, dtype: str) -> Listener:
@@ -182,7 +185,8 @@ def _bundle_listener(folder: Path, config: BundleConfig, device: str, dtype: str
             f"{folder}: {CODEBOOK} is for frames of {codebook.encoder_id}, "
             f"the bundle for frames of {config.encoder_id}; they do not belong together"
         )
-    return Listener(codebook, str(config.encoder), device, dtype)
+    ear = _bundle_ear(folder, codebook)
+    return Listener(codebook, str(config.encoder), device, dtype, ear)
 
 
 def _bundle_ear(folder: Path, codebook: Codebook) -> Ear | None:
@@ -198,16 +202,17 @@ def _bundle_ear(folder: Path, codebook: Codebook) -> Ear | None:
     return ear
 
 
-def _check_fit(folder: Path, extension: SpeechExtension, codebook: Codebook) -> None:
-    """Raises ModelError where extension and codebook are of different sizes."""
-    shape = extension.shape
-    width = codebook.centroids.shape[2]
+def _check_fit(folder: Path, extension: SpeechExtension, listener: Listener) -> None:
+    """Raises ModelError where extension, codebook and ear are of different sizes."""
+    shape, codebook = extension.shape, listener.codebook
+    n_letters = 1 + len(listener.ear.alphabet) if listener.ear else 0
+    width = codebook.centroids.shape[2] + n_letters
     wanted = (shape.n_units, shape.levels, shape.frame_dim or width)
     found = (codebook.n_units, codebook.levels, width)
     if wanted != found:
         raise ModelError(
-            f"{folder}: {EXTENSION} is for (units, levels, frame width) {wanted}, {CODEBOOK} has "
-            f"{found}; they do not belong together"
+            f"{folder}: {EXTENSION} is for (units, levels, width of sounds) {wanted}, {CODEBOOK} "
+            f"and {EAR} have {found}; they do not belong together"
         )
 
 

@@ -30,6 +30,7 @@ from relisten.io.bundle import (
     ADAPTER,
     ADAPTER_CONFIG,
     CODEBOOK,
+    EAR,
     EXTENSION,
     LM,
     BundleConfig,
@@ -42,10 +43,12 @@ from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
+from relisten.speech.ear import Ear
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.corpus import Hearing
 from relisten.tasks.examples import (
+    Corpus,
     Example,
     Report,
     add_codes,
@@ -55,6 +58,7 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.loop import Schedule
 from relisten.tasks.mixture import Sources
+from relisten.tasks.train_ear import school_ears
 from relisten.tasks.train_lm import Training, add_lora, lora_tensors, thaw, train_lm
 
 COMPONENT_OF: dict[Order, str] = {
@@ -81,10 +85,11 @@ class PretrainConfig:
     hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own, if none is named; the first
     pass tells where words end all the same. tasks: order → weight in the mixture; with `text` alone
     the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what was
-    heard and tokenised is kept. lora_rank: 0 trains all of the LM's layers instead, and the bundle
-    holds them. schedule: how the learning rate falls; accumulate: batches whose mean gradient makes
-    a step; patience: stop where the first of tasks got no better on development speech for so many
-    evaluations, and keep the best (0: never). dtype: of the products. seed: of everything drawn.
+    heard and tokenised is kept. ear_steps: of training what hears letters; 0: without. lora_rank: 0
+    trains all of the LM's layers instead, and the bundle holds them. schedule: how the learning
+    rate falls; accumulate: batches whose mean gradient makes a step; patience: stop where the first
+    of tasks got no better on development speech for so many evaluations, and keep the best (0:
+    never). dtype: of the products. seed: of everything drawn.
     """
 
     output: str
@@ -102,6 +107,7 @@ class PretrainConfig:
     pool: int = 2
     folds: int = 3
     projector_epochs: int = 8
+    ear_steps: int = 1500
     lora_rank: int = 16
     steps: int = 800
     batch_tokens: int = 1024
@@ -158,10 +164,11 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         heard = [example for examples, _ in recordings for example in examples]
         hears = set(config.tasks) != {"text"}
         vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-        extension = None
+    ear = _ear(config, state, recordings, dev, encoder.id, report) if hears else None
+    extension = None
+    with processes.main_process_first():
         if hears:
-            codebook = _codebook(config, output, heard, encoder.id)
-            add_codes([*heard, *dev], codebook)
+            add_codes([*heard, *dev], _codebook(config, output, heard, encoder.id))
             transcribed = [example for example in heard if example.words]
             extension = _extension(config, state, causal, vocabulary.eos_id, transcribed, report)
     if config.lora_rank:
@@ -177,6 +184,8 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
             causal.to(dtype).save_pretrained(output / LM)
             tokenizer.save_pretrained(output / LM)
         _save(config, output, model, lora, encoder.id)
+        if ear is not None:
+            ear.save(output / EAR)
     return gauge
 
 
@@ -222,6 +231,30 @@ def _codebook(
         fitted = fit_codebook(frames, encoder_id, config.units, config.levels, seed=config.seed)
         replace(fitted, pool=config.pool).save(path)
     return Codebook.load(path)
+
+
+def _ear(
+    config: PretrainConfig,
+    state: Path,
+    recordings: Corpus,
+    dev: Sequence[Example],
+    encoder_id: str,
+    report: Report,
+) -> Ear | None:
+    transcribed = [some for some in recordings if some[0] and some[0][0].words]
+    if not config.ear_steps or not transcribed:
+        return None
+    return school_ears(
+        state,
+        transcribed,
+        dev,
+        encoder_id,
+        config.pool,
+        config.folds,
+        config.ear_steps,
+        config.seed,
+        report,
+    )
 
 
 def _extension(

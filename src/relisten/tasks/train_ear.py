@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
-from relisten.speech.ear import STEPS, Ear, ctc_nats
-from relisten.tasks.examples import Corpus, Example, Report, draw_alike
+from relisten.core.types import UsageError
+from relisten.speech.ear import STEPS, Ear, alphabet_of, ctc_nats
+from relisten.tasks.examples import Corpus, Example, Report, draw_alike, fold_of
 from relisten.tasks.loop import Schedule, train
 
 BATCH_FRAMES = 2048
@@ -44,7 +47,7 @@ def train_ear(
         nats = _nats(ear, frames, letters)
         is_sayable = nats.isfinite()
         n_letters = sum(map(len, letters))
-        loss = nats.where(is_sayable, torch.zeros(())).sum() / n_letters
+        loss = nats.where(is_sayable, torch.zeros_like(nats)).sum() / n_letters
         return "a letter", loss, sum(map(len, frames))
 
     def gauge() -> dict[str, float]:
@@ -85,8 +88,52 @@ def letter_nats_a_word(ear: Ear, examples: Sequence[Example]) -> float:
 
 
 def _nats(ear: Ear, frames: Sequence[np.ndarray], letters: Sequence[Sequence[int]]) -> Tensor:
-    n_frames = [len(one) for one in frames]
+    n_frames, device = [len(one) for one in frames], ear.out.weight.device
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in frames], True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=ear.training):  # 3 times as fast
-        log_probs = ear(padded, torch.tensor(n_frames))
+    with torch.autocast(device.type, torch.bfloat16, enabled=ear.training):  # 3 times as fast
+        log_probs = ear(padded.to(device), torch.tensor(n_frames, device=device))
     return ctc_nats(log_probs, [STEPS * n for n in n_frames], letters)
+
+
+def school_ears(
+    folder: Path,
+    corpus: Corpus,
+    dev: Sequence[Example],
+    encoder_id: str,
+    pool: int,
+    folds: int,
+    steps: int,
+    seed: int,
+    report: Report,
+) -> Ear:
+    """The ear trained on all transcribed examples; its state, and that of the folds', in `folder`.
+
+    Every example's speech gets the letters that an ear heard in it which was trained on none of its
+    speaker; those of dev, the ear's of all. Raises UsageError where a fold has no speaker.
+    """
+    everything = [e for examples, _ in corpus for e in examples]
+    alphabet = alphabet_of({e.heard.text for e in everything})
+    frame_dim = everything[0].heard.frames.shape[1]
+
+    def schooled(name: str, inside: Callable[[Example], bool]) -> Ear:
+        some = [([e for e in examples if inside(e)], weight) for examples, weight in corpus]
+        if not any(examples for examples, _ in some):
+            raise UsageError(f"{name}: no speaker is left; cross-fitting needs more of them")
+        torch.manual_seed(seed)
+        ear = Ear(frame_dim, alphabet, encoder_id, pool).to(PartialState().device)
+        report(f"{name}: {sum(len(examples) for examples, _ in some)} utterances")
+        train_ear(ear, [s for s in some if s[0]], dev, steps, seed, folder / name, report)
+        return ear.cpu()
+
+    def let_hear(ear: Ear, examples: Sequence[Example]) -> None:
+        for e in examples:
+            letters = ear.hear(e.heard.frames).astype(np.float16)
+            e.speech = replace(e.speech, letters=letters)
+            e.describe_chunks()
+
+    for k in range(folds):
+        ear = schooled(f"ear-fold{k}", lambda e, k=k: fold_of(e.heard.speaker, folds) != k)
+        let_hear(ear, [e for e in everything if fold_of(e.heard.speaker, folds) == k])
+    ear = schooled("ear", lambda e: True)
+    let_hear(ear, dev)
+    return ear
