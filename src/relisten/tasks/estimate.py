@@ -86,9 +86,9 @@ class Estimate:
 def estimate(config: PretrainConfig) -> Estimate:
     """What `pretrain(config)` would take; nothing is loaded, heard or trained.
 
-    Frozen weights count in config.dtype, trained ones in float32, as their gradients and AdamW's
-    two moments do. Activations: `KEPT_BYTES` for each token of a batch and layer, and the float32
-    log-probabilities of its text vocabulary. FLOPs a token: 2 N forward and 2 N back to the inputs
+    Beside LoRA, weights count in config.dtype; what is trained in float32, as do its gradients and
+    AdamW's two moments. Activations: `KEPT_BYTES` for each token of a batch and layer, and the
+    float32 log-probabilities of its text vocabulary. FLOPs a token: 2 N forward and 2 N back to the inputs
     for the N parameters that multiply (an input table apart from the head does not), 2 for each
     trained one: 6 N where all are, 4 N and a little with LoRA. Attention itself, below 2 % at 500
     tokens, is left out, and so is hearing the manifests once.
@@ -111,7 +111,7 @@ def estimate(config: PretrainConfig) -> Estimate:
         extension = SpeechExtension(shape, embedded.shape[1], head.shape[1])
         n_speech = sum(p.numel() for p in extension.parameters())
     multiply = n_all - (0 if embedded is head else embedded.numel())
-    n_bytes = getattr(torch, config.dtype).itemsize
+    n_bytes = getattr(torch, config.dtype).itemsize if config.lora_rank else 4
     floats = 4 * (n_trained + n_speech)
     return Estimate(
         architecture=lm.model_type,
