@@ -31,7 +31,8 @@ def run(recipe: Path, manifests: Manifests, tests: Sequence[str]) -> None:
     )
     parser.add_argument("corpus", type=Path, help="the folder it was unpacked to")
     parser.add_argument("--skip-finetune", action="store_true", help="no training on word errors")
-    given, overrides = parser.parse_known_args()
+    given, rest = parser.parse_known_args()
+    overrides = [part for word in rest for part in word.split("=", 1 if word[:2] == "--" else 0)]
     work = recipe.parent.parent / "runs" / recipe.name
     try:
         prepare(given.corpus, work, manifests)

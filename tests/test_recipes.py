@@ -176,7 +176,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "eval-every": 2,
         "dtype": "float32",
     }
-    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return [f"--{key}={value}" for key, value in options.items()]
 
 
 @pytest.mark.parametrize(
