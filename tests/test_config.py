@@ -147,12 +147,15 @@ def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPa
     assert "needs peft, not installed here; run `pip install 'relisten[train]'`" in done.stderr
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.name)
+SHIPPED = [path for path in sorted(RECIPES.rglob("*.yaml")) if path.name != "finetune.yaml"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_shipped_config_loads(path: Path) -> None:
     """And keeps what it makes in the checkout's `runs`, which is not part of the repository."""
     config = read_pretrain_config(str(path), {})
     for made in (config.output, config.cache):
-        assert Path(made).parent == RECIPES.parent / "runs"
+        assert RECIPES.parent / "runs" in Path(made).parents
 
 
 def test_the_baseline_is_treated_equally() -> None:

@@ -22,11 +22,15 @@ from tiny_world import fill_cache
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    [page for place in (".", "docs", "recipes/*") for page in ROOT.glob(f"{place}/*.md")],
+    [
+        page
+        for place in (".", "docs", "recipes", "recipes/*")
+        for page in ROOT.glob(f"{place}/*.md")
+    ],
     key=lambda page: page.as_posix(),
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-SET_UP = ("make", "pip", ".", "cd")
+SET_UP = ("make", "pip", ".", "cd", "python")
 """Shell commands that the pages may show beside our own."""
 
 _FENCE = re.compile(r"^```(\w*)[^\n`]*?(?:title=\"([^\"]+)\")?\n(.*?)^```", re.M | re.S)

@@ -21,7 +21,7 @@ RATE_HZ = 16_000
 PRE_ROLL_S = 1.0
 """A jump into a compressed file lands this much early: codecs need some frames to settle."""
 
-EXACT_JUMPS = {"wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2"}
+EXACT_JUMPS = {"wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "nistsphere"}
 """Containers whose time stamps are exact after a jump; the others (MP3) are read from the start."""
 
 

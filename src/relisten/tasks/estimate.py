@@ -86,12 +86,12 @@ class Estimate:
 def estimate(config: PretrainConfig) -> Estimate:
     """What `pretrain(config)` would take; nothing is loaded, heard or trained.
 
-    Frozen weights count in config.dtype, trained ones in float32, as their gradients and AdamW's
-    two moments do. Activations: `KEPT_BYTES` for each token of a batch and layer, and the float32
-    log-probabilities of its text vocabulary. FLOPs a token: 2 N forward and 2 N back to the inputs
-    for the N parameters that multiply (an input table apart from the head does not), 2 for each
-    trained one: 6 N where all are, 4 N and a little with LoRA. Attention itself, below 2 % at 500
-    tokens, is left out, and so is hearing the manifests once.
+    Beside LoRA, weights count in config.dtype; what is trained in float32, as do its gradients and
+    AdamW's two moments. Activations: `KEPT_BYTES` for each token of a batch and layer, and the
+    float32 log-probabilities of its text vocabulary. FLOPs a token: 2 N forward and 2 N back to the
+    inputs for the N parameters that multiply (an input table apart from the head does not), 2 for
+    each trained one: 6 N where all are, 4 N and a little with LoRA. Attention itself, below 2 % at
+    500 tokens, is left out, and so is hearing the manifests once.
     Raises ModelError where the LM's config.json cannot be had.
     """
     lm = load_causal_config(config.base)
@@ -111,7 +111,7 @@ def estimate(config: PretrainConfig) -> Estimate:
         extension = SpeechExtension(shape, embedded.shape[1], head.shape[1])
         n_speech = sum(p.numel() for p in extension.parameters())
     multiply = n_all - (0 if embedded is head else embedded.numel())
-    n_bytes = getattr(torch, config.dtype).itemsize
+    n_bytes = getattr(torch, config.dtype).itemsize if config.lora_rank else 4
     floats = 4 * (n_trained + n_speech)
     return Estimate(
         architecture=lm.model_type,
@@ -168,7 +168,7 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
     }
     parts = ", ".join(f"{name} {n / 1e9:.1f}" for name, n in gigabytes.items())
     gpus = f"{found.n_gpus} of 80 GB" if found.n_gpus else "none of 80 GB; lower batch_tokens"
-    hours = " · ".join(f"{name} {_short(h)} h" for name, h in found.hours.items())
+    hours = " · ".join(f"{name} {_short(h)}" for name, h in found.hours.items())
     rows = {
         "LM": f"{config.base}: {found.architecture}, {found.n_parameters:,} parameters",
         "trained": f"{found.n_trained:,} ({how}), {found.n_speech:,} of units and markers",
@@ -176,7 +176,7 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
         "gigabytes": f"{parts}; {sum(gigabytes.values()) / 1e9:.1f} in all",
         "GPUs": gpus,
         "arithmetic": f"{found.flops_a_token / 1e9:.2f} GFLOP a token, {found.flops:.2e} in all",
-        "time": f"{hours}; hearing the manifests once comes on top",
+        "hours": f"{hours}; the recordings are heard before",
     }
     lines = [f"{name:<12}{row}" for name, row in rows.items()]
     return "\n".join([*lines, "manifests", *(f"  {_source_line(s)}" for s in found.sources)])
