@@ -145,7 +145,7 @@ def world() -> tuple[SpeechTextLM, list[Example]]:
     extension.projector.word_tokens[:] = torch.tensor(WORDS)
     for e in examples:
         table = causal.get_input_embeddings().weight
-        e.guesses = table[[w[0] for w in e.words]].detach().numpy()
+        e.guesses = table[[*(w[0] for w in e.words), 1]].detach().numpy()
     model = SpeechTextLM(causal, Vocabulary(60, 0, 1, N_UNITS), extension)
     add_lora(causal, 4, "tiny", 0)
     return model, examples

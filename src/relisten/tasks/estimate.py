@@ -118,7 +118,7 @@ def estimate(config: PretrainConfig) -> Estimate:
         n_parameters=n_lm,
         n_trained=n_trained,
         n_speech=n_speech,
-        tokens_a_step=config.batch_tokens,
+        tokens_a_step=config.batch_tokens * config.accumulate,
         n_steps=config.steps,
         weight_bytes=n_bytes * (n_all - n_trained) + floats,
         gradient_bytes=floats,
