@@ -2,10 +2,10 @@
 
     python benchmarks/results.py SCORED [-o docs/results.md]
 
-SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; MODEL is
-`zeroshot` (the text LM as it came), `text-only` (fine-tuned on transcripts), `relisten-tiny` (the
-speech-text bundle) or `wrong-speech` (the bundle's scores with another recording's speech). A row
-whose file is not there is left out. Scoring is not done here; this takes a minute.
+SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
+below name the MODELs. A row whose file is not there is left out. `relisten pretrain` leaves what a
+reference word costs in its bundle's state/gauge.json; where SCORED holds it as MODEL.gauge.json, a
+table of it follows. Scoring is not done here; this takes a few minutes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,26 @@ SETS = {
     "steelsky": "Acted dialogue, 8 bit (Beneath a Steel Sky)",
     "ljspeech": "Audiobook reading (LJ Speech)",
 }
-FIRST_PASSES = ("tiny.en", "base")
+FIRST_PASSES = ("tiny.en", "tiny.en+10", "base")
+TEXTS = ("asr", "text", "length")
+HEARD = ("asr", "text", "text_given_speech", "letters", "length")
 ROWS = (  # name, model, components
     ("length weight tuned", "zeroshot", ("asr", "length")),
-    ("text LM as it came", "zeroshot", ("asr", "text", "length")),
-    ("text LM fine-tuned on the same transcripts", "text-only", ("asr", "text", "length")),
-    ("speech-text, reading only", "relisten-tiny", ("asr", "text", "length")),
-    ("speech-text, listening", "relisten-tiny", ("asr", "text_given_speech", "length")),
-    ("speech-text, both", "relisten-tiny", ("asr", "text", "text_given_speech", "length")),
-    ("control: both, wrong speech", "wrong-speech", ("asr", "text", "text_given_speech", "length")),
+    ("text LM as it came", "zeroshot", TEXTS),
+    ("text LM fine-tuned on the same transcripts", "text-only", TEXTS),
+    ("text LM fine-tuned, then MWER", "text-only-mwer", TEXTS),
+    ("speech-text LM, reading only", "relisten-tiny", TEXTS),
+    ("speech-text LM, listening only", "relisten-tiny", ("asr", "text_given_speech", "length")),
+    ("speech-text LM, both", "relisten-tiny", ("asr", "text", "text_given_speech", "length")),
+    ("ear alone, no LM", "relisten-tiny", ("asr", "letters", "length")),
+    ("ear and text LM as it came", "zeroshot+ear", ("asr", "text", "letters", "length")),
+    ("all: reading, listening, ear", "relisten-tiny", HEARD),
+    ("all, LM then tuned for MWER", "mwer", HEARD),
+    ("all, LM then adapted on speech alone", "adapted", HEARD),
+    ("control: all, wrong speech", "wrong-speech", HEARD),
 )
+BEST = "all: reading, listening, ear"
+COMPARED = ("text LM fine-tuned on the same transcripts", "control: all, wrong speech")
 HEAD = """# Results
 
 Word error rates in per cent under the `english` normaliser, development parts; speakers of
@@ -74,6 +84,8 @@ def main() -> None:
                 for fp, rows in columns.items()
                 for row in rows
             ]
+    if gauges := sorted(options.scored.glob("*.gauge.json")):
+        pages.append(gauge_section(gauges))
     page = "\n".join(pages)
     if options.output:
         options.output.write_text(page)
@@ -132,23 +144,42 @@ def cell(row: Row | None) -> str:
 def comparisons(first_pass: str, rows: Sequence[Row]) -> list[str]:
     """The paired differences that decide whether the speech earns its keep."""
     named = {row.name: row for row in rows}
-    both = named.get("speech-text, both")
+    best = named.get(BEST)
     lines = []
-    for name in ("text LM fine-tuned on the same transcripts", "control: both, wrong speech"):
+    for name in COMPARED:
         other = named.get(name)
-        if both is None or other is None or both.result is None or other.result is None:
+        if best is None or other is None or best.result is None or other.result is None:
             continue
         gain = paired_bootstrap(
             other.result.held_out_errors,
-            both.result.held_out_errors,
-            both.result.n_words,
-            both.speakers,
+            best.result.held_out_errors,
+            best.result.n_words,
+            best.speakers,
         )
         lines.append(
-            f"- {first_pass}: *speech-text, both* is {100 * gain.relative:.1f} % "
+            f"- {first_pass}: *{BEST}* is {100 * gain.relative:.1f} % "
             f"[{100 * gain.relative_low:.1f}, {100 * gain.relative_high:.1f}] below *{name}*."
         )
     return lines
+
+
+def gauge_section(paths: Sequence[Path]) -> str:
+    """What a development reference word costs each model, nats, in each order."""
+    gauges = {path.name.removesuffix(".gauge.json"): json.loads(path.read_text()) for path in paths}
+    orders = list(dict.fromkeys(order for gauge in gauges.values() for order in gauge))
+    lines = [
+        "## Nats a reference word",
+        "",
+        "Whether a model listens: what the words of 100 utterances each of the development sets "
+        "named in its recipe cost it, with their own recording and with another one's.",
+        "",
+        f"| model | {' | '.join(orders)} |",
+        "|---" * (1 + len(orders)) + "|",
+    ]
+    for name, gauge in gauges.items():
+        cells = (f"{gauge[order]:.2f}" if order in gauge else "" for order in orders)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def world(tmp_path_factory):
 
 def config(world: Path, name: str, **options) -> PretrainConfig:
     manifest = str(world / "train.jsonl")
-    options = {"lora_rank": 2, **options}
+    options = {"lora_rank": 2, "ear_steps": 2, **options}
     return PretrainConfig(
         output=str(world / name),
         manifests={manifest: 1.0},

@@ -72,6 +72,8 @@ UNTUNED = {TEXT: 0.2, TEXT_GIVEN_SPEECH: 0.3, SPEECH_GIVEN_TEXT: 0.0}
 """Weights of a bundle that nobody tuned yet."""
 STATE = "state"
 """Folder in the bundle for what a stopped run goes on from; not part of the bundle."""
+GAUGE = "gauge.json"
+"""In it, what a development word cost in the end: order → nats."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
     gauge = train_lm(model, training, train, dev, state, report)
     if processes.is_main_process:
+        (state / GAUGE).write_text(json.dumps(gauge, indent=1) + "\n")
         if lora is None:
             causal.to(dtype).save_pretrained(output / LM)
             tokenizer.save_pretrained(output / LM)
