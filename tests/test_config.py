@@ -12,10 +12,13 @@ from click.testing import CliRunner, Result
 from relisten.apps.cli import main
 from relisten.core.types import UsageError
 from relisten.tasks import config as config_module
-from relisten.tasks.config import read_pretrain_config
+from relisten.tasks.adapt import AdaptConfig
+from relisten.tasks.config import read_config, read_pretrain_config
 from relisten.tasks.pretrain import PretrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+KINDS = {"adapt": AdaptConfig}
+"""What a shipped file configures, by its name; `pretrain` if it is not named here."""
 SMALLEST = "output: runs/out\nmanifests: {data/a.jsonl: 2}\n"
 
 
@@ -121,6 +124,27 @@ def test_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stderr == ""
 
 
+def test_adapt_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys from the file and from the command line; `model` may be a folder beside the file."""
+    seen: list[AdaptConfig] = []
+    monkeypatch.setattr(
+        "relisten.tasks.adapt.adapt", lambda config, report: seen.append(config) or {"speech": 2.5}
+    )
+    path = written(
+        "model: relisten-tiny\noutput: ../out\nmanifests: {new.jsonl: 1}\n"
+        "replay: {old.jsonl: 2}\ntasks: {speech: 0.5, text: 0.5}\n"
+    )
+    done = CliRunner().invoke(main, ["adapt", path, "--learn-from", "pseudo_references"])
+    assert done.exit_code == 0, done.output
+    [config] = seen
+    assert (config.model, config.learn_from) == ("relisten-tiny", "pseudo_references")
+    assert config.replay == {str(Path(path).parent / "old.jsonl"): 2.0}
+    assert "speech  2.500" in done.stdout
+    done = CliRunner().invoke(main, ["adapt", path, "--learn-from", "rumours"])
+    assert done.exit_code == 2
+    assert "--learn-from is 'rumours'; it must be one of: units, pseudo_refer" in done.stderr
+
+
 def test_wrong_command_lines_train_nothing(written, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(SMALLEST)
     for arguments in ([path, "--no-such", "1"], [path, "--steps", "x"], ["nowhere.yaml"], []):
@@ -129,13 +153,17 @@ def test_wrong_command_lines_train_nothing(written, monkeypatch: pytest.MonkeyPa
         assert "Error: " in done.stderr
 
 
-def test_help_lists_every_key_with_its_default() -> None:
-    lines = CliRunner().invoke(main, ["pretrain", "--help"], terminal_width=200).stdout.splitlines()
-    for field in fields(PretrainConfig):
+@pytest.mark.parametrize(
+    ("command", "kind"), [("pretrain", PretrainConfig), ("adapt", AdaptConfig)]
+)
+def test_help_lists_every_key_with_its_default(command: str, kind: type) -> None:
+    lines = CliRunner().invoke(main, [command, "--help"], terminal_width=200).stdout.splitlines()
+    for field in fields(kind):
         [line] = [one for one in lines if one.split()[:1] == [f"--{field.name.replace('_', '-')}"]]
         if isinstance(field.default, str | int | float):
             assert line.endswith(f"[default: {field.default}]")
-    assert any(json.dumps(PretrainConfig("o", {"m": 1}).tasks) in line for line in lines)
+        elif field.name == "tasks":
+            assert any(json.dumps(field.default_factory()) in line for line in lines)
 
 
 def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +176,7 @@ def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_loads(path: Path) -> None:
     """And keeps what it makes in the checkout's `runs`, which is not part of the repository."""
-    config = read_pretrain_config(str(path), {})
+    config = read_config(KINDS.get(path.stem, PretrainConfig), str(path), {})
     for made in (config.output, config.cache):
         assert Path(made).parent == RECIPES.parent / "runs"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -148,6 +149,7 @@ def codebook(quiet: bool, **options: Any) -> None:
 
 @main.command(
     cls=ConfiguredCommand,
+    keys="relisten.tasks.pretrain:PretrainConfig",
     epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --steps 100",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
@@ -165,7 +167,33 @@ def pretrain(config: str, quiet: bool, **overrides: str | None) -> None:
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = read_pretrain_config(config, given)
     gauge = pretrain(settings, lambda line: note(line, quiet))
-    click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
+    _say_gauge(settings.output, gauge)
+
+
+@main.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.adapt:AdaptConfig",
+    epilog="Example: relisten adapt recipes/speechocean/adapt.yaml --steps 100",
+)
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
+@quiet_option
+def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
+    """Adapt a bundle to recordings that nobody transcribed, into another bundle.
+
+    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
+    here instead. A run that was killed goes on when it is started again.
+    """
+    from relisten.tasks.adapt import AdaptConfig, adapt
+    from relisten.tasks.config import need_train_extra, read_config
+
+    need_train_extra()
+    given = {key: value for key, value in overrides.items() if value is not None}
+    settings = read_config(AdaptConfig, config, given)
+    _say_gauge(settings.output, adapt(settings, lambda line: note(line, quiet)))
+
+
+def _say_gauge(output: str, gauge: Mapping[str, float]) -> None:
+    click.echo(f"{output}: a bundle; development speech costs, in nats a word:")
     for order, nats in gauge.items():
         click.echo(f"  {order}  {nats:.3f}")
 

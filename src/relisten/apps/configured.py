@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, fields
+from importlib import import_module
 from typing import Any, Literal, get_origin, get_type_hints
 
 import click
 
 
 class ConfiguredCommand(click.Command):
-    """`relisten pretrain`: an option for each key of its dataclass, loaded when this command runs.
+    """An option for each key of a dataclass, loaded when this command runs.
 
-    Dashes and underscores are the same in the names of options.
+    keys: where it is, as MODULE:NAME. Dashes and underscores are the same in the names of options.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, keys: str, **kwargs: Any) -> None:
+        self._kind = keys
         settings = {"token_normalize_func": lambda name: name.replace("_", "-")}
         settings |= kwargs.pop("context_settings", None) or {}
         super().__init__(*args, context_settings=settings, **kwargs)
@@ -24,27 +26,30 @@ class ConfiguredCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Arguments and own options, and the keys."""
         if self._keys is None:
-            self._keys = _options_of_keys()
+            self._keys = _options_of_keys(_load(self._kind))
         *own, help_option = super().get_params(ctx)
         return [*own, *self._keys, help_option]
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What the command does, then what the keys mean, as their dataclass says it."""
-        from relisten.tasks.pretrain import PretrainConfig
-
         super().format_help_text(ctx, formatter)
-        _, _, meaning = (PretrainConfig.__doc__ or "").partition("\n\n")
+        _, _, meaning = (_load(self._kind).__doc__ or "").partition("\n\n")
         with formatter.section("Keys"):
             formatter.write_text(" ".join(meaning.split()))
 
 
-def _options_of_keys() -> list[click.Parameter]:
-    from relisten.tasks.config import describe
-    from relisten.tasks.pretrain import PretrainConfig
+def _load(keys: str) -> type[Any]:
+    module, _, name = keys.partition(":")
+    found: type[Any] = getattr(import_module(module), name)
+    return found
 
-    types = get_type_hints(PretrainConfig)
+
+def _options_of_keys(kind_of_config: type[Any]) -> list[click.Parameter]:
+    from relisten.tasks.config import describe
+
+    types = get_type_hints(kind_of_config)
     found: list[click.Parameter] = []
-    for field in fields(PretrainConfig):
+    for field in fields(kind_of_config):
         kind = types[field.name]
         metavar = {str: "TEXT", int: "INTEGER", float: "FLOAT"}.get(kind, "JSON")
         choices = ""

@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from relisten.core.types import UsageError
 from relisten.tasks.pretrain import PretrainConfig
 
-PATHS = ("output", "manifests", "texts", "dev_manifests", "cache")
-"""Keys of `PretrainConfig` that hold paths: those of a YAML file are relative to its folder."""
-FOLDERS_OR_NAMES = ("base", "first_pass")
+PATHS = ("output", "manifests", "replay", "texts", "dev_manifests", "cache")
+"""Keys that hold paths: those of a YAML file are relative to its folder."""
+FOLDERS_OR_NAMES = ("base", "model", "first_pass")
 """Keys that may hold one: a name, unless there is such a folder beside the YAML file."""
 TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
 
@@ -33,6 +33,11 @@ def need_train_extra() -> None:
 
 
 def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainConfig:
+    """`read_config` of a configuration of `pretrain`."""
+    return read_config(PretrainConfig, path, overrides)
+
+
+def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:
     """What the YAML file `path` says, and `overrides`: key → value as typed on a command line.
 
     Relative paths of the file count from its folder, those of the command line from the working
@@ -46,12 +51,12 @@ def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainCon
     for key in FOLDERS_OR_NAMES:
         if isinstance(name := written.get(key), str) and (folder / name).is_dir():
             written[key] = str((folder / name).resolve())  # a bundle is read from anywhere
-    types = get_type_hints(PretrainConfig)
+    types = get_type_hints(kind)
     typed = {
         key: _checked(_typed(text, types[key]), types[key], f"--{key.replace('_', '-')}")
         for key, text in overrides.items()
     }
-    return from_mapping(PretrainConfig, {**written, **typed}, path)
+    return from_mapping(kind, {**written, **typed}, path)
 
 
 def from_mapping(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
