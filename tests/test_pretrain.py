@@ -19,8 +19,9 @@ from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
+from relisten.tasks.config import STATE
 from relisten.tasks.loading import load_rescorer
-from relisten.tasks.pretrain import STATE, PretrainConfig, pretrain
+from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.score import exchanged, score
 from relisten.tasks.tune import save_weights
 from tiny_speech import noise

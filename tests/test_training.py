@@ -28,7 +28,8 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.loop import Schedule
 from relisten.tasks.text_corpus import TextExamples
-from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
+from relisten.tasks.train_lm import Training, train_lm
+from relisten.tasks.trainable import add_lora, lora_tensors
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
 
 FRAME_DIM, UNIT_S = 6, 0.04

@@ -11,45 +11,45 @@ import click
 
 
 class ConfiguredCommand(click.Command):
-    """An option for each key of a dataclass, loaded when this command runs.
+    """`relisten pretrain`, say: an option for each key of its dataclass, loaded when it runs.
 
-    keys: where it is, as MODULE:NAME. Dashes and underscores are the same in the names of options.
+    keys: "module:Dataclass". Dashes and underscores are the same in the names of options.
     """
 
     def __init__(self, *args: Any, keys: str, **kwargs: Any) -> None:
-        self._kind = keys
         settings = {"token_normalize_func": lambda name: name.replace("_", "-")}
         settings |= kwargs.pop("context_settings", None) or {}
         super().__init__(*args, context_settings=settings, **kwargs)
+        self._dataclass = keys
         self._keys: list[click.Parameter] | None = None
+
+    @property
+    def config_type(self) -> type:
+        """The dataclass."""
+        module, _, name = self._dataclass.partition(":")
+        return getattr(import_module(module), name)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Arguments and own options, and the keys."""
         if self._keys is None:
-            self._keys = _options_of_keys(_load(self._kind))
+            self._keys = _options_of_keys(self.config_type)
         *own, help_option = super().get_params(ctx)
         return [*own, *self._keys, help_option]
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What the command does, then what the keys mean, as their dataclass says it."""
         super().format_help_text(ctx, formatter)
-        _, _, meaning = (_load(self._kind).__doc__ or "").partition("\n\n")
+        _, _, meaning = (self.config_type.__doc__ or "").partition("\n\n")
         with formatter.section("Keys"):
             formatter.write_text(" ".join(meaning.split()))
 
 
-def _load(keys: str) -> type[Any]:
-    module, _, name = keys.partition(":")
-    found: type[Any] = getattr(import_module(module), name)
-    return found
-
-
-def _options_of_keys(kind_of_config: type[Any]) -> list[click.Parameter]:
+def _options_of_keys(kind: type) -> list[click.Parameter]:
     from relisten.tasks.config import describe
 
-    types = get_type_hints(kind_of_config)
+    types = get_type_hints(kind)
     found: list[click.Parameter] = []
-    for field in fields(kind_of_config):
+    for field in fields(kind):
         kind = types[field.name]
         metavar = {str: "TEXT", int: "INTEGER", float: "FLOAT"}.get(kind, "JSON")
         choices = ""

@@ -22,6 +22,7 @@ from relisten.lm.sequences import Order
 from relisten.lm.training import projector_guesses
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import load_first_pass
+from relisten.tasks.config import STATE, keep_config
 from relisten.tasks.examples import (
     Example,
     Report,
@@ -33,7 +34,6 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.loop import Schedule
 from relisten.tasks.mixture import Sources
-from relisten.tasks.pretrain import STATE, same_run
 from relisten.tasks.pseudo import PseudoReference, pseudo_references, without_references
 from relisten.tasks.train_lm import Training, train_lm
 from relisten.tasks.trainable import Trainable, open_for_training
@@ -107,7 +107,7 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
     _check_tasks(config, bundle)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
-        same_run(state / "config.json", config)
+        keep_config(state, config)
         bare = {
             without_references(manifest, Path(config.cache)): weight
             for manifest, weight in config.manifests.items()

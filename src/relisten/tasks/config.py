@@ -6,18 +6,24 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from relisten.core.types import UsageError
-from relisten.tasks.pretrain import PretrainConfig
 
-PATHS = ("output", "manifests", "replay", "texts", "dev_manifests", "cache")
+PATHS = (
+    *("output", "manifests", "replay", "texts", "dev_manifests", "cache"),
+    *("nbest", "dev_nbest", "folds_of"),
+)
 """Keys that hold paths: those of a YAML file are relative to its folder."""
 FOLDERS_OR_NAMES = ("base", "model", "first_pass")
 """Keys that may hold one: a name, unless there is such a folder beside the YAML file."""
+LOOKING_ON = ("output", "cache", "dev_manifests", "dev_nbest", "dev_utterances", "eval_every")
+"""Keys that change nothing of what is trained."""
+STATE = "state"
+"""Folder in a bundle for what a stopped run goes on from; not part of the bundle."""
 TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
 
 Config = TypeVar("Config")
@@ -32,9 +38,29 @@ def need_train_extra() -> None:
         )
 
 
-def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainConfig:
-    """`read_config` of a configuration of `pretrain`."""
-    return read_config(PretrainConfig, path, overrides)
+def keep_config(state: Path, config: Any) -> None:
+    """Write a run's configuration, a dataclass, beside its state.
+
+    Raises UsageError where that state is of a run with other settings; where they are only about
+    looking on, it goes on.
+    """
+    path = state / "config.json"
+    settings = json.loads(json.dumps(asdict(config)))
+    defaults = {  # of keys that were not there yet
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(config)
+    }
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = sorted(
+            k for k in settings if settings[k] != before.get(k, defaults[k]) and k not in LOOKING_ON
+        )
+        if changed:
+            raise UsageError(
+                f"{state} holds a run with other {', '.join(changed)}; "
+                "name another output, or delete that folder to start anew"
+            )
+    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:

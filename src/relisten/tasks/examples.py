@@ -130,7 +130,7 @@ def school_projectors(
         save_tensors(dict(projector.state_dict()), path)
         return projector
 
-    fold_of = [_fold(e.heard.speaker, folds) for e in examples]
+    fold_of = [speaker_fold(e.heard.speaker, folds) for e in examples]
     for k in range(folds):
         inside = [i for i, fold in enumerate(fold_of) if fold != k]
         held_out = [i for i, fold in enumerate(fold_of) if fold == k]
@@ -150,7 +150,8 @@ def _frame_dim(examples: Sequence[Example]) -> int:
     return int(examples[0].speech.frames.shape[1])
 
 
-def _fold(speaker: str, folds: int) -> int:
+def speaker_fold(speaker: str, folds: int) -> int:
+    """The fold that a speaker is held out in."""
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % folds
 
 
