@@ -57,6 +57,16 @@ def keep_config(state: Path, config: Any) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
+def _defaults(kind: type) -> dict[str, Any]:
+    """As a kept configuration holds them."""
+    made = {
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(kind)
+        if key.default is not MISSING or key.default_factory is not MISSING
+    }
+    return dict(json.loads(json.dumps(made)))
+
+
 def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:
     """What the YAML file `path` says, and `overrides`: key → value as typed on a command line.
 
