@@ -248,13 +248,15 @@ def test_a_copy_names_recordings_and_nothing_else(world, tmp_path):
 def test_contradictions_are_named(world):
     def refused(**options) -> str:
         with pytest.raises(UsageError) as caught:
-            adapt(config(world, "refused", **options), lambda line: None)
+            adapt(config(world, f"refused{len(str(options))}", **options), lambda line: None)
         return str(caught.value)
 
     assert "units serve the task speech alone" in refused(tasks={"text": 1.0})
     assert "tasks names interleaved" in refused(tasks={"speech": 0.5, "interleaved": 0.5})
     assert "no source can serve the task chunked" in refused(replay={})
     assert "min_confidence is 2" in refused(min_confidence=2.0)
+    silent = str(world / "new.jsonl")
+    assert "no utterance with a reference" in refused(dev_manifests=(silent,))
     assert "at least one manifest" in refused(manifests={})
     assert "patience needs dev_manifests" in refused(patience=1)
 

@@ -165,9 +165,10 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
 def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
     """Sets of examples with their weights: each manifest's, those without a reference apart."""
     sets: list[tuple[Sequence[Example], float]] = []
+    takes_speech_alone = bool(config.tasks.get("speech"))
     for manifest, weight in config.manifests.items():
-        sets.append((sources.transcribed(manifest), weight))
-        if config.tasks.get("speech"):
+        sets.append((sources.transcribed(manifest, not takes_speech_alone), weight))
+        if takes_speech_alone:
             sets.append((sources.speech(manifest), weight))
     return sets
 
