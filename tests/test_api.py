@@ -80,5 +80,5 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 
 
 def test_every_command_is_held_to_its_task() -> None:
-    """`pretrain` takes the keys of its configuration; test_config.py holds it to them."""
-    assert {*TASKS, "pretrain"} == set(main.commands)
+    """Those that train take the keys of a configuration; test_config.py holds them to it."""
+    assert {*TASKS, "pretrain", "finetune"} == set(main.commands)

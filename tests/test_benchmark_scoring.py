@@ -103,3 +103,26 @@ def test_scores_that_differ_are_not_timed():
         scoring.check_agreement({"a": [[-1.0], [-2.0, -3.0]], "b": [[-1.0], [-2.0, -3.5]]})
     with pytest.raises(SystemExit, match="b differs"):
         scoring.check_agreement({"a": [[-1.0]], "b": [[float("nan")]]})
+
+
+def test_quick_run_of_a_training_step(monkeypatch, tmp_path):
+    """Its contenders agree on the gradients, or it would say so and time nothing."""
+    import mwer
+    import scoring
+
+    monkeypatch.setattr(mwer, "resolve_model", lambda reference: reference)
+    tiny = (tiny_causal_lm("llama"), tiny_tokenizer())
+    monkeypatch.setattr(mwer, "load_causal_lm", lambda _: tiny)
+    monkeypatch.setattr(scoring, "version", lambda package: "any")
+    saved = tmp_path / "results.json"
+    run = CliRunner().invoke(
+        mwer.main, ["--quick", "--threads", "1", "--save", str(saved)], catch_exceptions=False
+    )
+    summary = json.loads(run.output.splitlines()[-1])
+    everything = json.loads(saved.read_text())
+    assert everything["summary"] == summary
+    for row in everything["rows"]:
+        assert row["largest_difference"] < mwer.TOLERANCE
+        assert row["tree_tokens"] < row["batch_tokens"] / 2
+        ratio = row["seconds"][mwer.ONE_BY_ONE] / row["seconds"][mwer.TREE]
+        assert summary[f"speedup_prefix{row['prefix']}"] == pytest.approx(ratio, rel=1e-3)

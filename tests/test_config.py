@@ -12,10 +12,15 @@ from click.testing import CliRunner, Result
 from relisten.apps.cli import main
 from relisten.core.types import UsageError
 from relisten.tasks import config as config_module
-from relisten.tasks.config import read_pretrain_config
+from relisten.tasks.adapt import AdaptConfig
+from relisten.tasks.config import keep_config, read_config
+from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+COMMANDS = [("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("adapt", AdaptConfig)]
+KINDS = {"mwer": FinetuneConfig, "adapt": AdaptConfig}
+"""What a shipped file configures, by its name; `pretrain` if it is not named here."""
 SMALLEST = "output: runs/out\nmanifests: {data/a.jsonl: 2}\n"
 
 
@@ -40,7 +45,7 @@ def test_paths_count_from_the_file_names_stay(tmp_path: Path, written) -> None:
         "encoder: hubert:../lm@2\n"
         "manifests: {../../data/a.jsonl: 2, b.jsonl: 0.5}\ndev_manifests: [/c.jsonl]\n"
     )
-    config = read_pretrain_config(path, {})
+    config = read_config(PretrainConfig, path, {})
     assert config.output == str(tmp_path / "out")
     assert config.cache == str(tmp_path / "recipe" / "cache")
     assert (config.base, config.first_pass) == (str(tmp_path / "lm"), "whisper-base")
@@ -50,6 +55,51 @@ def test_paths_count_from_the_file_names_stay(tmp_path: Path, written) -> None:
         str(tmp_path / "recipe" / "b.jsonl"): 0.5,
     }
     assert config.dev_manifests == ("/c.jsonl",)
+
+
+def test_paths_of_lists_count_from_the_file_too(tmp_path: Path, written) -> None:
+    """`folds_of` and `model` as well, where such a folder is there."""
+    (tmp_path / "bundle").mkdir()
+    path = written(
+        "output: out\nmodel: ../bundle\nnbest: {../a.jsonl: 1}\ndev_nbest: [b.jsonl]\n"
+        "folds_of: ../bundle/state\n"
+    )
+    config = read_config(FinetuneConfig, path, {"batch": "2", "add_reference": "true"})
+    assert config.model == str(tmp_path / "bundle")
+    assert config.folds_of == str(tmp_path / "bundle" / "state")
+    assert config.nbest == {str(tmp_path / "a.jsonl"): 1.0}
+    assert config.dev_nbest == (str(tmp_path / "recipe" / "b.jsonl"),)
+    assert (config.batch, config.add_reference) == (2, True)
+
+
+def test_a_run_goes_on_where_a_key_came_later(tmp_path: Path) -> None:
+    """Lists and mappings too: what was not written down had its default's meaning."""
+    config = FinetuneConfig("out", {"a.jsonl": 1.0})
+    keep_config(tmp_path, config)
+    path = tmp_path / "config.json"
+    record = json.loads(path.read_text())
+    del record["components"], record["patience"]
+    path.write_text(json.dumps(record))
+    keep_config(tmp_path, config)
+    assert json.loads(path.read_text())["components"] == []
+    with pytest.raises(UsageError, match="other components, patience; name another output"):
+        keep_config(tmp_path, replace(config, components=("text",), dev_nbest=("b",), patience=1))
+    keep_config(tmp_path, replace(config, dev_nbest=("b.jsonl",)))
+
+
+def test_finetune_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[FinetuneConfig] = []
+
+    def tune(config: FinetuneConfig, report) -> dict[str, float]:
+        seen.append(config)
+        return {"WER": 12.5}
+
+    monkeypatch.setattr("relisten.tasks.finetune.finetune", tune)
+    path = written("output: out\nnbest: {a.jsonl: 1}\n")
+    done = CliRunner().invoke(main, ["finetune", path, "--ce-weight", "0.5"])
+    assert done.exit_code == 0, done.output
+    assert seen[0].ce_weight == 0.5
+    assert "WER  12.500" in done.stdout
 
 
 def test_the_command_line_has_the_last_word(written) -> None:
@@ -62,7 +112,7 @@ def test_the_command_line_has_the_last_word(written) -> None:
         "tasks": '{"text": 1}',
         "dev_manifests": '["d.jsonl"]',
     }
-    config = read_pretrain_config(path, overrides)
+    config = read_config(PretrainConfig, path, overrides)
     assert (config.steps, config.output, config.base) == (7, "here", "123")
     assert (config.tasks, config.dev_manifests) == ({"text": 1.0}, ("d.jsonl",))
     assert config.learning_rate == 5e-4, "a text to YAML, which wants a dot in it"
@@ -94,7 +144,7 @@ def test_the_command_line_has_the_last_word(written) -> None:
 )
 def test_what_does_not_fit_is_one_sentence(written, text: str, overrides, what: str) -> None:
     with pytest.raises(UsageError, match=what) as caught:
-        read_pretrain_config(written(text), overrides)
+        read_config(PretrainConfig, written(text), overrides)
     assert "\n" not in str(caught.value)
 
 
@@ -123,6 +173,27 @@ def test_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stderr == ""
 
 
+def test_adapt_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys from the file and from the command line; `model` may be a folder beside the file."""
+    seen: list[AdaptConfig] = []
+    monkeypatch.setattr(
+        "relisten.tasks.adapt.adapt", lambda config, report: seen.append(config) or {"speech": 2.5}
+    )
+    path = written(
+        "model: relisten-tiny\noutput: ../out\nmanifests: {new.jsonl: 1}\n"
+        "replay: {old.jsonl: 2}\ntasks: {speech: 0.5, text: 0.5}\n"
+    )
+    done = CliRunner().invoke(main, ["adapt", path, "--learn-from", "pseudo_references"])
+    assert done.exit_code == 0, done.output
+    [config] = seen
+    assert (config.model, config.learn_from) == ("relisten-tiny", "pseudo_references")
+    assert config.replay == {str(Path(path).parent / "old.jsonl"): 2.0}
+    assert "speech  2.500" in done.stdout
+    done = CliRunner().invoke(main, ["adapt", path, "--learn-from", "rumours"])
+    assert done.exit_code == 2
+    assert "--learn-from is 'rumours'; it must be one of: units, pseudo_refer" in done.stderr
+
+
 def test_wrong_command_lines_train_nothing(written, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(SMALLEST)
     for arguments in ([path, "--no-such", "1"], [path, "--steps", "x"], ["nowhere.yaml"], []):
@@ -131,13 +202,16 @@ def test_wrong_command_lines_train_nothing(written, monkeypatch: pytest.MonkeyPa
         assert "Error: " in done.stderr
 
 
-def test_help_lists_every_key_with_its_default() -> None:
-    lines = CliRunner().invoke(main, ["pretrain", "--help"], terminal_width=200).stdout.splitlines()
-    for field in fields(PretrainConfig):
+@pytest.mark.parametrize(("command", "kind"), COMMANDS)
+def test_help_lists_every_key_with_its_default(command: str, kind: type) -> None:
+    lines = CliRunner().invoke(main, [command, "--help"], terminal_width=200).stdout.splitlines()
+    for field in fields(kind):
         [line] = [one for one in lines if one.split()[:1] == [f"--{field.name.replace('_', '-')}"]]
         if isinstance(field.default, str | int | float):
-            assert line.endswith(f"[default: {field.default}]")
-    assert any(json.dumps(PretrainConfig("o", {"m": 1}).tasks) in line for line in lines)
+            shown = json.dumps(field.default) if isinstance(field.default, bool) else field.default
+            assert line.endswith(f"[default: {shown}]")
+    if kind is PretrainConfig:
+        assert any(json.dumps(PretrainConfig("o", {"m": 1}).tasks) in line for line in lines)
 
 
 def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,14 +227,14 @@ SHIPPED = [path for path in sorted(RECIPES.rglob("*.yaml")) if path.name != "fin
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_shipped_config_loads(path: Path) -> None:
     """And keeps what it makes in the checkout's `runs`, which is not part of the repository."""
-    config = read_pretrain_config(str(path), {})
+    config = read_config(KINDS.get(path.stem, PretrainConfig), str(path), {})
     for made in (config.output, config.cache):
         assert RECIPES.parent / "runs" in Path(made).parents
 
 
 def test_the_baseline_is_treated_equally() -> None:
     trained, baseline = (
-        read_pretrain_config(str(RECIPES / "speechocean" / f"{name}.yaml"), {})
+        read_config(PretrainConfig, str(RECIPES / "speechocean" / f"{name}.yaml"), {})
         for name in ("pretrain", "text-only")
     )
     assert baseline == replace(trained, output=baseline.output, tasks={"text": 1.0})

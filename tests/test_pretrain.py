@@ -23,9 +23,10 @@ from relisten.lm.sequences import Speech
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.codebook import make_codebook
+from relisten.tasks.config import STATE
 from relisten.tasks.corpus import Hearing, hear_manifest
 from relisten.tasks.loading import load_listener, load_rescorer
-from relisten.tasks.pretrain import STATE, PretrainConfig, pretrain
+from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rescore
 from relisten.tasks.score import exchanged, score
 from relisten.tasks.transcribe import transcribe
@@ -193,10 +194,12 @@ def test_text_and_untranscribed_speech_join_the_mixture(world):
 def test_what_nothing_can_serve_is_refused(world):
     silent = str(world / "untold.jsonl")
     Path(silent).write_text('{"id": "a", "audio": "0.wav"}\n')
-    with pytest.raises(UsageError, match="no source can serve the task chunked"):
-        pretrain(
-            replace(config(world, "no", tasks={"chunked": 1.0}), manifests={silent: 1.0}), print
-        )
+    for name, tasks, what in (
+        ("no", {"chunked": 1.0}, r"untold\.jsonl: no utterance with a reference and a readable"),
+        ("no1", {"chunked": 0.5, "speech": 0.5}, "no source can serve the task chunked"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            pretrain(replace(config(world, name, tasks=tasks), manifests={silent: 1.0}), print)
     with pytest.raises(UsageError, match="needs some recordings with references"):
         pretrain(
             replace(config(world, "no2", tasks={"speech": 1.0}), manifests={silent: 1.0}), print

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -27,7 +28,8 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.loop import Schedule
 from relisten.tasks.text_corpus import TextExamples
-from relisten.tasks.train_lm import Training, add_lora, lora_tensors, train_lm
+from relisten.tasks.train_lm import Training, train_lm
+from relisten.tasks.trainable import add_lora, lora_tensors
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
 
 FRAME_DIM, UNIT_S = 6, 0.04
@@ -81,6 +83,18 @@ def test_no_crosstalk(order):
     torch.testing.assert_close(losses(examples), torch.cat(alone))
     others = losses([examples[0], example(77, 6)])
     torch.testing.assert_close(others[: len(alone[0])], alone[0])
+
+
+def test_speech_is_held_once_in_half_precision():
+    """Of float16 frames the chunks are described as of the same frames in float32: sums are."""
+    e = example(0, 40)
+    speech = e.heard.speech
+    assert np.shares_memory(speech.frames, e.heard.frames)
+    rows = chunk_rows(speech, e.heard.word_ends_s)
+    half = chunk_features(speech, rows)
+    assert half.dtype == np.float32
+    wide = replace(speech, frames=speech.frames.astype(np.float32))
+    np.testing.assert_array_equal(half, chunk_features(wide, rows))
 
 
 def test_given_guesses_replace_the_projectors_own():

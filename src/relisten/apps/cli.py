@@ -148,6 +148,7 @@ def codebook(quiet: bool, **options: Any) -> None:
 
 @main.command(
     cls=ConfiguredCommand,
+    keys="relisten.tasks.pretrain:PretrainConfig",
     epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --steps 100",
 )
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
@@ -163,12 +164,10 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
     here instead. A run that was killed goes on when it is started again.
     """
-    from relisten.tasks.config import need_train_extra, read_pretrain_config
-    from relisten.tasks.pretrain import pretrain
+    from relisten.tasks.config import read_config
+    from relisten.tasks.pretrain import PretrainConfig, pretrain
 
-    need_train_extra()
-    given = {key: value for key, value in overrides.items() if value is not None}
-    settings = read_pretrain_config(config, given)
+    settings = read_config(PretrainConfig, config, _given(overrides))
     if dry_run:
         from relisten.tasks.estimate import describe_estimate, estimate
 
@@ -176,8 +175,64 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
         return
     gauge = pretrain(settings, lambda line: note(line, quiet))
     click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
-    for order, nats in gauge.items():
-        click.echo(f"  {order}  {nats:.3f}")
+    _print_figures(gauge)
+
+
+@main.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.finetune:FinetuneConfig",
+    epilog="Example: relisten finetune recipes/speechocean/mwer.yaml --steps 100",
+)
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
+@quiet_option
+def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
+    """Tune a bundle for fewer word errors on N-best lists (MWER), its weights with it.
+
+    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
+    here instead. A run that was killed goes on when it is started again.
+    """
+    from relisten.tasks.config import read_config
+    from relisten.tasks.finetune import FinetuneConfig, finetune
+
+    settings = read_config(FinetuneConfig, config, _given(overrides))
+    gauge = finetune(settings, lambda line: note(line, quiet))
+    click.echo(f"{settings.output}: a bundle; on development lists, in %:")
+    _print_figures(gauge)
+
+
+@main.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.adapt:AdaptConfig",
+    epilog="Example: relisten adapt recipes/speechocean/adapt.yaml --steps 100",
+)
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
+@quiet_option
+def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
+    """Adapt a bundle to recordings that nobody transcribed, into another bundle.
+
+    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
+    here instead. A run that was killed goes on when it is started again.
+    """
+    from relisten.tasks.adapt import AdaptConfig, adapt
+    from relisten.tasks.config import read_config
+
+    settings = read_config(AdaptConfig, config, _given(overrides))
+    gauge = adapt(settings, lambda line: note(line, quiet))
+    click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
+    _print_figures(gauge)
+
+
+def _given(overrides: dict[str, str | None]) -> dict[str, str]:
+    """The keys that the command line names. Raises UsageError where training cannot be done."""
+    from relisten.tasks.config import need_train_extra
+
+    need_train_extra()
+    return {key: value for key, value in overrides.items() if value is not None}
+
+
+def _print_figures(gauge: dict[str, float]) -> None:
+    for name, figure in gauge.items():
+        click.echo(f"  {name}  {figure:.3f}")
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")

@@ -82,9 +82,12 @@ def batch_attention(
 
 
 def embed_trees(
-    model: SpeechTextLM, trees: Seq[PrefixTree], speeches: Seq[Speech | None]
+    model: SpeechTextLM,
+    trees: Seq[PrefixTree],
+    speeches: Seq[Speech | None],
+    guesses: Seq[np.ndarray] | None = None,
 ) -> Tensor:
-    """Input embeddings [B, L, E] of trees padded to the longest."""
+    """Input embeddings [B, L, E] of trees padded to the longest; guesses: see `tree_log_probs`."""
     length = max(len(t) for t in trees)
     ids = np.full((len(trees), length), model.vocabulary.bos_id, np.int64)
     codes, chunks = [], []
@@ -95,22 +98,29 @@ def embed_trees(
         units, features = speech_inputs(model.vocabulary, tree.ids, tree.rows, speech)
         codes.append(units)
         chunks.append(features)
-    code_rows, chunk_rows = (
+    code_rows, chunk_rows, guess_rows = (
         torch.from_numpy(np.concatenate([r for r in rows if len(r)])).to(model.device)
         if any(map(len, rows))
         else None
-        for rows in (codes, chunks)
+        for rows in (codes, chunks, guesses or [])
     )
     flat = torch.from_numpy(ids).to(model.device).reshape(-1)
-    return model.embed(flat, code_rows, chunk_rows).view(*ids.shape, -1)
+    return model.embed(flat, code_rows, chunk_rows, guess_rows).view(*ids.shape, -1)
 
 
 def tree_log_probs(
-    model: SpeechTextLM, trees: Seq[PrefixTree], speeches: Seq[Speech | None]
+    model: SpeechTextLM,
+    trees: Seq[PrefixTree],
+    speeches: Seq[Speech | None],
+    guesses: Seq[np.ndarray] | None = None,
 ) -> list[Tensor]:
-    """The log-probability of each target of each tree, nats, float32 [K]; differentiable."""
+    """The log-probability of each target of each tree, nats, float32 [K]; differentiable.
+
+    guesses: for each tree float32 [n_chunks, E], what the projector is to guess for the chunks of
+    its nodes, in their order.
+    """
     mask, positions = batch_attention(trees, model.sliding_window, model.dtype, model.device)
-    hidden = model.hidden(embed_trees(model, trees, speeches), mask, positions)
+    hidden = model.hidden(embed_trees(model, trees, speeches, guesses), mask, positions)
     length = hidden.shape[1]
     hidden = hidden.reshape(-1, hidden.shape[-1])
     node = np.concatenate([t.target_node + b * length for b, t in enumerate(trees)])

@@ -7,19 +7,25 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from relisten.core.types import UsageError
-from relisten.tasks.pretrain import PretrainConfig
 
-PATHS = ("output", "manifests", "texts", "dev_manifests", "cache")
-"""Keys of `PretrainConfig` that hold paths: those of a YAML file are relative to its folder."""
-FOLDERS_OR_NAMES = ("base", "first_pass", "encoder")
+PATHS = (
+    *("output", "manifests", "replay", "texts", "dev_manifests", "cache"),
+    *("nbest", "dev_nbest", "folds_of"),
+)
+"""Keys that hold paths: those of a YAML file are relative to its folder."""
+FOLDERS_OR_NAMES = ("base", "model", "first_pass", "encoder")
 """Keys that may hold one: a name, unless there is such a folder beside the YAML file."""
 _REFERENCE = re.compile(r"((?:hubert|wav2vec2|wavlm):)?(.+?)(@-?\d+)?")
+LOOKING_ON = ("output", "cache", "dev_manifests", "dev_nbest", "dev_utterances", "eval_every")
+"""Keys that change nothing of what is trained."""
+STATE = "state"
+"""Folder in a bundle for what a stopped run goes on from; not part of the bundle."""
 TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
 
 Config = TypeVar("Config")
@@ -34,7 +40,39 @@ def need_train_extra() -> None:
         )
 
 
-def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainConfig:
+def keep_config(state: Path, config: Any) -> None:
+    """Write a run's configuration, a dataclass, beside its state.
+
+    Raises UsageError where that state is of a run with other settings; where they are only about
+    looking on, it goes on.
+    """
+    path = state / "config.json"
+    settings = json.loads(json.dumps(asdict(config)))
+    if path.exists():
+        # A key that an older version did not know had the meaning of its default.
+        before = {**_defaults(type(config)), **json.loads(path.read_text())}
+        changed = sorted(
+            k for k in settings if settings[k] != before.get(k) and k not in LOOKING_ON
+        )
+        if changed:
+            raise UsageError(
+                f"{state} holds a run with other {', '.join(changed)}; "
+                "name another output, or delete that folder to start anew"
+            )
+    path.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """As a kept configuration holds them."""
+    made = {
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(kind)
+        if key.default is not MISSING or key.default_factory is not MISSING
+    }
+    return dict(json.loads(json.dumps(made)))
+
+
+def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:
     """What the YAML file `path` says, and `overrides`: key → value as typed on a command line.
 
     Relative paths of the file count from its folder, those of the command line from the working
@@ -47,15 +85,15 @@ def read_pretrain_config(path: str, overrides: Mapping[str, str]) -> PretrainCon
             written[key] = _moved(written[key], folder)
     for key in FOLDERS_OR_NAMES:
         if match := _REFERENCE.fullmatch(str(written.get(key) or "")):
-            kind, name, layer = match.groups("")
+            family, name, layer = match.groups("")
             if (folder / name).is_dir():  # a bundle is read from anywhere
-                written[key] = f"{kind}{(folder / name).resolve()}{layer}"
-    types = get_type_hints(PretrainConfig)
+                written[key] = f"{family}{(folder / name).resolve()}{layer}"
+    types = get_type_hints(kind)
     typed = {
         key: _checked(_typed(text, types[key]), types[key], f"--{key.replace('_', '-')}")
         for key, text in overrides.items()
     }
-    return from_mapping(PretrainConfig, {**written, **typed}, path)
+    return from_mapping(kind, {**written, **typed}, path)
 
 
 def from_mapping(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:

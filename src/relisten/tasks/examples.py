@@ -27,7 +27,7 @@ from relisten.speech.codebook import Codebook
 from relisten.tasks.corpus import Heard
 
 Report = Callable[[str], None]
-_POOL_OF_BATCH = 256  # utterances drawn, of which neighbours in length make the batch
+_TOKENS_A_DRAW = 3  # for so many of a batch's an example is drawn; neighbours make the batch
 
 
 @dataclass
@@ -43,8 +43,15 @@ class Example:
     chunks: np.ndarray
     guesses: np.ndarray | None = None
 
+    def hear_letters(self, letters: np.ndarray) -> None:
+        """Give its speech the letters an ear heard in it, and its chunks with them."""
+        self.speech = replace(self.speech, letters=letters.astype(np.float16))
+        self.describe_chunks()
+
     def describe_chunks(self) -> None:
         """Set the features of its chunks from its speech."""
+        if not self.words:
+            return
         rows = chunk_rows(self.speech, self.heard.word_ends_s)
         self.chunks = chunk_features(self.speech, rows).astype(np.float16)
 
@@ -140,7 +147,7 @@ def school_projectors(
         save_tensors(dict(projector.state_dict()), path)
         return projector
 
-    fold = [fold_of(e.heard.speaker, folds) for e in examples]
+    fold = [speaker_fold(e.heard.speaker, folds) for e in examples]
     for k in range(folds):
         inside = [i for i in range(len(examples)) if fold[i] != k]
         held_out = [i for i in range(len(examples)) if fold[i] == k]
@@ -155,7 +162,8 @@ def school_projectors(
     return schooled(folder / "projector.safetensors", range(len(examples)))
 
 
-def fold_of(speaker: str, folds: int) -> int:
+def speaker_fold(speaker: str, folds: int) -> int:
+    """The fold that a speaker is held out in."""
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % folds
 
 
@@ -171,7 +179,7 @@ def draw_batch(
 
     The order is drawn first, then examples of the sets that can serve it, by weight; neighbours in
     length of those make the batch, so that little of `batch_tokens` is padding: 11 % over 200 steps
-    of the speechocean recipe (768 tokens; 26 % of 2,048; 5 % in the four orders of whole speech).
+    of the speechocean recipe (768 tokens; 12 % of 2,048; 5 % in the orders of whole speech).
     """
     rng = np.random.default_rng([seed, step, micro])
     orders = list(tasks)
@@ -187,7 +195,8 @@ def draw_alike(
     """Examples drawn by weight and of like size: padded to the longest they fit the budget."""
     mass = np.array([len(examples) * weight for examples, weight in corpus])
     drawn = []
-    for s in rng.choice(len(corpus), _POOL_OF_BATCH, p=mass / mass.sum()):
+    n_drawn = max(64, budget // _TOKENS_A_DRAW)
+    for s in rng.choice(len(corpus), n_drawn, p=mass / mass.sum()):
         examples = corpus[s][0]
         drawn.append(examples[rng.integers(len(examples))])
     drawn.sort(key=size)

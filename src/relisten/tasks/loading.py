@@ -167,7 +167,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     model, listener = text_lm(causal, tokenizer), None
     if config.hears:
         extension = load_extension(folder / EXTENSION, causal)
-        listener = _bundle_listener(folder, config, device, dtype)
+        listener = bundle_listener(folder, config, device, dtype)
         _check_fit(folder, extension, listener)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
@@ -178,7 +178,10 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     return LoadedRescorer(scorer, config.weights, listener, config.first_pass)
 
 
-def _bundle_listener(folder: Path, config: BundleConfig, device: str, dtype: str) -> Listener:
+def bundle_listener(
+    folder: Path, config: BundleConfig, device: str = "auto", dtype: str = "auto"
+) -> Listener:
+    """How a bundle hears. Raises ModelError where its parts do not belong together."""
     codebook = Codebook.load(folder / CODEBOOK)
     if codebook.encoder_id != config.encoder_id:
         raise ModelError(
@@ -223,7 +226,7 @@ def load_listener(reference: str, device: str = "auto", dtype: str = "auto") -> 
     """
     folder = resolve_bundle(reference)
     if (folder / CONFIG).is_file() and (config := read_bundle(folder)).hears:
-        return _bundle_listener(folder, config, device, dtype)
+        return bundle_listener(folder, config, device, dtype)
     try:
         encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))["encoder"]
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from relisten.core.types import UsageError
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.corpus import Heard, Hearing, hear_manifest, hear_untranscribed
 from relisten.tasks.examples import Example, Report, make_example, untranscribed_example
@@ -24,9 +25,18 @@ class Sources:
     cache: Path
     report: Report
 
-    def transcribed(self, manifest: str) -> list[Example]:
-        """The utterances of a manifest that have a reference; they serve any order."""
+    def transcribed(self, manifest: str, is_needed: bool = True) -> list[Example]:
+        """The utterances of a manifest that have a reference; they serve any order.
+
+        Raises UsageError where there are none, and they are needed.
+        """
         heard = hear_manifest(manifest, self.hearing, self.cache)
+        if not heard:
+            if is_needed:
+                raise UsageError(
+                    f"{manifest}: no utterance with a reference and a readable recording"
+                )
+            return []
         made = [example for h in heard if (example := make_example(h, self.texts)) is not None]
         n_words = sum(len(example.words) for example in made)
         self.report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")

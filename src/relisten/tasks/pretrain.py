@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from accelerate import PartialState
@@ -21,24 +21,15 @@ from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
 from relisten.core.types import (
     ASR,
     LENGTH,
+    LETTERS,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
     UsageError,
 )
-from relisten.io.bundle import (
-    ADAPTER,
-    ADAPTER_CONFIG,
-    CODEBOOK,
-    EAR,
-    EXTENSION,
-    LM,
-    BundleConfig,
-    resolve_bundle,
-    write_bundle,
-)
+from relisten.io.bundle import CODEBOOK, EAR, BundleConfig, resolve_bundle
 from relisten.io.sources import weights_hash
-from relisten.lm.load import load_causal_lm, save_extension, text_vocabulary
+from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
@@ -46,6 +37,7 @@ from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.ear import Ear
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
+from relisten.tasks.config import STATE, keep_config
 from relisten.tasks.corpus import Hearing
 from relisten.tasks.examples import (
     Corpus,
@@ -53,13 +45,13 @@ from relisten.tasks.examples import (
     Report,
     add_codes,
     check_served,
-    save_tensors,
     school_projectors,
 )
 from relisten.tasks.loop import Schedule
 from relisten.tasks.mixture import Sources
 from relisten.tasks.train_ear import school_ears
-from relisten.tasks.train_lm import Training, add_lora, lora_tensors, thaw, train_lm
+from relisten.tasks.train_lm import Training, train_lm
+from relisten.tasks.trainable import add_lora, save_trained, thaw
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,
@@ -68,12 +60,10 @@ COMPONENT_OF: dict[Order, str] = {
     "chunked": TEXT_GIVEN_SPEECH,
     "text_first": SPEECH_GIVEN_TEXT,
 }
-UNTUNED = {TEXT: 0.2, TEXT_GIVEN_SPEECH: 0.3, SPEECH_GIVEN_TEXT: 0.0}
+UNTUNED = {TEXT: 0.3, TEXT_GIVEN_SPEECH: 0.1, SPEECH_GIVEN_TEXT: 0.0, LETTERS: 0.2}
 """Weights of a bundle that nobody tuned yet."""
-STATE = "state"
-"""Folder in the bundle for what a stopped run goes on from; not part of the bundle."""
 GAUGE = "gauge.json"
-"""In it, what a development word cost in the end: order → nats."""
+"""In `state`, what a development word cost in the end: order → nats."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +148,7 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     sources = Sources(hearing, texts, Path(config.cache), report)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
-        same_run(state / "config.json", config)
+        keep_config(state, config)
         recordings = _recordings(config, sources)
         train = [*recordings, *((sources.text(path), w) for path, w in config.texts.items())]
         check_served(train, config.tasks)
@@ -183,10 +173,8 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     gauge = train_lm(model, training, train, dev, state, report)
     if processes.is_main_process:
         (state / GAUGE).write_text(json.dumps(gauge, indent=1) + "\n")
-        if lora is None:
-            causal.to(dtype).save_pretrained(output / LM)
-            tokenizer.save_pretrained(output / LM)
-        _save(config, output, model, lora, encoder.id)
+        bundle = _bundle(config, encoder.id if hears else None, ear is not None)
+        save_trained(output, model, tokenizer, lora, bundle, dtype)
         if ear is not None:
             ear.save(output / EAR)
     return gauge
@@ -195,33 +183,12 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
 def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
     """Sets of examples with their weights: each manifest's, those without a reference apart."""
     sets: list[tuple[Sequence[Example], float]] = []
+    takes_speech_alone = bool(config.tasks.get("speech"))
     for manifest, weight in config.manifests.items():
-        sets.append((sources.transcribed(manifest), weight))
-        if config.tasks.get("speech"):
+        sets.append((sources.transcribed(manifest, not takes_speech_alone), weight))
+        if takes_speech_alone:
             sets.append((sources.speech(manifest), weight))
     return sets
-
-
-def same_run(path: Path, config: Any) -> None:
-    """Keep the configuration beside the run's state. Raises UsageError where that state is of a run
-    with other settings; where they are only about looking on, it goes on."""
-    settings = json.loads(json.dumps(asdict(config)))
-    defaults = {  # of keys that were not there yet
-        key.name: key.default if key.default_factory is MISSING else key.default_factory()
-        for key in fields(config)
-    }
-    looking_on = {"output", "cache", "dev_manifests", "eval_every"}
-    if path.exists():
-        before = json.loads(path.read_text())
-        changed = sorted(
-            k for k in settings if settings[k] != before.get(k, defaults[k]) and k not in looking_on
-        )
-        if changed:
-            raise UsageError(
-                f"{path.parent} holds a run with other {', '.join(changed)}; "
-                "name another output, or delete that folder to start anew"
-            )
-    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def _codebook(
@@ -291,33 +258,19 @@ def _extension(
     return extension
 
 
-def _save(
-    config: PretrainConfig,
-    output: Path,
-    model: SpeechTextLM,
-    lora: Mapping[str, Any] | None,
-    encoder_id: str,
-) -> None:
-    base, folder = config.base, resolve_bundle(config.base)
-    if lora is None:
-        base, folder = LM, output / LM
-    else:
-        save_tensors(lora_tensors(model.causal), output / ADAPTER)
-        (output / ADAPTER_CONFIG).write_text(json.dumps(lora, indent=1) + "\n")
-    if model.extension is not None:
-        save_extension(model.extension, output / EXTENSION)
+def _bundle(config: PretrainConfig, encoder_id: str | None, has_ear: bool) -> BundleConfig:
+    """What relisten.json is to say; encoder_id: None where the bundle knows text only."""
     components = {COMPONENT_OF[order]: order for order in config.tasks if order in COMPONENT_OF}
-    untuned = {component: UNTUNED[component] for component in components}
-    bundle = BundleConfig(
-        base=base,
-        base_hash=weights_hash(folder),
+    scores = [*components, *([LETTERS] if has_ear else [])]
+    untuned = {component: UNTUNED[component] for component in scores}
+    return BundleConfig(
+        base=config.base,
+        base_hash=weights_hash(resolve_bundle(config.base)),
         text_form=config.text_form,
         weights=Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT, **untuned}),
         components=tuple(components),
         first_pass=config.first_pass,
         speech_order=components.get(TEXT_GIVEN_SPEECH, "chunked"),
+        encoder=(config.encoder or config.first_pass) if encoder_id else None,
+        encoder_id=encoder_id,
     )
-    if model.extension is not None:
-        heard_through = config.encoder or config.first_pass
-        bundle = replace(bundle, encoder=heard_through, encoder_id=encoder_id)
-    write_bundle(output, bundle)

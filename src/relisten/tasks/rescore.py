@@ -50,8 +50,12 @@ def rank(utterance: NBest, weights: Weights) -> NBest:
     extra = {key: value for key, value in utterance.extra.items() if key != TUNED_ON}
     if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
         extra[TUNED_ON] = True
+    merged = merge_equal(utterance, weights.normaliser)
+    return replace(rank_hypotheses(merged, weights), extra=extra)
+
+
+def merge_equal(utterance: NBest, normaliser: str) -> NBest:
+    """The utterance in first-pass order, texts that are equal to the normaliser merged."""
     in_first_pass_order = rank_hypotheses(utterance, Weights({}))
     # Past the normaliser's cache: these texts do not come again, and 30 MB of them would stay.
-    normalise = inspect.unwrap(normaliser_named(weights.normaliser))
-    merged = merge_hypotheses(in_first_pass_order, normalise)
-    return replace(rank_hypotheses(merged, weights), extra=extra)
+    return merge_hypotheses(in_first_pass_order, inspect.unwrap(normaliser_named(normaliser)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from relisten.core.types import UsageError
 from relisten.speech.ear import STEPS, Ear, alphabet_of, ctc_nats
-from relisten.tasks.examples import Corpus, Example, Report, draw_alike, fold_of
+from relisten.tasks.examples import Corpus, Example, Report, draw_alike, speaker_fold
 from relisten.tasks.loop import Schedule, train
 
 BATCH_FRAMES = 2048
@@ -115,25 +114,30 @@ def school_ears(
     alphabet = alphabet_of({e.heard.text for e in everything})
     frame_dim = everything[0].heard.frames.shape[1]
 
-    def schooled(name: str, inside: Callable[[Example], bool]) -> Ear:
-        some = [([e for e in examples if inside(e)], weight) for examples, weight in corpus]
-        if not any(examples for examples, _ in some):
+    def schooled(name: str, speakers: set[str]) -> Ear:
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            return Ear.load(path)
+        if not speakers:
             raise UsageError(f"{name}: no speaker is left; cross-fitting needs more of them")
+        some = [
+            ([e for e in examples if e.heard.speaker in speakers], weight)
+            for examples, weight in corpus
+        ]
         torch.manual_seed(seed)
         ear = Ear(frame_dim, alphabet, encoder_id, pool).to(PartialState().device)
         report(f"{name}: {sum(len(examples) for examples, _ in some)} utterances")
         train_ear(ear, [s for s in some if s[0]], dev, steps, seed, folder / name, report)
-        return ear.cpu()
+        ear.cpu().save(path)
+        return Ear.load(path)
 
-    def let_hear(ear: Ear, examples: Sequence[Example]) -> None:
-        for e in examples:
-            letters = ear.hear(e.heard.frames).astype(np.float16)
-            e.speech = replace(e.speech, letters=letters)
-            e.describe_chunks()
-
+    fold = {e.heard.speaker: speaker_fold(e.heard.speaker, folds) for e in everything}
     for k in range(folds):
-        ear = schooled(f"ear-fold{k}", lambda e, k=k: fold_of(e.heard.speaker, folds) != k)
-        let_hear(ear, [e for e in everything if fold_of(e.heard.speaker, folds) == k])
-    ear = schooled("ear", lambda e: True)
-    let_hear(ear, dev)
+        ear = schooled(f"ear-fold{k}", {speaker for speaker in fold if fold[speaker] != k})
+        for example in everything:
+            if fold[example.heard.speaker] == k:
+                example.hear_letters(ear.hear(example.heard.frames))
+    ear = schooled("ear", set(fold))
+    for example in dev:
+        example.hear_letters(ear.hear(example.heard.frames))
     return ear

@@ -1,0 +1,223 @@
+"""Adapting a bundle to a domain of which there are recordings and no transcripts.
+
+Two ways to learn from a recording: go on predicting its units, one after the other (speech
+continuation, arXiv:2409.16654), or take what the bundle itself is sure was said for its transcript
+(pseudo-references). Either way, replay of transcribed speech keeps what the bundle knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from relisten.core.types import UsageError
+from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
+from relisten.lm.sequences import Order
+from relisten.speech.first_pass import load_first_pass
+from relisten.tasks.config import STATE, keep_config
+from relisten.tasks.corpus import Hearing
+from relisten.tasks.examples import (
+    Example,
+    Report,
+    add_codes,
+    check_served,
+    make_example,
+    untranscribed_example,
+)
+from relisten.tasks.held_out import HeldOut, listen
+from relisten.tasks.loading import Listener, bundle_listener
+from relisten.tasks.loop import Schedule
+from relisten.tasks.mixture import Sources
+from relisten.tasks.pseudo import PseudoReference, pseudo_references, without_references
+from relisten.tasks.train_lm import Training, train_lm
+from relisten.tasks.trainable import Trainable, open_for_training
+
+Sets = list[tuple[Sequence[Example], float]]
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """What `relisten adapt` does; unknown keys are refused.
+
+    model: the bundle to start from; output: the adapted one's folder, the run's state in its folder
+    `state`. manifests: path → how often a recording of the new domain is drawn; references in them
+    are never read. learn_from: what the recordings give: their units, for the task `speech` alone,
+    or pseudo-references, for every task: the winners of the bundle's own lists whose posterior is
+    at least min_confidence. replay: path → how often an utterance with a reference is drawn.
+    tasks: order → weight in the mixture, drawn before the source. dev_manifests: what the gauge is
+    read from. folds_of: the folder `state` of the run that made the bundle; replay's speakers are
+    then heard by ears and projectors that never heard them. cache: where what was heard is kept.
+    lora_rank: of a bundle without an adapter; 0 trains all of the LM's layers. accumulate,
+    schedule, patience, dtype, seed: as in `pretrain`.
+    """
+
+    model: str
+    output: str
+    manifests: Mapping[str, float]
+    learn_from: Literal["units", "pseudo_references"] = "units"
+    min_confidence: float = 0.8
+    replay: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[Order, float] = field(
+        default_factory=lambda: {"speech": 0.5, "chunked": 0.375, "text": 0.125}
+    )
+    dev_manifests: tuple[str, ...] = ()
+    cache: str = "runs/cache"
+    folds_of: str = ""
+    lora_rank: int = 16
+    steps: int = 200
+    batch_tokens: int = 1024
+    learning_rate: float = 2e-4
+    warmup_steps: int = 10
+    eval_every: int = 50
+    schedule: Literal["cosine", "linear"] = "cosine"
+    accumulate: int = 1
+    patience: int = 0
+    dtype: str = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.manifests:
+            raise UsageError("adapt needs at least one manifest of the new domain")
+        if self.learn_from == "units" and not self.tasks.get("speech"):
+            raise UsageError(
+                "units serve the task speech alone, and tasks gives it no weight; "
+                "name it, or learn_from: pseudo_references"
+            )
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"min_confidence is {self.min_confidence:g}; it is a probability")
+        if self.patience and not self.dev_manifests:
+            raise UsageError("patience needs dev_manifests, or it would wait for nothing")
+        Schedule.of(self)  # refuses what it cannot do
+
+
+def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
+    """Nats a development word, in each order, of the bundle written to `config.output`."""
+    output = Path(config.output)
+    state = output / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    bundle = read_bundle(resolve_bundle(config.model))
+    _check_tasks(config, bundle)
+    processes = PartialState()
+    with processes.main_process_first():  # the others find what it heard and schooled
+        keep_config(state, config)
+        bare = {
+            without_references(manifest, Path(config.cache)): weight
+            for manifest, weight in config.manifests.items()
+        }
+        sure = {
+            manifest: pseudo_references(
+                manifest,
+                config.model,
+                bundle,
+                Path(config.cache),
+                state,
+                config.min_confidence,
+                report,
+            )
+            for manifest in (bare if config.learn_from == "pseudo_references" else ())
+        }
+        trainable = open_for_training(
+            config.model, dtype, config.lora_rank, processes.device, config.seed
+        )
+        sources = _sources(config, trainable, report)
+        domain = _domain(config, trainable, sources, bare, sure)
+        replay: Sets = [(sources.transcribed(path), w) for path, w in config.replay.items()]
+        dev = sources.development(config.dev_manifests)
+        if not any(examples for examples, _ in domain):
+            raise UsageError(
+                "of the new domain there is nothing to learn from: no recording that can be read, "
+                "or none whose pseudo-reference is sure enough; lower min_confidence"
+            )
+        check_served([*domain, *replay], config.tasks)
+        if trainable.config.hears:
+            listener = bundle_listener(trainable.folder, trainable.config)
+            add_codes([*_all(domain), *_all(replay), *dev], listener.codebook)
+            _let_hear(config, trainable, listener, [*_all(domain), *dev], _all(replay))
+    training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
+    gauge = train_lm(trainable.model, training, [*domain, *replay], dev, state, report)
+    if processes.is_main_process:
+        trainable.save(output, trainable.config.weights)
+    return gauge
+
+
+def _check_tasks(config: AdaptConfig, bundle: BundleConfig) -> None:
+    """Raises UsageError for a task that the bundle is never asked in."""
+    known = {"text", "text_first", "speech", bundle.speech_order} if bundle.hears else {"text"}
+    if others := sorted(set(config.tasks) - known):
+        raise UsageError(
+            f"tasks names {', '.join(others)}; of {config.model} give some of "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _sources(config: AdaptConfig, trainable: Trainable, report: Report) -> Sources:
+    bundle = trainable.config
+    first_pass = load_first_pass(bundle.first_pass)
+    encoder, pool = first_pass.encoder, 2
+    if bundle.hears:
+        listener = bundle_listener(trainable.folder, bundle)
+        encoder, pool = listener.encoder, listener.codebook.pool
+    hearing = Hearing(first_pass, encoder, pool)
+    return Sources(hearing, trainable.texts, Path(config.cache), report)
+
+
+def _domain(
+    config: AdaptConfig,
+    trainable: Trainable,
+    sources: Sources,
+    manifests: Mapping[str, float],
+    sure: Mapping[str, Mapping[str, PseudoReference]],
+) -> Sets:
+    """The recordings of the new domain, as examples of what is learnt from them.
+
+    sure: manifest → id → pseudo-reference, of the manifests that are not learnt from by units.
+    """
+    extension = trainable.model.extension
+    if config.learn_from == "units" and extension is not None and not extension.unit_head.any():
+        raise UsageError(
+            f"{config.model} never predicted units; adapt it with learn_from: pseudo_references"
+        )
+    sets: Sets = []
+    for manifest, weight in manifests.items():
+        heard = sources.untranscribed(manifest)
+        if manifest in sure:
+            told = [
+                replace(h, text=reference.text, word_ends_s=reference.word_ends_s)
+                for h in heard
+                if (reference := sure[manifest].get(h.id)) is not None
+            ]
+            made = [make_example(h, trainable.texts) for h in told]
+            sets.append(([example for example in made if example is not None], weight))
+        else:
+            sets.append(([untranscribed_example(h) for h in heard], weight))
+    return sets
+
+
+def _let_hear(
+    config: AdaptConfig,
+    trainable: Trainable,
+    listener: Listener,
+    others: Sequence[Example],
+    replay: Sequence[Example],
+) -> None:
+    """Letters and guesses: the bundle's own for speakers it never heard, for those of replay those
+    of the folds, where they are named."""
+    model = trainable.model
+    held_out = HeldOut(Path(config.folds_of), model) if config.folds_of else None
+    known = [(example, None) for example in others]
+    for example, speaker in [*known, *((e, e.heard.speaker) for e in replay)]:
+        listen(example, held_out.ear(speaker) if held_out and speaker else listener.ear)
+        if held_out and example.words:
+            guesses = held_out.guesses(example.chunks, speaker)
+            example.guesses = guesses.astype(np.float16)
+
+
+def _all(sets: Sets) -> list[Example]:
+    return [example for examples, _ in sets for example in examples]
