@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from relisten.apps.cli import main
 from relisten.core.types import UsageError
 from relisten.tasks import config as config_module
-from relisten.tasks.config import read_config
+from relisten.tasks.config import keep_config, read_config
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
 
@@ -65,6 +65,21 @@ def test_paths_of_lists_count_from_the_file_too(tmp_path: Path, written) -> None
     assert config.nbest == {str(tmp_path / "a.jsonl"): 1.0}
     assert config.dev_nbest == (str(tmp_path / "recipe" / "b.jsonl"),)
     assert (config.batch, config.add_reference) == (2, True)
+
+
+def test_a_run_goes_on_where_a_key_came_later(tmp_path: Path) -> None:
+    """Lists and mappings too: what was not written down had its default's meaning."""
+    config = FinetuneConfig("out", {"a.jsonl": 1.0})
+    keep_config(tmp_path, config)
+    path = tmp_path / "config.json"
+    record = json.loads(path.read_text())
+    del record["components"], record["patience"]
+    path.write_text(json.dumps(record))
+    keep_config(tmp_path, config)
+    assert json.loads(path.read_text())["components"] == []
+    with pytest.raises(UsageError, match="other components, patience; name another output"):
+        keep_config(tmp_path, replace(config, components=("text",), dev_nbest=("b",), patience=1))
+    keep_config(tmp_path, replace(config, dev_nbest=("b.jsonl",)))
 
 
 def test_finetune_command(written, monkeypatch: pytest.MonkeyPatch) -> None:

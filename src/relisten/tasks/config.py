@@ -43,11 +43,11 @@ def keep_config(state: Path, config: Any) -> None:
     """
     path = state / "config.json"
     settings = json.loads(json.dumps(asdict(config)))
-    defaults = {key.name: key.default for key in fields(config)}  # of keys that were not there yet
     if path.exists():
-        before = json.loads(path.read_text())
+        # A key that an older version did not know had the meaning of its default.
+        before = {**_defaults(type(config)), **json.loads(path.read_text())}
         changed = sorted(
-            k for k in settings if settings[k] != before.get(k, defaults[k]) and k not in LOOKING_ON
+            k for k in settings if settings[k] != before.get(k) and k not in LOOKING_ON
         )
         if changed:
             raise UsageError(
@@ -55,6 +55,16 @@ def keep_config(state: Path, config: Any) -> None:
                 "name another output, or delete that folder to start anew"
             )
     path.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """As a kept configuration holds them."""
+    made = {
+        key.name: key.default if key.default_factory is MISSING else key.default_factory()
+        for key in fields(kind)
+        if key.default is not MISSING or key.default_factory is not MISSING
+    }
+    return dict(json.loads(json.dumps(made)))
 
 
 def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:
