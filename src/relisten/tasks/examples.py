@@ -130,10 +130,10 @@ def school_projectors(
         save_tensors(dict(projector.state_dict()), path)
         return projector
 
-    fold_of = [speaker_fold(e.heard.speaker, folds) for e in examples]
+    fold = [fold_of(e.heard.speaker, folds) for e in examples]
     for k in range(folds):
-        inside = [i for i, fold in enumerate(fold_of) if fold != k]
-        held_out = [i for i, fold in enumerate(fold_of) if fold == k]
+        inside = [i for i in range(len(examples)) if fold[i] != k]
+        held_out = [i for i in range(len(examples)) if fold[i] == k]
         if not inside or not held_out:
             raise UsageError(f"no speaker in fold {k}: cross-fitting needs more speakers or data")
         projector = schooled(folder / f"projector-fold{k}.safetensors", inside)
@@ -150,7 +150,7 @@ def _frame_dim(examples: Sequence[Example]) -> int:
     return int(examples[0].speech.frames.shape[1])
 
 
-def speaker_fold(speaker: str, folds: int) -> int:
+def fold_of(speaker: str, folds: int) -> int:
     """The fold that a speaker is held out in."""
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % folds
 

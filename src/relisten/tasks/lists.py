@@ -24,7 +24,7 @@ from relisten.lm.training import projector_guesses
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import FirstPass, load_first_pass
 from relisten.tasks.corpus import Heard, hear_manifest
-from relisten.tasks.examples import speaker_fold
+from relisten.tasks.examples import fold_of
 from relisten.tasks.rescore import merge_equal
 
 NORMALISER = "english"
@@ -212,7 +212,7 @@ class HeldOutGuesses:
         """float32 [n_chunks, E] for the chunks among the positions ids, rows [L], in order."""
         assert one.speech is not None
         _, features = speech_inputs(self._vocabulary, ids, rows, one.speech)
-        projector = self._projectors[speaker_fold(one.speaker, len(self._projectors))]
+        projector = self._projectors[fold_of(one.speaker, len(self._projectors))]
         return projector_guesses(projector, self._table, features)
 
 
