@@ -81,4 +81,4 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 
 def test_every_command_is_held_to_its_task() -> None:
     """Those that train take the keys of a configuration; test_config.py holds them to it."""
-    assert {*TASKS, "pretrain", "finetune"} == set(main.commands)
+    assert {*TASKS, "pretrain", "finetune", "adapt"} == set(main.commands)

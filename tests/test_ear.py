@@ -9,7 +9,7 @@ import torch
 from relisten.core.types import ModelError
 from relisten.speech.ear import STEPS, UNSAYABLE, Ear, alphabet_of
 from relisten.tasks.corpus import Heard
-from relisten.tasks.examples import Example, make_example, speaker_fold
+from relisten.tasks.examples import Example, fold_of, make_example
 from relisten.tasks.train_ear import altered, school_ears, train_ear
 
 FRAME_DIM = 5
@@ -118,7 +118,7 @@ def test_nobody_is_spelled_by_an_ear_that_heard_them(tmp_path):
     examples = [example(seed, f"s{seed % 6}") for seed in range(24)]
     dev = [example(2000)]
     corpus = [(examples[:12], 1.0), (examples[12:], 2.0)]
-    assert {speaker_fold(e.heard.speaker, 2) for e in examples} == {0, 1}
+    assert {fold_of(e.heard.speaker, 2) for e in examples} == {0, 1}
     whole = school_ears(tmp_path, corpus, dev, "encoder", 2, 2, 3, 0, lambda line: None)
     names = ["ear", "ear-fold0", "ear-fold1"]
     assert sorted(p.stem for p in tmp_path.glob("*.safetensors")) == names

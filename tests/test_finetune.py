@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from relisten.core.error_rates import word_errors
-from relisten.core.types import ModelError, UsageError
-from relisten.io.bundle import read_bundle
+from relisten.core.types import FormatError, ModelError, UsageError
+from relisten.io.bundle import read_bundle, write_bundle
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.lm.scorer import Scorer
 from relisten.lm.sequences import chunk_features
 from relisten.lm.training import projector_guesses
+from relisten.speech.ear import Ear
 from relisten.tasks.config import STATE
-from relisten.tasks.examples import speaker_fold
+from relisten.tasks.examples import fold_of
 from relisten.tasks.finetune import FinetuneConfig, finetune
 from relisten.tasks.held_out import HeldOut
 from relisten.tasks.lists import ListReader, draw_lists
@@ -268,7 +270,7 @@ def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Pat
     its_reader = reader(world, start, stored=names)
     lists, _ = its_reader.read(str(world / "nbest.jsonl"), True, False, held_out)
     for one in lists:
-        fold = speaker_fold(one.speaker, 2)
+        fold = fold_of(one.speaker, 2)
         path = world / "hears" / STATE / f"projector-fold{fold}.safetensors"
         projector = start.model.extension.projector
         own = {name: tensor.clone() for name, tensor in projector.state_dict().items()}
@@ -301,6 +303,33 @@ def test_lists_are_drawn_by_weight_alike_in_length(world: Path) -> None:
     assert np.mean(widths) < 3, "of 3 to 10 words"
     again = draw_lists([(lists[:4], 1.0), (lists[4:], 0.0)], 3, 0, 5, 0)
     assert [one.id for one in again] == [one.id for one in drawn[5]]
+
+
+def test_scores_that_lists_bring_are_weighed_too(world: Path) -> None:
+    """A component of some other model, if the bundle counts it; without it, one sentence."""
+    bundle = read_bundle(world / "hears")
+    start = world / "with-taste"
+    shutil.copytree(world / "hears", start, ignore=shutil.ignore_patterns(STATE))
+    values = {**bundle.weights.values, "taste": 0.5}
+    write_bundle(start, replace(bundle, weights=replace(bundle.weights, values=values)))
+    settings = config(world, "tasted", model=str(start), components=("text",), dev_nbest=())
+    with pytest.raises(FormatError, match="no score 'taste'"):
+        finetune(settings, lambda line: None)
+    lists = [
+        replace(
+            u,
+            hypotheses=tuple(
+                replace(h, scores={**h.scores, "taste": -float(h.text != u.reference)})
+                for h in u.hypotheses
+            ),
+        )
+        for u in load_nbest(world / "nbest.jsonl")
+    ]
+    save_nbest(lists, world / "tasty.jsonl")
+    finetune(
+        replace(settings, nbest={str(world / "tasty.jsonl"): 1.0}, output=str(world / "t")), print
+    )
+    assert read_bundle(world / "t").weights.values["taste"] > 0.5, "it knows the right ones"
 
 
 def test_contradictions_are_named(world: Path) -> None:

@@ -147,7 +147,7 @@ def school_projectors(
         save_tensors(dict(projector.state_dict()), path)
         return projector
 
-    fold = [speaker_fold(e.heard.speaker, folds) for e in examples]
+    fold = [fold_of(e.heard.speaker, folds) for e in examples]
     for k in range(folds):
         inside = [i for i in range(len(examples)) if fold[i] != k]
         held_out = [i for i in range(len(examples)) if fold[i] == k]
@@ -162,7 +162,7 @@ def school_projectors(
     return schooled(folder / "projector.safetensors", range(len(examples)))
 
 
-def speaker_fold(speaker: str, folds: int) -> int:
+def fold_of(speaker: str, folds: int) -> int:
     """The fold that a speaker is held out in."""
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % folds
 

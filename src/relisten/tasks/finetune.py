@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from relisten.core.combine import Weights
-from relisten.core.types import ASR, LENGTH, LM_COMPONENTS, ModelError, UsageError
+from relisten.core.types import LENGTH, LM_COMPONENTS, ModelError, UsageError
 from relisten.lm.mwer import Combination
 from relisten.lm.scorer import Component, Scorer, SpeechOrder
 from relisten.tasks.config import STATE, keep_config
@@ -130,9 +130,11 @@ def _scorer(config: FinetuneConfig, start: Trainable) -> Scorer:
 
 
 def _first_weights(start: Trainable, scorer: Scorer) -> dict[str, float]:
-    """The bundle's, of what is trained and of `length`; 0 of what it did not weigh."""
+    """The bundle's, of what is trained, of `length`, and of what the lists are to bring: scores
+    that are not the LM's (`asr`, say) and count. 0 of what it did not weigh."""
     bundles = start.config.weights.values
-    names = [*([ASR] if bundles.get(ASR) else []), *scorer.components, LENGTH]
+    brought = [name for name, weight in bundles.items() if weight and name not in LM_COMPONENTS]
+    names = dict.fromkeys((*brought, *scorer.components, LENGTH))
     return {name: bundles.get(name, 0.0) for name in names}
 
 

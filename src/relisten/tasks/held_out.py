@@ -11,7 +11,7 @@ from relisten.core.types import UsageError
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.training import projector_guesses
 from relisten.speech.ear import Ear
-from relisten.tasks.examples import Example, speaker_fold
+from relisten.tasks.examples import Example, fold_of
 
 
 class HeldOut:
@@ -42,14 +42,14 @@ class HeldOut:
 
     def ear(self, speaker: str) -> Ear | None:
         """The ear that never heard the speaker; None where the bundle has none."""
-        return self._ears[speaker_fold(speaker, len(self._ears))] if self._ears else None
+        return self._ears[fold_of(speaker, len(self._ears))] if self._ears else None
 
     def guesses(self, chunks: np.ndarray, speaker: str | None) -> np.ndarray:
         """What is guessed for the speaker's chunks [n, F]: float32 [n, E]; by the bundle's own
         projector for None, somebody that none has heard."""
         projector = self._own
         if speaker is not None:
-            projector = self._projectors[speaker_fold(speaker, len(self._projectors))]
+            projector = self._projectors[fold_of(speaker, len(self._projectors))]
         return projector_guesses(projector, self._table, chunks)
 
 

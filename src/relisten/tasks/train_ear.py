@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relisten.core.types import UsageError
 from relisten.speech.ear import STEPS, Ear, alphabet_of, ctc_nats
-from relisten.tasks.examples import Corpus, Example, Report, draw_alike, speaker_fold
+from relisten.tasks.examples import Corpus, Example, Report, draw_alike, fold_of
 from relisten.tasks.loop import Schedule, train
 
 BATCH_FRAMES = 2048
@@ -131,7 +131,7 @@ def school_ears(
         ear.cpu().save(path)
         return Ear.load(path)
 
-    fold = {e.heard.speaker: speaker_fold(e.heard.speaker, folds) for e in everything}
+    fold = {e.heard.speaker: fold_of(e.heard.speaker, folds) for e in everything}
     for k in range(folds):
         ear = schooled(f"ear-fold{k}", {speaker for speaker in fold if fold[speaker] != k})
         for example in everything:
