@@ -81,11 +81,12 @@ def steps(
 
 
 def _first_pass(config: str, overrides: Sequence[str]) -> str:
-    from relisten.tasks.config import read_pretrain_config
+    from relisten.tasks.config import read_config
+    from relisten.tasks.pretrain import PretrainConfig
 
     pairs = dict(zip(overrides[::2], overrides[1::2], strict=False))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in pairs.items()}
-    return read_pretrain_config(config, given).first_pass
+    return read_config(PretrainConfig, config, given).first_pass
 
 
 def relisten(arguments: list[str]) -> None:

@@ -19,7 +19,7 @@ from relisten.tasks.pretrain import PretrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 COMMANDS = [("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("adapt", AdaptConfig)]
-KINDS = {"mwer": FinetuneConfig, "adapt": AdaptConfig}
+KINDS = {"mwer": FinetuneConfig, "finetune": FinetuneConfig, "adapt": AdaptConfig}
 """What a shipped file configures, by its name; `pretrain` if it is not named here."""
 SMALLEST = "output: runs/out\nmanifests: {data/a.jsonl: 2}\n"
 
@@ -221,7 +221,7 @@ def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPa
     assert "needs peft, not installed here; run `pip install 'relisten[train]'`" in done.stderr
 
 
-SHIPPED = [path for path in sorted(RECIPES.rglob("*.yaml")) if path.name != "finetune.yaml"]
+SHIPPED = sorted(RECIPES.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -238,4 +238,4 @@ def test_the_baseline_is_treated_equally() -> None:
         for name in ("pretrain", "text-only")
     )
     assert baseline == replace(trained, output=baseline.output, tasks={"text": 1.0})
-    assert len(trained.manifests) == 5
+    assert len(trained.manifests) == 6

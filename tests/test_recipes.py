@@ -13,13 +13,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import yaml
 
 from relisten.apps.cli import main
 from relisten.core.types import UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import load_nbest, resolve_audio, save_nbest
-from relisten.tasks.config import read_pretrain_config
+from relisten.tasks.config import read_config
+from relisten.tasks.finetune import FinetuneConfig
+from relisten.tasks.pretrain import PretrainConfig
 from tiny_speech import noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 from tiny_world import tiny_text_lm
 
@@ -136,27 +137,27 @@ def test_steps_fit_together(recipe: str) -> None:
     """Every command parses, reads what one before it wrote, and fine-tuning is one of them."""
     folder, work = RECIPES / recipe, ROOT / "runs" / recipe
     paper, prepare = module_of(RECIPES / "paper.py"), prepare_of(recipe)
-    tuned = yaml.safe_load((folder / "finetune.yaml").read_text())
-    beside = {key: str((folder / value).resolve()) for key, value in tuned.items()}
+    tuned = read_config(FinetuneConfig, str(folder / "finetune.yaml"), {})
+    lists = {str(Path(path).resolve()) for path in (*tuned.nbest, *tuned.dev_nbest)}
+    model, output = (str(Path(path).resolve()) for path in (tuned.model, tuned.output))
     written = {str(work / f"{name}.jsonl") for name in prepare.MANIFESTS}
-    config = read_pretrain_config(str(folder / "pretrain.yaml"), {})
+    config = read_config(PretrainConfig, str(folder / "pretrain.yaml"), {})
     for path in (*config.manifests, *config.dev_manifests):
         assert str(Path(path).resolve()) in written
-    assert str(Path(config.output).resolve()) == beside["model"]
+    assert str(Path(config.output).resolve()) == model
     for made, (name, *arguments) in paper.steps(folder, work, ["dev"], False, []):
         if name == "finetune":
             assert arguments == [str(folder / "finetune.yaml")]
-            assert {beside["nbest"], beside["dev_nbest"], beside["model"]} <= written
-            assert set(tuned) == {"model", "nbest", "dev_nbest", "output"}
-            written.add(beside["output"])
+            assert {*lists, model} <= written
+            written.add(output)
             continue
         options = main.commands[name].make_context(name, arguments).params
         inputs = {str(options.get(key)) for key in ("manifest", "nbest", "scored", "weights")}
         assert {one for one in inputs if one.startswith(str(work))} <= written
         if name == "pretrain":
-            written.add(beside["model"])
+            written.add(model)
         if name == "score":
-            assert options["model"] == beside["output"]
+            assert options["model"] == output
         written.add(str(made))
 
 
