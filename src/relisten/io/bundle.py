@@ -21,7 +21,7 @@ from relisten.core.combine import Weights
 from relisten.core.types import ModelError
 from relisten.io.sources import resolve_model, weights_hash
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "relisten.json"
 EXTENSION = "extension.safetensors"
 CODEBOOK = "codebook.safetensors"
