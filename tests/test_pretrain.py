@@ -131,7 +131,7 @@ def test_another_ear_than_the_first_pass(world, ears, ear):
     bundle = read_bundle(world / ear)
     assert (bundle.encoder, bundle.first_pass) == (encoder, "whisper-tiny.en")
     assert bundle.encoder_id == load_encoder(encoder).id
-    scores = scored(world, ear, bundle.components)
+    scores = scored(world, ear, (*bundle.components, "letters"))
     assert np.unique(scores.round(3), axis=0).shape == scores.shape, "each heard for itself"
     ranked = str(world / f"{ear}-ranked.jsonl")
     rescore(str(world / f"{ear}-scored.jsonl"), ranked, bundle.weights)

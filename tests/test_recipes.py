@@ -139,7 +139,8 @@ def test_steps_fit_together(recipe: str) -> None:
     paper, prepare = module_of(RECIPES / "paper.py"), prepare_of(recipe)
     tuned = read_config(FinetuneConfig, str(folder / "finetune.yaml"), {})
     lists = {str(Path(path).resolve()) for path in (*tuned.nbest, *tuned.dev_nbest)}
-    model, output = (str(Path(path).resolve()) for path in (tuned.model, tuned.output))
+    # the bundle is a name until it is there
+    model, output = (str((folder / path).resolve()) for path in (tuned.model, tuned.output))
     written = {str(work / f"{name}.jsonl") for name in prepare.MANIFESTS}
     config = read_config(PretrainConfig, str(folder / "pretrain.yaml"), {})
     for path in (*config.manifests, *config.dev_manifests):
