@@ -5,7 +5,8 @@
 SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
 below name the MODELs. A row whose file is not there is left out. `relisten pretrain` leaves what a
 reference word costs in its bundle's state/gauge.json; where SCORED holds it as MODEL.gauge.json, a
-table of it follows. A first pass with +10 has ten samples besides its beam. Scoring is not done here; this takes a few minutes.
+table of it follows. A first pass with +10 has ten samples besides its beam. Scoring is not done
+here; this takes a minute.
 """
 
 from __future__ import annotations
