@@ -77,11 +77,7 @@ class ListReader:
 
     @property
     def hears(self) -> bool:
-        return any(component != TEXT for component in (*self.components, *self._by_ear))
-
-    @property
-    def _by_ear(self) -> list[str]:
-        return [name for name in self.stored if name == LETTERS]
+        return LETTERS in self.stored or any(component != TEXT for component in self.components)
 
     def read(
         self,

@@ -1,7 +1,7 @@
 """Continued pre-training of a causal LM on speech and text (arXiv:2409.16654), into a bundle.
 
-Three steps, each kept and picked up again where it stopped: hear the manifests; school the
-projector, cross-fitted by speaker; train the LM (LoRA) on a mixture of sequence orders.
+Four steps, each kept and picked up again where it stopped: hear the manifests; train the ear, then
+the projector, both cross-fitted by speaker; train the LM (LoRA) on a mixture of sequence orders.
 """
 
 from __future__ import annotations
