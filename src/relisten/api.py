@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from relisten.core.combine import Weights
-from relisten.core.types import COMPONENTS, TEXT, NBest
+from relisten.core.types import TEXT, NBest
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
@@ -94,11 +94,12 @@ class Rescorer:
         weights: the model's own by default. Raises FormatError where a first-pass score is missing.
         """
         weights = weights or self._loaded.weights
-        weighed = [name for name in COMPONENTS if weights.values.get(name)]
         ranked = []
         for nbest in nbests:
             missing = [
-                name for name in weighed if any(name not in h.scores for h in nbest.hypotheses)
+                name
+                for name in weights.to_score
+                if any(name not in h.scores for h in nbest.hypotheses)
             ]
             scored = self.score([nbest], missing, audio_beside) if missing else [nbest]
             ranked += [rank(one, weights) for one in scored]

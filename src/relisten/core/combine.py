@@ -55,6 +55,11 @@ class Weights:
         values = {component: float(weight) for component, weight in self.values.items()}
         object.__setattr__(self, "values", values)  # ours: the caller may change theirs
 
+    @property
+    def to_score(self) -> tuple[str, ...]:
+        """The components that count and are relisten's to score, not the first pass's."""
+        return tuple(name for name in COMPONENTS if self.values.get(name))
+
     def to_json(self) -> dict[str, object]:
         """The weights as WEIGHTS.json holds them."""
         return {

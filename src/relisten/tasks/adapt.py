@@ -32,7 +32,7 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.held_out import HeldOut, listen
 from relisten.tasks.loading import Listener, bundle_listener
-from relisten.tasks.loop import Schedule
+from relisten.tasks.loop import Schedule, check_schedule
 from relisten.tasks.mixture import Sources
 from relisten.tasks.pseudo import PseudoReference, pseudo_references, without_references
 from relisten.tasks.train_lm import Training, train_lm
@@ -91,9 +91,7 @@ class AdaptConfig:
             )
         if not 0 <= self.min_confidence <= 1:
             raise UsageError(f"min_confidence is {self.min_confidence:g}; it is a probability")
-        if self.patience and not self.dev_manifests:
-            raise UsageError("patience needs dev_manifests, or it would wait for nothing")
-        Schedule.of(self)  # refuses what it cannot do
+        check_schedule(self, "dev_manifests")
 
 
 def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
@@ -126,7 +124,10 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
         trainable = open_for_training(
             config.model, dtype, config.lora_rank, processes.device, config.seed
         )
-        sources = _sources(config, trainable, report)
+        listener = None
+        if trainable.config.hears:
+            listener = bundle_listener(trainable.folder, trainable.config)
+        sources = _sources(config, trainable, listener, report)
         domain = _domain(config, trainable, sources, bare, sure)
         replay: Sets = [(sources.transcribed(path), w) for path, w in config.replay.items()]
         dev = sources.development(config.dev_manifests)
@@ -136,8 +137,7 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
                 "or none whose pseudo-reference is sure enough; lower min_confidence"
             )
         check_served([*domain, *replay], config.tasks)
-        if trainable.config.hears:
-            listener = bundle_listener(trainable.folder, trainable.config)
+        if listener:
             add_codes([*_all(domain), *_all(replay), *dev], listener.codebook)
             _let_hear(config, trainable, listener, [*_all(domain), *dev], _all(replay))
     training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
@@ -157,14 +157,13 @@ def _check_tasks(config: AdaptConfig, bundle: BundleConfig) -> None:
         )
 
 
-def _sources(config: AdaptConfig, trainable: Trainable, report: Report) -> Sources:
-    bundle = trainable.config
-    first_pass = load_first_pass(bundle.first_pass)
-    encoder, pool = first_pass.encoder, 2
-    if bundle.hears:
-        listener = bundle_listener(trainable.folder, bundle)
-        encoder, pool = listener.encoder, listener.codebook.pool
-    hearing = Hearing(first_pass, encoder, pool)
+def _sources(
+    config: AdaptConfig, trainable: Trainable, listener: Listener | None, report: Report
+) -> Sources:
+    first_pass = load_first_pass(trainable.config.first_pass)
+    hearing = Hearing(first_pass, first_pass.encoder, 2)
+    if listener:
+        hearing = listener.beside(first_pass)
     return Sources(hearing, trainable.texts, Path(config.cache), report)
 
 

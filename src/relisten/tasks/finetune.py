@@ -22,7 +22,7 @@ from relisten.tasks.examples import Report
 from relisten.tasks.held_out import HeldOut
 from relisten.tasks.lists import NORMALISER, ListReader, TrainingList, draw_lists
 from relisten.tasks.loading import bundle_listener
-from relisten.tasks.loop import CHECKPOINT, Schedule, train
+from relisten.tasks.loop import CHECKPOINT, Schedule, check_schedule, train
 from relisten.tasks.train_mwer import Objective
 from relisten.tasks.trainable import Trainable, open_for_training, trained_parameters
 
@@ -82,9 +82,7 @@ class FinetuneConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.ce_weight < 0:
             raise UsageError(f"ce_weight is {self.ce_weight}; it must not be negative")
-        if self.patience and not self.dev_nbest:
-            raise UsageError("patience needs dev_nbest, or it would wait for nothing")
-        Schedule.of(self)  # refuses what it cannot do
+        check_schedule(self, "dev_nbest")
 
 
 def finetune(config: FinetuneConfig, report: Report = print) -> dict[str, float]:

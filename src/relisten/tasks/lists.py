@@ -108,8 +108,7 @@ class ListReader:
     @cached_property
     def _hearing(self) -> Hearing:
         assert self.listener is not None
-        first_pass = load_first_pass(self.first_pass)
-        return Hearing(first_pass, self.listener.encoder, self.listener.codebook.pool)
+        return self.listener.beside(load_first_pass(self.first_pass))
 
     def _heard(self, path: str) -> dict[str, Heard]:
         """An N-best file is a manifest too: frames, and where the words of the reference end."""

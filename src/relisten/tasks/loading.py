@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
-from relisten.core.types import ASR, COMPONENTS, LENGTH, LETTERS, TEXT, ModelError, UsageError
+from relisten.core.types import ASR, LENGTH, LETTERS, TEXT, ModelError, UsageError
 from relisten.io.bundle import (
     ADAPTER,
     CODEBOOK,
@@ -38,6 +38,8 @@ from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, pool_frames
 from relisten.speech.ear import Ear
 from relisten.speech.encoders import SpeechEncoder, load_encoder, torch_placement
+from relisten.speech.first_pass import FirstPass
+from relisten.tasks.corpus import Hearing
 from relisten.tasks.defaults import FIRST_PASS
 
 TEXT_FORM: TextForm = "spoken"
@@ -74,6 +76,13 @@ class Listener:
             )
         return encoder
 
+    def beside(self, first_pass: FirstPass) -> Hearing:
+        """How recordings are heard for training: through the first pass's own encoder where it is
+        the codebook's, so that no second one is loaded."""
+        is_own = first_pass.encoder.id == self.codebook.encoder_id
+        encoder = first_pass.encoder if is_own else self.encoder
+        return Hearing(first_pass, encoder, self.codebook.pool)
+
     def hear(
         self, recordings: Sequence[np.ndarray], frames: Sequence[np.ndarray] | None = None
     ) -> list[Speech]:
@@ -107,11 +116,6 @@ class LoadedRescorer:
         """The scores it can give."""
         has_ear = self.listener is not None and self.listener.ear is not None
         return (*self.scorer.components, *((LETTERS,) if has_ear else ()))
-
-    @property
-    def weighed(self) -> tuple[str, ...]:
-        """The scores of its own that the weights weigh."""
-        return tuple(name for name in COMPONENTS if self.weights.values.get(name))
 
     def check(self, component: str) -> None:
         """Raises ModelError where it cannot give this score."""

@@ -75,6 +75,14 @@ class Schedule:
         return FINAL_RATE + (1 - FINAL_RATE) * left
 
 
+def check_schedule(config: object, dev: str) -> None:
+    """Raises UsageError for a schedule that no run could keep; dev: the key of what patience
+    watches."""
+    if getattr(config, "patience") and not getattr(config, dev):  # noqa: B009
+        raise UsageError(f"patience needs {dev}, or it would wait for nothing")
+    Schedule.of(config)
+
+
 @dataclass
 class _Progress:
     """What a checkpoint says besides tensors. n_stale: evaluations since the best figure."""

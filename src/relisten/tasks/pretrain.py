@@ -47,7 +47,7 @@ from relisten.tasks.examples import (
     check_served,
     school_projectors,
 )
-from relisten.tasks.loop import Schedule
+from relisten.tasks.loop import Schedule, check_schedule
 from relisten.tasks.mixture import Sources
 from relisten.tasks.train_ear import school_ears
 from relisten.tasks.train_lm import Training, train_lm
@@ -124,9 +124,7 @@ class PretrainConfig:
             raise UsageError("texts serve the task text alone, and tasks gives it no weight")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
-        if self.patience and not self.dev_manifests:
-            raise UsageError("patience needs dev_manifests, or it would wait for nothing")
-        Schedule.of(self)  # refuses what it cannot do
+        check_schedule(self, "dev_manifests")
         if len(set(self.tasks) & {"speech_first", "interleaved", "chunked"}) > 1:
             raise UsageError("a bundle asks for text given speech in one order; name one in tasks")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relisten.core.combine import Weights, combined_scores, n_spoken_words, posteriors
-from relisten.core.types import COMPONENTS, NBest
+from relisten.core.types import NBest
 from relisten.io.bundle import BundleConfig
 from relisten.io.lines import nbest_to_line
 from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
@@ -89,7 +89,7 @@ def pseudo_references(
         )
         _say_refused(recordings, made, report)
     if not scored.exists():
-        weighted = tuple(name for name in COMPONENTS if bundle.weights.values.get(name))
+        weighted = bundle.weights.to_score
         _say_refused(
             recordings, score(str(nbest), str(scored), model, weighted, resume=True), report
         )

@@ -156,7 +156,7 @@ def _listen_again(
         merge_hypotheses(NBest(str(i), listening.hypotheses), normalise)
         for i, listening in enumerate(listenings)
     ]
-    components = rescorer.weighed
+    components = rescorer.weights.to_score
     speeches = [None] * len(pieces)
     if any(component != TEXT for component in components):
         with clock("units"):
