@@ -20,6 +20,7 @@ from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
+from relisten.speech.ear import Ear
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.codebook import make_codebook
@@ -138,6 +139,37 @@ def test_another_ear_than_the_first_pass(world, ears, ear):
     assert len(load_nbest(ranked)) == 8
     transcripts, _ = transcribe([str(world / "0.wav")], str(world / ear), beam=2, n_best=2)
     assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
+
+
+def test_an_ear_with_layers_of_its_own(world):
+    """It hears otherwise than the one it grew from, and alike wherever it is asked."""
+    options = {"tasks": {"chunked": 1.0}, "ear_layers": 1, "ear_layer_steps": 3}
+    pretrain(config(world, "layers", **options), lambda line: None)
+    listener = load_listener(str(world / "layers"))
+    assert listener.ear is not None
+    assert listener.ear.encoder_id.endswith("@1")
+    samples = noise(1.5)
+    by_ear, whole = listener.hear_letters([samples])[0], listener.hear([samples])[0]
+    np.testing.assert_array_equal(by_ear.letters, whole.letters)
+    assert len(by_ear) == len(whole)
+    assert by_ear.frames is None
+    plain = Ear.load(world / "layers" / STATE / "ear.safetensors")
+    assert np.abs(plain.hear(whole.frames) - whole.letters).max() > 0.01
+    scores = scored(world, "layers", ("letters",))
+    both = scored(world, "layers", ("text_given_speech", "letters"))
+    np.testing.assert_allclose(scores[:, 0], both[:, 1], atol=1e-4)
+    transcribe([str(world / "0.wav")], str(world / "layers"), beam=2, n_best=2)
+    again: list[str] = []
+    pretrain(config(world, "layers", **options), again.append)
+    assert not any(line.startswith(("ear", "projector")) for line in again)
+
+
+def test_only_a_whispers_layers_can_be_the_ears_own(world, ears):
+    options = {"encoder": ears["hubert"], "ear_layers": 1}
+    with pytest.raises(UsageError, match="only layers of a Whisper in CTranslate2 form"):
+        pretrain(config(world, "hubert-layers", **options), lambda line: None)
+    with pytest.raises(UsageError, match="ear_steps is 0: there is none"):
+        config(world, "none", ear_layers=1, ear_steps=0)
 
 
 def test_word_ends_are_the_first_passs_whatever_the_ear(world, ears):

@@ -1,13 +1,14 @@
 """Letters heard in encoder frames: a small CTC model, and what a text's letters cost it.
 
 A recogniser's encoder knows the world's speech, not the speakers of one domain. Two convolutions
-over its frames, trained in minutes on the domain's transcripts, do (CTC: Graves et al., 2006). The
-score of a text sums over all its alignments, so no word times are needed, and no word is unknown.
+over its frames, trained in minutes on the domain's transcripts, do (CTC: Graves et al., 2006), and
+know more with the encoder's upper layers made their own. The score of a text sums over all its
+alignments, so no word times are needed, and no word is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from relisten.core.text import spoken
 from relisten.core.types import ModelError
+from relisten.speech.whisper_layers import UpperLayers, read_encoder_weights
 
 BLANK = 0
 STEPS = 2
@@ -30,14 +32,22 @@ class Ear(nn.Module):
     """Log-probabilities of letters over pooled encoder frames.
 
     alphabet: the letters it knows, the space between words among them; others are left out of what
-    it reads. encoder_id, pool: of the frames it was trained on.
+    it reads. encoder_id, pool: of the frames it was trained on. layers: upper layers of its own; it
+    then takes the frames of the layers below, at 50 Hz, and pools after its own.
     """
 
     def __init__(
-        self, frame_dim: int, alphabet: str, encoder_id: str = "", pool: int = 1, width: int = 512
+        self,
+        frame_dim: int,
+        alphabet: str,
+        encoder_id: str = "",
+        pool: int = 1,
+        width: int = 512,
+        layers: UpperLayers | None = None,
     ) -> None:
         super().__init__()
         self.alphabet, self.encoder_id, self.pool = alphabet, encoder_id, pool
+        self.layers = layers
         self._letter = {letter: 1 + i for i, letter in enumerate(alphabet)}
         self.norm = nn.LayerNorm(frame_dim)
         self.first = nn.Conv1d(frame_dim, width, KERNEL, padding=KERNEL // 2)
@@ -52,8 +62,14 @@ class Ear(nn.Module):
 
     def forward(self, frames: Tensor, n_frames: Tensor) -> Tensor:
         """Log-probabilities [B, STEPS * T, 1 + letters] of frames [B, T, D], of which n_frames [B]
-        are speech; what is padding does not reach the others."""
+        are speech; what is padding does not reach the others.
+
+        With layers of its own frames are [B, pool * T, D] and counted so; T is rounded up.
+        """
         is_speech = torch.arange(frames.shape[1], device=frames.device) < n_frames[:, None]
+        if self.layers is not None:
+            frames = self._pooled(self.layers(frames, is_speech[:, None, None]), is_speech)
+            is_speech = is_speech[:, :: self.pool]
         mask = is_speech[..., None].to(frames.dtype)
         hidden = self.dropout(self.norm(frames)) * mask
         hidden = nn.functional.gelu(self.first(hidden.mT)).mT
@@ -62,9 +78,24 @@ class Ear(nn.Module):
         logits = self.out(self.dropout(self.second_norm(hidden))).float()
         return logits.unflatten(-1, (STEPS, -1)).flatten(1, 2).log_softmax(-1)
 
+    def _pooled(self, frames: Tensor, is_speech: Tensor) -> Tensor:
+        """Means of `pool` frames each, of those that are speech: [B, ceil(T / pool), D]."""
+        missing = -frames.shape[1] % self.pool
+        share = nn.functional.pad(is_speech.to(frames.dtype), (0, missing))[..., None]
+        padded = nn.functional.pad(frames, (0, 0, 0, missing)) * share
+        sums, counts = (part.unflatten(1, (-1, self.pool)).sum(2) for part in (padded, share))
+        return sums / counts.clamp(min=1)
+
+    def n_pooled(self, n_frames: int) -> int:
+        """How many frames are left of those it takes."""
+        return n_frames if self.layers is None else -(-n_frames // self.pool)
+
     @torch.inference_mode()
     def hear(self, frames: np.ndarray) -> np.ndarray:
-        """Log-probabilities of letters, float32 [T, STEPS, 1 + letters], in frames [T, D]."""
+        """Log-probabilities of letters, float32 [T, STEPS, 1 + letters], in frames [T, D] (with
+        layers of its own, those of the layers below, [pool * T, D])."""
+        if not len(frames):
+            return np.zeros((0, STEPS, 1 + len(self.alphabet)), np.float32)
         frames = frames.astype(np.float32, copy=False)
         log_probs = self(torch.from_numpy(frames)[None], torch.tensor([len(frames)]))
         return log_probs[0].unflatten(0, (-1, STEPS)).numpy()
@@ -87,12 +118,17 @@ class Ear(nn.Module):
             "encoder_id": self.encoder_id,
             "pool": str(self.pool),
         }
+        if self.layers is not None:
+            meant_for["layers"] = str(len(self.layers.layers))
         tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, path, meant_for)
 
     @classmethod
-    def load(cls, path: Path) -> Ear:
-        """What `save` wrote, ready to score. Raises ModelError where it is something else."""
+    def load(cls, path: Path, find_encoder: Callable[[], Path] | None = None) -> Ear:
+        """What `save` wrote, ready to score. Raises ModelError where it is something else.
+
+        find_encoder: gives the folder of the Whisper whose layers it made its own; asked if it did.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -100,7 +136,14 @@ class Ear(nn.Module):
                 said = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             width, frame_dim, _ = tensors["first.weight"].shape
-            ear = cls(frame_dim, said["alphabet"], said["encoder_id"], int(said["pool"]), width)
+            layers = None
+            if n_layers := int(said.get("layers", 0)):
+                if find_encoder is None:
+                    raise ModelError(f"{path}: has layers of its own; name the encoder they are of")
+                rank = len(tensors["layers.layers.0.feed_up.down"])
+                layers = UpperLayers(read_encoder_weights(find_encoder()), n_layers, rank)
+            pool = int(said["pool"])
+            ear = cls(frame_dim, said["alphabet"], said["encoder_id"], pool, width, layers)
             ear.load_state_dict(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{path}: not an ear: {error}") from error

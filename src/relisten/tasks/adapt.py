@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from accelerate import PartialState
 
 from relisten.core.types import UsageError
@@ -32,7 +31,7 @@ from relisten.tasks.examples import (
 )
 from relisten.tasks.held_out import HeldOut, listen
 from relisten.tasks.loading import Listener, bundle_listener
-from relisten.tasks.loop import Schedule, check_schedule
+from relisten.tasks.loop import Schedule, check_schedule, products_dtype
 from relisten.tasks.mixture import Sources
 from relisten.tasks.pseudo import PseudoReference, pseudo_references, without_references
 from relisten.tasks.train_lm import Training, train_lm
@@ -78,7 +77,7 @@ class AdaptConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     accumulate: int = 1
     patience: int = 0
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,7 +98,7 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
     output = Path(config.output)
     state = output / STATE
     state.mkdir(parents=True, exist_ok=True)
-    dtype: torch.dtype = getattr(torch, config.dtype)
+    dtype = products_dtype(config.dtype)
     bundle = read_bundle(resolve_bundle(config.model))
     _check_tasks(config, bundle)
     processes = PartialState()

@@ -19,6 +19,7 @@ from relisten.core.types import NBest
 from relisten.io.nbest import read_nbest
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
+from relisten.speech.ear import Ear
 from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
@@ -31,7 +32,8 @@ SHARD = 256
 class Heard:
     """One utterance; without a transcript, text and word ends are empty.
 
-    frames: float16 [U, D], pooled; unit_s: seconds of each.
+    frames: float16 [U, D], pooled; unit_s: seconds of each. below: float16 [T, E], 50 a second, of
+    an encoder's lower layers, where an ear has upper layers of its own.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Heard:
     word_ends_s: tuple[float, ...]
     frames: np.ndarray
     unit_s: float
+    below: np.ndarray | None = None
 
     @property
     def speech(self) -> Speech:
@@ -51,18 +54,28 @@ class Heard:
 class Hearing:
     """How recordings are heard: the first pass tells word ends, the encoder makes the frames (its
     own need no second listening), `pool` of them a unit. speed: of playing, pitch and all; other
-    speeds make other voices."""
+    speeds make other voices. below: the lower layers that an ear's own stand on, if it has any."""
 
     first_pass: FirstPass
     encoder: SpeechEncoder
     pool: int
     speed: float = 1.0
+    below: SpeechEncoder | None = None
 
     @property
     def key(self) -> str:
         """What tells it from any other."""
         ears = "+".join(dict.fromkeys((self.first_pass.encoder.id, self.encoder.id)))
-        return f"{ears}|{self.pool}" + (f"|{self.speed:g}" if self.speed != 1 else "")
+        key = f"{ears}|{self.pool}" + (f"|{self.speed:g}" if self.speed != 1 else "")
+        return f"{key}|{self.below.id}" if self.below else key
+
+
+def frames_for(ear: Ear, heard: Heard) -> np.ndarray:
+    """The frames that an ear takes: of the layers below its own, where it has any."""
+    if ear.layers is None:
+        return heard.frames
+    assert heard.below is not None, "heard for an ear that has layers of its own"
+    return heard.below
 
 
 def hear_manifest(
@@ -122,13 +135,17 @@ def _hear(utterances: list[NBest], manifest: str, hearing: Hearing) -> Iterator[
         texts = [u.reference or "" for u, _ in kept]
         frames = encoder.encode(audio)
         own = frames if encoder.id == first_pass.encoder.id else None
+        below = hearing.below.encode(audio) if hearing.below else [None] * len(kept)
         ends = [((),)] * len(kept)
         if any(texts):
             ends = first_pass.align(audio, [[text] for text in texts], own)
-        for (u, _), text, one, (word_ends_s,) in zip(kept, texts, frames, ends, strict=True):
+        for (u, _), text, one, under, (word_ends_s,) in zip(
+            kept, texts, frames, below, ends, strict=True
+        ):
             pooled = pool_frames(one, pool).astype(np.float16)
+            under = None if under is None else under.astype(np.float16)
             speaker = str(u.extra.get("speaker", u.id))
-            yield Heard(u.id, speaker, text, word_ends_s, pooled, unit_s)
+            yield Heard(u.id, speaker, text, word_ends_s, pooled, unit_s, under)
 
 
 def _at_speed(audio: np.ndarray, speed: float) -> np.ndarray:
@@ -154,6 +171,8 @@ def _write_shard(path: Path, heard: list[Heard]) -> None:
             "frames": [h.frames.tobytes() for h in heard],
             "n_units": [len(h.frames) for h in heard],
             "unit_s": [h.unit_s for h in heard],
+            "below": pa.array([_bytes(h.below) for h in heard], pa.binary()),
+            "n_below": [0 if h.below is None else len(h.below) for h in heard],
         }
     )
     partial = path.with_suffix(".partial")
@@ -170,8 +189,17 @@ def _read_shard(path: Path) -> list[Heard]:
             row["speaker"],
             row["text"],
             tuple(row["word_ends_s"]),
-            np.frombuffer(row["frames"], np.float16).reshape(row["n_units"], -1),
+            _floats(row["frames"], row["n_units"]),
             row["unit_s"],
+            _floats(row["below"], row["n_below"]) if row.get("below") else None,
         )
         for row in pq.read_table(path).to_pylist()
     ]
+
+
+def _bytes(values: np.ndarray | None) -> bytes | None:
+    return None if values is None else values.tobytes()
+
+
+def _floats(values: bytes, n_rows: int) -> np.ndarray:
+    return np.frombuffer(values, np.float16).reshape(n_rows, -1)

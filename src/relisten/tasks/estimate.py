@@ -111,7 +111,7 @@ def estimate(config: PretrainConfig) -> Estimate:
         extension = SpeechExtension(shape, embedded.shape[1], head.shape[1])
         n_speech = sum(p.numel() for p in extension.parameters())
     multiply = n_all - (0 if embedded is head else embedded.numel())
-    n_bytes = getattr(torch, config.dtype).itemsize if config.lora_rank else 4
+    n_bytes = 2 if config.lora_rank and config.dtype != "float32" else 4
     floats = 4 * (n_trained + n_speech)
     return Estimate(
         architecture=lm.model_type,

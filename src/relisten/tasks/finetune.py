@@ -22,7 +22,7 @@ from relisten.tasks.examples import Report
 from relisten.tasks.held_out import HeldOut
 from relisten.tasks.lists import NORMALISER, ListReader, TrainingList, draw_lists
 from relisten.tasks.loading import bundle_listener
-from relisten.tasks.loop import CHECKPOINT, Schedule, check_schedule, train
+from relisten.tasks.loop import CHECKPOINT, Schedule, check_schedule, products_dtype, train
 from relisten.tasks.train_mwer import Objective
 from relisten.tasks.trainable import Trainable, open_for_training, trained_parameters
 
@@ -45,7 +45,7 @@ class FinetuneConfig:
     list, the first pass's best. weights_rate: how many times the learning rate the weights of the
     scores move by. schedule: how the learning rate falls; accumulate: batches whose mean gradient
     makes a step; patience: stop where the development WER got no lower for so many evaluations, and
-    keep the best (0: never). dtype: of the products. seed: of everything drawn.
+    keep the best (0: never). dtype: as in `pretrain`. seed: of everything drawn.
     """
 
     output: str
@@ -69,7 +69,7 @@ class FinetuneConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     accumulate: int = 1
     patience: int = 0
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ def finetune(config: FinetuneConfig, report: Report = print) -> dict[str, float]
     processes = PartialState()
     start = open_for_training(
         config.model,
-        getattr(torch, config.dtype),
+        products_dtype(config.dtype),
         config.lora_rank,
         processes.device,
         config.seed,

@@ -11,6 +11,7 @@ from relisten.core.types import UsageError
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.training import projector_guesses
 from relisten.speech.ear import Ear
+from relisten.tasks.corpus import frames_for
 from relisten.tasks.examples import Example, fold_of
 
 
@@ -56,4 +57,4 @@ class HeldOut:
 def listen(example: Example, ear: Ear | None) -> None:
     """Give an example's speech the letters that the ear hears in it, if there is one."""
     if ear is not None:
-        example.hear_letters(ear.hear(example.heard.frames))
+        example.hear_letters(ear.hear(frames_for(ear, example.heard)))

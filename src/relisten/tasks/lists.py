@@ -19,7 +19,7 @@ from relisten.lm.scorer import Component, Scorer, ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.speech.ear import Ear
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.corpus import Heard, Hearing, hear_manifest
+from relisten.tasks.corpus import Heard, Hearing, frames_for, hear_manifest
 from relisten.tasks.held_out import HeldOut
 from relisten.tasks.loading import Listener
 from relisten.tasks.rescore import merge_equal
@@ -165,7 +165,7 @@ class ListReader:
     def _speech(self, heard: Heard, ear: Ear | None) -> Speech:
         assert self.listener is not None
         of_pooled = replace(self.listener.codebook, pool=1)
-        letters = ear.hear(heard.frames).astype(np.float16) if ear else None
+        letters = ear.hear(frames_for(ear, heard)).astype(np.float16) if ear else None
         return replace(heard.speech, codes=of_pooled.units(heard.frames), letters=letters)
 
 

@@ -24,6 +24,7 @@ from relisten.io.bundle import (
     resolve_base,
     resolve_bundle,
 )
+from relisten.io.sources import resolve_model
 from relisten.lm.load import (
     load_causal_lm,
     load_extension,
@@ -39,6 +40,7 @@ from relisten.speech.codebook import Codebook, pool_frames
 from relisten.speech.ear import Ear
 from relisten.speech.encoders import SpeechEncoder, load_encoder, torch_placement
 from relisten.speech.first_pass import FirstPass
+from relisten.speech.whisper_layers import LowerLayers
 from relisten.tasks.corpus import Hearing
 from relisten.tasks.defaults import FIRST_PASS
 
@@ -81,22 +83,54 @@ class Listener:
         the codebook's, so that no second one is loaded."""
         is_own = first_pass.encoder.id == self.codebook.encoder_id
         encoder = first_pass.encoder if is_own else self.encoder
-        return Hearing(first_pass, encoder, self.codebook.pool)
+        return Hearing(first_pass, encoder, self.codebook.pool, below=self.below)
+
+    @cached_property
+    def below(self) -> LowerLayers | None:
+        """The encoder's layers under the ear's own, if it has any. Raises ModelError where they
+        are another encoder's."""
+        if self.ear is None or self.ear.layers is None:
+            return None
+        n_layers = len(self.ear.layers.layers)
+        below = LowerLayers(resolve_model(self.encoder_reference), n_layers)
+        if below.id != self.ear.encoder_id:
+            raise ModelError(f"the ear is for frames of {self.ear.encoder_id}, not of {below.id}")
+        return below
 
     def hear(
         self, recordings: Sequence[np.ndarray], frames: Sequence[np.ndarray] | None = None
     ) -> list[Speech]:
-        """The units of recordings, 16 kHz float32 [T] each.
+        """The units of recordings, 16 kHz float32 [T] each, and the letters in them.
 
         frames: those of the same recordings by the same encoder, float32 [T, D] each, if at hand.
         """
-        codebook, ear = self.codebook, self.ear
-        speeches = []
-        for one in self.encoder.encode(recordings) if frames is None else frames:
-            pooled = pool_frames(one, codebook.pool)
-            letters = ear.hear(pooled) if ear else None
-            speeches.append(Speech(codebook.units(one), codebook.unit_s, pooled, letters))
-        return speeches
+        codebook = self.codebook
+        frames = self.encoder.encode(recordings) if frames is None else frames
+        pooled = [pool_frames(one, codebook.pool) for one in frames]
+        return [
+            Speech(codebook.units(one), codebook.unit_s, some, letters)
+            for one, some, letters in zip(
+                frames, pooled, self._letters(recordings, pooled), strict=True
+            )
+        ]
+
+    def hear_letters(self, recordings: Sequence[np.ndarray]) -> list[Speech]:
+        """Recordings as `hear` gives them, but where the ear needs no units they have none."""
+        if self.below is None:
+            return self.hear(recordings)
+        return [
+            Speech(np.zeros((len(letters), 1), np.int32), self.codebook.unit_s, None, letters)
+            for letters in self._letters(recordings, ())
+            if letters is not None
+        ]
+
+    def _letters(
+        self, recordings: Sequence[np.ndarray], pooled: Sequence[np.ndarray]
+    ) -> list[np.ndarray | None]:
+        if self.ear is None:
+            return [None] * len(recordings)
+        taken = pooled if self.below is None else self.below.encode(recordings)
+        return [self.ear.hear(one) for one in taken]
 
 
 @dataclass(frozen=True)
@@ -192,16 +226,17 @@ def bundle_listener(
             f"{folder}: {CODEBOOK} is for frames of {codebook.encoder_id}, "
             f"the bundle for frames of {config.encoder_id}; they do not belong together"
         )
-    ear = _bundle_ear(folder, codebook)
+    ear = _bundle_ear(folder, codebook, str(config.encoder))
     return Listener(codebook, str(config.encoder), device, dtype, ear)
 
 
-def _bundle_ear(folder: Path, codebook: Codebook) -> Ear | None:
-    """What hears letters, where the bundle has it."""
+def _bundle_ear(folder: Path, codebook: Codebook, encoder: str) -> Ear | None:
+    """What hears letters, where the bundle has it; encoder: the reference of its encoder."""
     if not (folder / EAR).is_file():
         return None
-    ear = Ear.load(folder / EAR)
-    if (ear.encoder_id, ear.pool) != (codebook.encoder_id, codebook.pool):
+    ear = Ear.load(folder / EAR, lambda: resolve_model(encoder))
+    whose = ear.encoder_id if ear.layers is None else ear.encoder_id.rpartition("@")[0]
+    if (whose, ear.pool) != (codebook.encoder_id, codebook.pool):
         raise ModelError(
             f"{folder}: {EAR} is for frames of {ear.encoder_id} pooled by {ear.pool}, {CODEBOOK} "
             f"for those of {codebook.encoder_id} by {codebook.pool}; they do not belong together"

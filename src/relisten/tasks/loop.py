@@ -75,6 +75,21 @@ class Schedule:
         return FINAL_RATE + (1 - FINAL_RATE) * left
 
 
+def products_dtype(dtype: str) -> torch.dtype:
+    """What products are computed in. auto: bfloat16, or float32 on a CPU without instructions for
+    it, where it takes 8 times as long (Zen 2). Raises UsageError for a type that is none of these.
+    """
+    if dtype not in ("auto", "bfloat16", "float32"):
+        raise UsageError(f"dtype {dtype}: give auto, bfloat16 or float32")
+    is_slow = PartialState().device.type == "cpu" and not _multiplies_bfloat16()
+    return torch.float32 if dtype == "float32" or (dtype == "auto" and is_slow) else torch.bfloat16
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether oneDNN has kernels for it on this CPU: from AVX-512 on."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def check_schedule(config: object, dev: str) -> None:
     """Raises UsageError for a schedule that no run could keep; dev: the key of what patience
     watches."""

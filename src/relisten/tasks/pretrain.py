@@ -35,8 +35,9 @@ from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.ear import Ear
-from relisten.speech.encoders import load_encoder
+from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
 from relisten.speech.first_pass import load_first_pass
+from relisten.speech.whisper_layers import LowerLayers
 from relisten.tasks.config import STATE, keep_config
 from relisten.tasks.corpus import Hearing
 from relisten.tasks.examples import (
@@ -47,9 +48,9 @@ from relisten.tasks.examples import (
     check_served,
     school_projectors,
 )
-from relisten.tasks.loop import Schedule, check_schedule
+from relisten.tasks.loop import Schedule, check_schedule, products_dtype
 from relisten.tasks.mixture import Sources
-from relisten.tasks.train_ear import school_ears
+from relisten.tasks.train_ear import grow_layers, school_ears
 from relisten.tasks.train_lm import Training, train_lm
 from relisten.tasks.trainable import add_lora, save_trained, thaw
 
@@ -77,11 +78,14 @@ class PretrainConfig:
     hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own, if none is named; the first
     pass tells where words end all the same. tasks: order → weight in the mixture; with `text` alone
     the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what was
-    heard and tokenised is kept. ear_steps: of training what hears letters; 0: without. lora_rank: 0
+    heard and tokenised is kept. ear_steps: of training what hears letters; 0: without. ear_layers:
+    how many of the last layers of a Whisper encoder the bundle's ear then makes its own, in
+    ear_layer_steps. lora_rank: 0
     trains all of the LM's layers instead, and the bundle holds them. schedule: how the learning
     rate falls; accumulate: batches whose mean gradient makes a step; patience: stop where the first
     of tasks got no better on development speech for so many evaluations, and keep the best (0:
-    never). dtype: of the products. seed: of everything drawn.
+    never). dtype: of the products; auto: bfloat16, or
+    float32 on a CPU that is slow in it. seed: of everything drawn.
     """
 
     output: str
@@ -100,6 +104,8 @@ class PretrainConfig:
     folds: int = 3
     projector_epochs: int = 8
     ear_steps: int = 1500
+    ear_layers: int = 0
+    ear_layer_steps: int = 1000
     lora_rank: int = 16
     steps: int = 800
     batch_tokens: int = 1024
@@ -109,7 +115,7 @@ class PretrainConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     accumulate: int = 1
     patience: int = 0
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,6 +128,8 @@ class PretrainConfig:
             raise UsageError("pretrain needs at least one manifest")
         if self.texts and not self.tasks.get("text"):
             raise UsageError("texts serve the task text alone, and tasks gives it no weight")
+        if self.ear_layers and not self.ear_steps:
+            raise UsageError("ear_layers are an ear's, and ear_steps is 0: there is none")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
         check_schedule(self, "dev_manifests")
@@ -134,7 +142,7 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     output = Path(config.output)
     state = output / STATE
     state.mkdir(parents=True, exist_ok=True)
-    dtype: torch.dtype = getattr(torch, config.dtype)
+    dtype = products_dtype(config.dtype)
     # AdamW's small steps would be lost on 8 bits of mantissa: what is trained is float32.
     causal, tokenizer = load_causal_lm(
         resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
@@ -142,7 +150,8 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     texts = TextEncoder(tokenizer, config.text_form)
     first_pass = load_first_pass(config.first_pass)
     encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
-    hearing = Hearing(first_pass, encoder, config.pool)
+    below = _below(config, encoder)
+    hearing = Hearing(first_pass, encoder, config.pool, below=below)
     sources = Sources(hearing, texts, Path(config.cache), report)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
@@ -154,7 +163,7 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         heard = [example for examples, _ in recordings for example in examples]
         hears = set(config.tasks) != {"text"}
         vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-    ear = _ear(config, state, recordings, dev, encoder.id, report) if hears else None
+    ear = _ear(config, state, recordings, dev, encoder, report) if hears else None
     extension = None
     with processes.main_process_first():
         if hears:
@@ -206,23 +215,49 @@ def _ear(
     state: Path,
     recordings: Corpus,
     dev: Sequence[Example],
-    encoder_id: str,
+    encoder: SpeechEncoder,
     report: Report,
 ) -> Ear | None:
     transcribed = [some for some in recordings if some[0] and some[0][0].words]
     if not config.ear_steps or not transcribed:
         return None
-    return school_ears(
+    ear = school_ears(
         state,
         transcribed,
         dev,
-        encoder_id,
+        encoder.id,
         config.pool,
         config.folds,
         config.ear_steps,
         config.seed,
         report,
     )
+    if not config.ear_layers:
+        return ear
+    assert isinstance(encoder, WhisperEncoder)
+    return grow_layers(
+        ear,
+        transcribed,
+        dev,
+        encoder.folder,
+        config.ear_layers,
+        config.ear_layer_steps,
+        config.seed,
+        state,
+        report,
+    )
+
+
+def _below(config: PretrainConfig, encoder: SpeechEncoder) -> LowerLayers | None:
+    """The layers under those that the ear is to make its own."""
+    if not config.ear_layers or set(config.tasks) == {"text"}:
+        return None
+    if not isinstance(encoder, WhisperEncoder):
+        raise UsageError(
+            f"ear_layers is {config.ear_layers}, and only layers of a Whisper in CTranslate2 form "
+            f"can be an ear's own; {encoder.id} is another encoder: leave ear_layers out"
+        )
+    return LowerLayers(encoder.folder, config.ear_layers)
 
 
 def _extension(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relisten.core.types import COMPONENTS, TEXT, NBest, UsageError
+from relisten.core.types import COMPONENTS, LETTERS, TEXT, NBest, UsageError
 from relisten.lm.scorer import ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
@@ -79,7 +79,10 @@ def score_chunk(
     speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
     if any(component != TEXT for component in components):
         recordings = [_recording(utterance, source) for utterance in chunk]
-        speeches = work_on_accepted(recordings, rescorer.need_listener().hear)
+        listener = rescorer.need_listener()
+        is_by_ear = set(components) <= {TEXT, LETTERS}
+        hear = listener.hear_letters if is_by_ear else listener.hear
+        speeches = work_on_accepted(recordings, hear)
         if wrong_speech:
             speeches = work_on_accepted(speeches, exchanged)
     return add_scores(rescorer, chunk, speeches, components)

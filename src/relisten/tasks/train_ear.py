@@ -12,12 +12,22 @@ from accelerate import PartialState
 from torch import Tensor
 
 from relisten.core.types import UsageError
+from relisten.lm.linear import OneDNNLinear
 from relisten.speech.ear import STEPS, Ear, alphabet_of, ctc_nats
+from relisten.speech.whisper_layers import (
+    UpperLayers,
+    layer_id,
+    n_encoder_layers,
+    read_encoder_weights,
+)
+from relisten.tasks.corpus import frames_for
 from relisten.tasks.examples import Corpus, Example, Report, draw_alike, fold_of
-from relisten.tasks.loop import Schedule, train
+from relisten.tasks.loop import Schedule, products_dtype, train
 
 BATCH_FRAMES = 2048
 LEARNING_RATE = 2e-3
+LAYERS_RATE = 1e-3
+"""Of the ear and the low-rank updates of its layers, once it has learnt to hear without them."""
 SPEEDS = (0.88, 1.15)
 """Frames are stretched by a factor between them."""
 HIDDEN_FRAMES = 6
@@ -35,12 +45,13 @@ def train_ear(
 ) -> float:
     """Train in place, resumable from `state`; nats of the letters of a development word."""
     spelled = cache(ear.letters)
-    schedule = Schedule(steps, LEARNING_RATE, steps // 10, max(1, min(500, steps)), seed)
+    rate = LEARNING_RATE if ear.layers is None else LAYERS_RATE
+    schedule = Schedule(steps, rate, steps // 10, max(1, min(500, steps)), seed)
 
     def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
         rng = np.random.default_rng([seed, step, micro])
         batch = draw_alike(corpus, lambda e: len(e.heard.frames), BATCH_FRAMES, rng)
-        frames = [altered(e.heard.frames.astype(np.float32), rng) for e in batch]
+        frames = [altered(frames_for(ear, e.heard).astype(np.float32), rng) for e in batch]
         letters = [spelled(e.heard.text) for e in batch]
         ear.train()
         nats = _nats(ear, frames, letters)
@@ -77,9 +88,8 @@ def letter_nats_a_word(ear: Ear, examples: Sequence[Example]) -> float:
     ear.eval()
     total, n_words = 0.0, 0
     for example in examples:
-        nats = _nats(
-            ear, [example.heard.frames.astype(np.float32)], [ear.letters(example.heard.text)]
-        )
+        frames = frames_for(ear, example.heard).astype(np.float32)
+        nats = _nats(ear, [frames], [ear.letters(example.heard.text)])
         if nats.isfinite():
             total += float(nats)
             n_words += len(example.words)
@@ -89,9 +99,11 @@ def letter_nats_a_word(ear: Ear, examples: Sequence[Example]) -> float:
 def _nats(ear: Ear, frames: Sequence[np.ndarray], letters: Sequence[Sequence[int]]) -> Tensor:
     n_frames, device = [len(one) for one in frames], ear.out.weight.device
     padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one) for one in frames], True)
-    with torch.autocast(device.type, torch.bfloat16, enabled=ear.training):  # 3 times as fast
+    dtype = products_dtype("auto")
+    is_narrow = ear.training and dtype == torch.bfloat16  # 3 times as fast, where there is AVX-512
+    with torch.autocast(device.type, dtype, enabled=is_narrow), OneDNNLinear():
         log_probs = ear(padded.to(device), torch.tensor(n_frames, device=device))
-    return ctc_nats(log_probs, [STEPS * n for n in n_frames], letters)
+    return ctc_nats(log_probs, [STEPS * ear.n_pooled(n) for n in n_frames], letters)
 
 
 def school_ears(
@@ -141,3 +153,41 @@ def school_ears(
     for example in dev:
         example.hear_letters(ear.hear(example.heard.frames))
     return ear
+
+
+def grow_layers(
+    ear: Ear,
+    corpus: Corpus,
+    dev: Sequence[Example],
+    encoder_folder: Path,
+    n_layers: int,
+    steps: int,
+    seed: int,
+    folder: Path,
+    report: Report,
+) -> Ear:
+    """The ear with the last n_layers of its Whisper encoder made its own; its state in `folder`.
+
+    It starts as the ear that was trained without them, or what it does not know yet would spoil
+    them first (arXiv:2202.10054). The speech of dev gets the letters that it hears.
+    """
+    path = folder / "ear-layers.safetensors"
+    if not path.exists():
+        weights = read_encoder_weights(encoder_folder)
+        torch.manual_seed(seed)
+        grown = Ear(
+            len(ear.norm.weight),
+            ear.alphabet,
+            layer_id(ear.encoder_id, n_encoder_layers(weights) - n_layers),
+            ear.pool,
+            len(ear.second_norm.weight),
+            UpperLayers(weights, n_layers),
+        )
+        grown.load_state_dict(ear.state_dict(), strict=False)
+        grown.to(PartialState().device)
+        train_ear(grown, corpus, dev, steps, seed, folder / path.stem, report)
+        grown.cpu().save(path)
+    grown = Ear.load(path, lambda: encoder_folder)
+    for example in dev:
+        example.hear_letters(grown.hear(frames_for(grown, example.heard)))
+    return grown
