@@ -60,7 +60,7 @@ class FakeFirstPass:
             Hypothesis(text, {"asr": asr}, tuple(0.3 * (i + 1) for i in range(len(text.split()))))
             for text, asr in (("a b", -1.0), ("c d", -1.5), ("A, b!", -2.0))
         )
-        return [Listening(hypotheses, frames) for frames in self.encoder.encode(audio)]
+        return [Listening(hypotheses, frames, frames) for frames in self.encoder.encode(audio)]
 
 
 @pytest.fixture(scope="session")

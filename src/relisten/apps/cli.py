@@ -21,7 +21,6 @@ from relisten.apps.console import (
 from relisten.apps.options import (
     beam_options,
     components_of,
-    first_pass_option,
     input_options,
     language_option,
     model_option,
@@ -87,14 +86,32 @@ def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
     finish(refused)
 
 
-@main.command(epilog="Example: relisten nbest dev.jsonl -o nbest.jsonl --first-pass whisper-base")
+@main.command(
+    epilog="Example: relisten nbest dev.jsonl -o nbest.jsonl --first-pass whisper-tiny.en "
+    "--first-pass whisper-base --samples 10 --propose 5"
+)
 @click.argument("manifest")
 @output_option
-@first_pass_option
+@click.option(
+    "--first-pass",
+    multiple=True,
+    default=(FIRST_PASS,),
+    show_default=True,
+    metavar="NAME",
+    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id. Again for "
+    "another one: its hypotheses join the list, rated by the first.",
+)
 @language_option
 @beam_options
 @click.option("--samples", default=0, show_default=True, help="Temperature samples to add.")
 @click.option("--temperature", default=1.0, show_default=True, help="Of the samples.")
+@click.option(
+    "--propose", default=0, show_default=True, help="Texts to add that the model's ear spells."
+)
+@model_option
+@click.option(
+    "--words", metavar="FILE", help="Text; --propose spells words of it alone. Any letters without."
+)
 @seed_option
 @normaliser_option
 @click.option(
@@ -104,7 +121,11 @@ def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
 @resume_option
 @quiet_option
 def nbest(quiet: bool, **options: Any) -> None:
-    """Propose N hypotheses for every utterance of a MANIFEST (JSON lines)."""
+    """Propose N hypotheses for every utterance of a MANIFEST (JSON lines).
+
+    Hypotheses that an utterance has already are kept: they join the list behind the first pass's,
+    rated anew.
+    """
     from relisten.tasks.nbest import make_nbest
 
     with progress("nbest", count_lines(options["manifest"]), quiet) as tick:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from relisten.tasks.defaults import FIRST_PASS, MODEL
+from relisten.tasks.defaults import MODEL
 
 Command = Callable[..., Any]
 
@@ -68,13 +68,6 @@ input_options = options(
     ),
 )
 
-first_pass_option = click.option(
-    "--first-pass",
-    default=FIRST_PASS,
-    show_default=True,
-    metavar="NAME",
-    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id.",
-)
 language_option = click.option(
     "--language",
     default="en",

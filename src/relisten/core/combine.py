@@ -94,22 +94,31 @@ def n_spoken_words(text: str) -> int:
     return len(spoken(text).split())
 
 
+def is_first_pass(component: str) -> bool:
+    """Whether it is a recogniser's log-probability: `asr`, or `asr.NAME` of a further one."""
+    return component == ASR or component.startswith(f"{ASR}.")
+
+
 def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
     """The utterance with hypotheses of equal normalised text merged, in order of the first.
 
-    `asr` is the log-sum-exp of theirs (of those that have one); text, word ends, rank, other
-    scores and extra are the first one's. Empty text is a text like others.
+    `asr`, and `asr.NAME` of each further first pass, is the log-sum-exp of theirs (of those that
+    have one); text, word ends, rank, other scores and extra are the first one's. Empty text is a
+    text like others.
     """
     alike: dict[str, list[int]] = {}
     for place, hypothesis in enumerate(nbest.hypotheses):
         alike.setdefault(normalise(hypothesis.text), []).append(place)
     merged = []
     for places in alike.values():
-        first = nbest.hypotheses[places[0]]
-        asr = [h.scores[ASR] for h in map(nbest.hypotheses.__getitem__, places) if ASR in h.scores]
-        if len(asr) > 1:
-            first = replace(first, scores={**first.scores, ASR: float(np.logaddexp.reduce(asr))})
-        merged.append(first)
+        same = [nbest.hypotheses[place] for place in places]
+        names = {name: None for h in same for name in h.scores if is_first_pass(name)}
+        summed = {
+            name: float(np.logaddexp.reduce([h.scores[name] for h in same if name in h.scores]))
+            for name in names
+        }
+        first = same[0]
+        merged.append(replace(first, scores={**first.scores, **summed}) if same[1:] else first)
     return replace(nbest, hypotheses=tuple(merged))
 
 

@@ -30,14 +30,17 @@ class Listening:
     hypotheses: the beam's in the decoder's own order, then samples that the beam does not hold; no
         token sequence twice, but texts may repeat. Scores hold `asr`; word_ends_s is set.
     frames: the encoder's, float32 [T, dim], T = ceil(duration_s * 50).
+    window: all that the decoder attended to, float32 [T', dim]: Whisper has frames of the silence
+        up to 30 s, too. What `FirstPass.score` needs not to encode again.
     """
 
     hypotheses: tuple[Hypothesis, ...]
     frames: np.ndarray
+    window: np.ndarray
 
 
 class FirstPass(Protocol):
-    """A recogniser that proposes hypotheses and says when their words end.
+    """A recogniser that proposes hypotheses, rates given ones and says when their words end.
 
     max_duration_s: the longest recording it hears at once; cut longer ones with `split_audio`.
     encoder: what makes its frames, usable on its own; `encoder.id` ties codebooks to it.
@@ -81,6 +84,26 @@ class FirstPass(Protocol):
         encoder's of the same recordings, if they are at hand: nothing is encoded again. A text all
         in capitals is aligned in lower case, which recognisers know better.
         """
+        ...
+
+    def score(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        windows: Sequence[np.ndarray] | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Given texts as if it had proposed them: one hypothesis each, for each recording.
+
+        windows: `Listening.window` of the same recordings, if at hand: nothing is encoded again.
+
+        `asr` is what `listen` would say of `tokens(text)`, by teacher forcing, and always finite:
+        of a token that its decoder would suppress, the suppression is lifted there and then.
+        word_ends_s as `listen` sets it. Texts are taken as they are written, capitals and all.
+        """
+        ...
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """How it would write a text: two texts that it writes alike are one and the same to it."""
         ...
 
 
@@ -127,6 +150,29 @@ def check_listening(
                 f"recording {i} lasts {len(samples) / RATE_HZ:.1f} s, at most {max_duration_s:g} s"
                 " are heard at once; cut it with split_audio"
             )
+
+
+def forced_logprob(
+    logits: np.ndarray,
+    targets: Sequence[int],
+    suppressed: Sequence[int],
+    suppressed_first: Sequence[int],
+) -> float:
+    """Summed log-probability, nats, of the tokens targets [L] under Whisper's suppression lists.
+
+    logits: float [L, V], of which row l predicts target l. Suppressed tokens (in the first row
+    those of suppressed_first, too) are taken out and the rest renormalised; a target among them
+    stays, so that every text has a score.
+    """
+    allowed = np.array(logits, np.float32)
+    rows = np.arange(len(targets))
+    said = allowed[rows, targets]
+    allowed[:, suppressed] = -np.inf
+    allowed[0, suppressed_first] = -np.inf
+    allowed[rows, targets] = said
+    peak = allowed.max(axis=1)
+    mass = np.exp(allowed - peak[:, None]).sum(axis=1, dtype=np.float64)
+    return float((said.astype(np.float64) - peak - np.log(mass)).sum())
 
 
 def aligned_form(text: str) -> str:

@@ -6,7 +6,6 @@ Whatever the beam or the sampler proposed is scored by the CTC forward sum, so a
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,13 @@ import numpy as np
 
 from relisten.core.types import ASR, Hypothesis
 from relisten.speech.alignment import ctc_token_ends, word_ends
+from relisten.speech.beam import ctc_beam
 from relisten.speech.encoders import HFEncoder, torch_placement
 from relisten.speech.features import RATE_HZ
 from relisten.speech.first_pass import FRAME_S, Listening, check_listening
+
+UNSAYABLE = -20.0
+"""Nats a letter of a text with more letters than the frames can hold."""
 
 
 class TransformersCTC:
@@ -71,7 +74,7 @@ class TransformersCTC:
                 self._hypothesis(log_probs, ids, len(recording) / RATE_HZ)
                 for ids in dict.fromkeys(sequences)
             )
-            listenings.append(Listening(hypotheses, frames))
+            listenings.append(Listening(hypotheses, frames, frames))
         return listenings
 
     def align(
@@ -91,6 +94,33 @@ class TransformersCTC:
                 audio, map(self._log_probs, frames), texts, strict=True
             )
         ]
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """The labels of a text's letters, looked up in either case; see `FirstPass.tokens`."""
+        return self._spell(text)[0]
+
+    def score(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        windows: Sequence[np.ndarray] | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Given texts as hypotheses; see `FirstPass.score`.
+
+        A text of more letters than the frames can say costs 20 nats a letter.
+        """
+        frames = self.encoder.encode(audio) if windows is None else windows
+        return [
+            tuple(self._given(log_probs, text, len(recording) / RATE_HZ) for text in its_texts)
+            for recording, log_probs, its_texts in zip(
+                audio, map(self._log_probs, frames), texts, strict=True
+            )
+        ]
+
+    def _given(self, log_probs: np.ndarray, text: str, duration_s: float) -> Hypothesis:
+        ids = self.tokens(text)
+        score = max(ctc_log_likelihood(log_probs, ids, self.blank), UNSAYABLE * (1 + len(ids)))
+        return Hypothesis(text, {ASR: score}, self._text_ends(log_probs, text, duration_s))
 
     def _log_probs(self, frames: np.ndarray) -> np.ndarray:
         """log P(label | frame), float64 [T, V]; special tokens but the blank are impossible."""
@@ -123,7 +153,8 @@ class TransformersCTC:
             word_ends_s=word_ends(prefixes, token_ends_s, duration_s),
         )
 
-    def _text_ends(self, log_probs: np.ndarray, text: str, duration_s: float) -> tuple[float, ...]:
+    def _spell(self, text: str) -> tuple[tuple[int, ...], list[int]]:
+        """The labels of a text, and how many of them its first 1, 2, … words have."""
         vocabulary = self.tokenizer.get_vocab()
         space = vocabulary.get(getattr(self.tokenizer, "word_delimiter_token", None) or " ")
         tokens: list[int] = []
@@ -138,6 +169,10 @@ class TransformersCTC:
                 tokens.append(space)
             tokens += letters
             n_tokens.append(len(tokens))
+        return tuple(tokens), n_tokens
+
+    def _text_ends(self, log_probs: np.ndarray, text: str, duration_s: float) -> tuple[float, ...]:
+        tokens, n_tokens = self._spell(text)
         ends_s = np.zeros(len(tokens) + 1)
         if tokens and len(log_probs):
             ends_s[1:] = ctc_token_ends(log_probs, tokens, self.blank) * FRAME_S
@@ -167,31 +202,3 @@ def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[int], blank: int) ->
         reduction="none",
     )
     return -float(loss[0])
-
-
-def ctc_beam(log_probs: np.ndarray, beam: int, blank: int) -> list[tuple[int, ...]]:
-    """The likeliest label sequences of log_probs [T, V], best first, at most `beam`.
-
-    Prefix beam search (arXiv:1408.2873): each prefix holds the probability of its paths that end in
-    a blank and of those that end in its last label; the `beam` best labels extend it at each frame.
-    """
-    beams: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
-    for frame in log_probs:
-        labels = [int(v) for v in np.argsort(-frame, kind="stable")[: beam + 1] if v != blank]
-        blanked: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
-        labelled: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
-        for prefix, (in_blank, in_label) in beams.items():
-            both = np.logaddexp(in_blank, in_label)
-            blanked[prefix] = np.logaddexp(blanked[prefix], both + frame[blank])
-            if prefix:
-                stay = in_label + frame[prefix[-1]]
-                labelled[prefix] = np.logaddexp(labelled[prefix], stay)
-            for label in labels:
-                # The same label again is a new one only behind a blank.
-                source = in_blank if prefix and label == prefix[-1] else both
-                longer = (*prefix, label)
-                labelled[longer] = np.logaddexp(labelled[longer], source + frame[label])
-        candidates = {p: (blanked[p], labelled[p]) for p in {**blanked, **labelled}}
-        ranked = sorted(candidates.items(), key=lambda item: -np.logaddexp(*item[1]))
-        beams = dict(ranked[:beam])
-    return [p for p, ends in beams.items() if np.logaddexp(*ends) > -math.inf]

@@ -6,7 +6,6 @@ gives every hypothesis its score and its cross-attention.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from relisten.speech.first_pass import (
     Listening,
     aligned_form,
     check_listening,
+    forced_logprob,
 )
 
 WINDOW_SAMPLES = WHISPER_WINDOW_S * RATE_HZ
@@ -143,8 +143,9 @@ class TransformersWhisper:
                     Hypothesis(self._decode(ids).strip(), {ASR: score}, word_ends_s=ends_s)
                     for ids, (score, ends_s) in zip(sequences, forced, strict=True)
                 )
-                frames = encoded[i, : n_frames(recording)].float().cpu().numpy()
-                listenings.append(Listening(hypotheses, frames))
+                window = encoded[i].float().cpu().numpy()
+                frames = window[: n_frames(recording)].copy()
+                listenings.append(Listening(hypotheses, frames, window))
         return listenings
 
     def align(
@@ -160,10 +161,7 @@ class TransformersWhisper:
         ends = []
         for recording, recording_frames, its_texts in zip(audio, frames, texts, strict=True):
             encoded = torch.from_numpy(recording_frames).to(self.model.device, self.model.dtype)
-            sequences = [
-                tuple(self.tokenizer.encode(" " + aligned_form(text), add_special_tokens=False))
-                for text in its_texts
-            ]
+            sequences = [self.tokens(aligned_form(text)) for text in its_texts]
             if not len(recording_frames):
                 ends.append([tuple(0.0 for _ in text.split()) for text in its_texts])
                 continue
@@ -171,6 +169,38 @@ class TransformersWhisper:
             forced = self._forced(encoded, prompt, sequences, recording)
             ends.append([ends_s for _, ends_s in forced])
         return ends
+
+    def score(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        windows: Sequence[np.ndarray] | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Given texts as hypotheses; see `FirstPass.score`."""
+        import torch
+
+        scored = []
+        for i, (recording, its_texts) in enumerate(zip(audio, texts, strict=True)):
+            if windows is None:
+                encoded = self.encoder.encode_window([recording])
+            else:
+                encoded = torch.from_numpy(windows[i])[None]
+                encoded = encoded.to(self.model.device, self.model.dtype)
+            sequences = [self.tokens(text) for text in its_texts]
+            forced = self._forced(encoded[0], self._prompts(encoded)[0], sequences, recording)
+            scored.append(
+                tuple(
+                    Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
+                    for text, (score, ends_s) in zip(its_texts, forced, strict=True)
+                )
+            )
+        return scored
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """A text's tokens as Whisper begins a transcript; see `FirstPass.tokens`."""
+        if not text.strip():
+            return ()
+        return tuple(self.tokenizer.encode(" " + text.strip(), add_special_tokens=False))
 
     def _token(self, text: str) -> int:
         token = self.tokenizer.get_vocab().get(text)
@@ -258,17 +288,16 @@ class TransformersWhisper:
         inputs = [[*prompt, *ids, *[self.end] * (length - len(ids))] for ids in kept]
         batch = encoded[None].expand(len(kept), -1, -1)
         output = self._logits(batch, inputs, output_attentions=True)
-        logits = output.logits[:, len(prompt) - 1 :].float().clone()
-        logits[..., self.suppressed] = -math.inf
-        logits[:, 0, self.suppressed_first] = -math.inf
-        log_probs = logits.log_softmax(-1)
+        logits = output.logits[:, len(prompt) - 1 :].float().cpu().numpy()
         n_spoken, duration_s = n_frames(recording), len(recording) / RATE_HZ
         heads = torch.stack([output.cross_attentions[a][:, b] for a, b in self.alignment_heads], 1)
         weights = heads[..., :n_spoken].float().cpu().numpy()
         results = []
         for i, (ids, all_ids) in enumerate(zip(kept, sequences, strict=True)):
             targets = ids if len(ids) >= self.max_tokens else [*ids, self.end]
-            score = float(log_probs[i, range(len(targets)), targets].double().sum())
+            score = forced_logprob(
+                logits[i, : len(targets)], targets, self.suppressed, self.suppressed_first
+            )
             attention = weights[i, :, : len(prompt) + len(ids)]
             attention = attention / np.maximum(attention.sum(-1, keepdims=True), 1e-12)
             # The step that reads the last token of the prompt predicts the first of the text.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -11,8 +13,9 @@ from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest
 from relisten.speech.features import RATE_HZ
-from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.defaults import FIRST_PASS
+from relisten.speech.first_pass import FirstPass, load_first_pass
+from relisten.tasks.defaults import FIRST_PASS, MODEL
+from relisten.tasks.joined import check_names, join_lists
 from relisten.tasks.streams import (
     Outcome,
     Refusal,
@@ -23,6 +26,9 @@ from relisten.tasks.streams import (
     work_on_accepted,
 )
 
+if TYPE_CHECKING:
+    from relisten.tasks.proposals import Proposer
+
 CHUNK_SIZE = 8
 """Utterances heard at once."""
 
@@ -30,12 +36,15 @@ CHUNK_SIZE = 8
 def make_nbest(
     manifest: str,
     output: str,
-    first_pass: str = FIRST_PASS,
+    first_pass: tuple[str, ...] = (FIRST_PASS,),
     language: str = "en",
     beam: int = 10,
     n_best: int = 10,
     samples: int = 0,
     temperature: float = 1.0,
+    propose: int = 0,
+    model: str = MODEL,
+    words: str | None = None,
     seed: int = 0,
     normaliser: str = "english",
     merge: bool = True,
@@ -48,43 +57,76 @@ def make_nbest(
 
     Hypotheses stand in the decoder's own order (samples after the beam), each with the time at
     which its words end; those whose texts are equal under `normaliser` are merged by log-sum-exp.
+    first_pass: the recognisers; what those behind the first, `manifest` itself and the ear of the
+    bundle `model` (propose: so many, of the words in the file `words` alone) add to the list is
+    rated by the first: see `join_lists`. Texts equal to the letter are then one even unmerged.
     samples: drawn besides, from a seed of each utterance's own, so that a resumed run draws the
-    same. Recordings that cannot be read, or last longer than the first pass hears at once, are
+    same. Recordings that cannot be read, or last longer than a first pass hears at once, are
     refused.
     """
-    recogniser = load_first_pass(first_pass, device, dtype, language)
-    normalise = normaliser_named(normaliser)
+    recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
+    check_names(recognisers)
+    search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
+    proposer = None
+    if propose:
+        from relisten.tasks.proposals import load_proposer
 
-    def load(utterance: NBest) -> np.ndarray | Refusal:
-        audio = load_recording(utterance, manifest)
-        if isinstance(audio, Refusal) or len(audio) <= recogniser.max_duration_s * RATE_HZ:
-            return audio
-        reason = (
-            f"it lasts {len(audio) / RATE_HZ:.1f} s, and the first pass hears "
-            f"{recogniser.max_duration_s:g} s at once; cut it with start_s and duration_s"
-        )
-        return Refusal(utterance.id, reason)
+        proposer = load_proposer(model, propose, words, device, dtype)
+    lister = _Lister(recognisers, proposer, search, normaliser, merge)
 
     def hear(chunk: list[NBest]) -> list[NBest | Refusal]:
         chunk_seed = seed ^ crc32(chunk[0].id.encode()) if samples else seed
-        listenings = work_on_accepted(
-            [load(utterance) for utterance in chunk],
-            lambda recordings: recogniser.listen(
-                recordings,
-                beam=beam,
-                n_best=n_best,
-                samples=samples,
-                temperature=temperature,
-                seed=chunk_seed,
-            ),
-        )
-        done: list[NBest | Refusal] = []
-        for utterance, listening in zip(chunk, listenings, strict=True):
-            if isinstance(listening, Refusal):
-                done.append(listening)
-                continue
-            heard = replace(utterance, hypotheses=listening.hypotheses)
-            done.append(merge_hypotheses(heard, normalise) if merge else heard)
-        return done
+        loaded = [_load(utterance, manifest, recognisers) for utterance in chunk]
+        return work_on_accepted(loaded, lambda heard: lister.lists(heard, chunk_seed))
 
     return walk(manifest, output, hear, 1 if samples else CHUNK_SIZE, resume=resume, tick=tick)
+
+
+def _load(
+    utterance: NBest, manifest: str, recognisers: Sequence[FirstPass]
+) -> tuple[NBest, np.ndarray] | Refusal:
+    audio = load_recording(utterance, manifest)
+    max_duration_s = min(recogniser.max_duration_s for recogniser in recognisers)
+    if isinstance(audio, Refusal):
+        return audio
+    if len(audio) <= max_duration_s * RATE_HZ:
+        return utterance, audio
+    reason = (
+        f"it lasts {len(audio) / RATE_HZ:.1f} s, and the first pass hears "
+        f"{max_duration_s:g} s at once; cut it with start_s and duration_s"
+    )
+    return Refusal(utterance.id, reason)
+
+
+@dataclass(frozen=True)
+class _Lister:
+    """Makes lists. search: what every recogniser's `listen` is told."""
+
+    recognisers: Sequence[FirstPass]
+    proposer: Proposer | None
+    search: dict[str, Any]
+    normaliser: str
+    merge: bool
+
+    def lists(self, heard: Sequence[tuple[NBest, np.ndarray]], seed: int) -> list[NBest]:
+        """Utterances with their hypotheses; what they have already are further candidates."""
+        normalise = normaliser_named(self.normaliser)
+        utterances, recordings = [u for u, _ in heard], [audio for _, audio in heard]
+        listenings = [
+            recogniser.listen(recordings, seed=seed, **self.search)
+            for recogniser in self.recognisers
+        ]
+        lists = [listening.hypotheses for listening in listenings[0]]
+        further = [list(utterance.hypotheses) for utterance in utterances]
+        if self.proposer is not None:
+            frames = [listening.frames for listening in listenings[0]]
+            proposed = self.proposer.propose(recordings, self.recognisers[0].encoder, frames)
+            further = [given + new for given, new in zip(further, proposed, strict=True)]
+        if len(self.recognisers) > 1 or any(further):
+            key = normalise if self.merge else normaliser_named("none")
+            lists = join_lists(recordings, self.recognisers, listenings, further, key)
+        made = [
+            replace(utterance, hypotheses=hypotheses)
+            for utterance, hypotheses in zip(utterances, lists, strict=True)
+        ]
+        return [merge_hypotheses(one, normalise) for one in made] if self.merge else made

@@ -85,7 +85,7 @@ def pseudo_references(
     if not nbest.exists():
         normaliser = bundle.weights.normaliser
         made = make_nbest(
-            recordings, str(nbest), bundle.first_pass, normaliser=normaliser, resume=True
+            recordings, str(nbest), (bundle.first_pass,), normaliser=normaliser, resume=True
         )
         _say_refused(recordings, made, report)
     if not scored.exists():
