@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -61,6 +62,51 @@ def test_tune_rescore_evaluate(tmp_path: Path, scored: Path) -> None:
     assert numbers["relative_reduction_ci95"] == [1, 1]
     assert (numbers["n_utterances"], numbers["n_words"]) == (1, 2)
     assert numbers["normaliser"] == "english"
+
+
+def test_confidence_is_fitted_written_and_judged(tmp_path: Path, scored: Path) -> None:
+    """A decision of each kind; "black", on which all thirty lists agree, is always right."""
+    weights, ranked, report = (tmp_path / name for name in ("w.json", "ranked", "report.json"))
+    done = run("tune", scored, "-o", weights, "--quiet")
+    assert "word confidence, cross-validated: ECE" in done.stdout
+    assert "95 % interval" in done.stdout
+    assert json.loads(weights.read_text())["ceiling"] == 1.0
+    save_nbest([utterance("new", "back cat", "black cat")], tmp_path / "test.jsonl")
+    for decision in ("map", "mbr", "rover"):
+        options = ("-o", ranked, "--weights", weights, "--decision", decision)
+        assert run("rescore", tmp_path / "test.jsonl", *options).exit_code == 0
+        first, second = json.loads(ranked.read_text())["hypotheses"]
+        assert first["posterior"] + second["posterior"] == pytest.approx(1.0)
+        assert first["word_confidence"] == pytest.approx([first["posterior"], 1.0])
+        assert "word_confidence" not in second
+        assert "word confidence, 2 words" in run("evaluate", ranked, "--json", report).stdout
+        assert json.loads(report.read_text())["confidence"]["n_words"] == 2
+
+
+def test_weights_by_a_key_are_tuned_and_said(tmp_path: Path) -> None:
+    """In one place the text score is right and in the other wrong."""
+    scored, weights = tmp_path / "scored.jsonl", tmp_path / "w.json"
+    places = {"hall": ("black hat", "black cat"), "yard": ("black cat", "black hat")}
+    save_nbest(
+        [
+            replace(utterance(f"{place}{i}", *texts), extra={"place": place})
+            for place, texts in places.items()
+            for i in range(20)
+        ],
+        scored,
+    )
+    done = run("tune", scored, "-o", weights, "--by", "place")
+    assert done.exit_code == 0, done.output
+    assert "weights by 'place', cross-validated WER 0.00%" in done.stdout
+    assert set(json.loads(weights.read_text())["domains"]) == {"hall", "yard"}
+    ranked = tmp_path / "ranked.jsonl"
+    done = run("rescore", scored, "-o", ranked, "--weights", weights)
+    assert "weights by 'place': hall, yard; the shared ones for all others" in done.stderr
+    chosen = [json.loads(line)["hypotheses"][0]["text"] for line in ranked.open()]
+    assert chosen == ["black cat"] * 40
+    done = run("tune", scored, "-o", weights, "--by", "room")
+    assert done.exit_code == 2
+    assert "'room'" in done.stderr
 
 
 def test_evaluate_refuses_the_tuning_set(tmp_path: Path, scored: Path) -> None:

@@ -101,6 +101,7 @@ def test_posteriors_are_a_softmax_that_does_not_overflow() -> None:
     assert posteriors([math.log(3), 0.0]) == pytest.approx([0.75, 0.25])
     assert posteriors([-5000.0, -5000.0]).tolist() == [0.5, 0.5]
     assert posteriors([]).shape == (0,)
+    assert posteriors([math.log(9), 0.0], temperature=2.0) == pytest.approx([0.75, 0.25])
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1), st.floats(-100, 100))
@@ -112,7 +113,15 @@ def test_posteriors_sum_to_one_and_forget_a_common_offset(
 
 
 def test_weights_survive_json_and_refuse_what_they_do_not_know() -> None:
-    weights = Weights({"asr": 1.0, "length": -0.25}, "basic", frozenset({"ab", "cd"}))
+    weights = Weights(
+        {"asr": 1.0, "length": -0.25},
+        "basic",
+        frozenset({"ab", "cd"}),
+        temperature=2.5,
+        ceiling=0.9,
+        by="place",
+        domains={"hall": {"asr": 1.0, "length": 0.5}},
+    )
     data = json.loads(json.dumps(weights.to_json()))
     assert Weights.from_json(data) == weights
     with pytest.raises(FormatError, match="extra"):
@@ -124,6 +133,15 @@ def test_weights_survive_json_and_refuse_what_they_do_not_know() -> None:
             Weights.from_json(broken)
     with pytest.raises(UsageError, match="no number"):
         Weights({"asr": "1"})  # type: ignore[dict-item]
+
+
+def test_weights_saved_before_confidence_was_fitted_still_load() -> None:
+    old = {"values": {"asr": 1.0}, "normaliser": "basic", "tuned_on": ["ab"]}
+    assert Weights.from_json(old) == Weights({"asr": 1.0}, "basic", frozenset({"ab"}))
+    assert (Weights.from_json(old).temperature, Weights.from_json(old).ceiling) == (1.0, 1.0)
+    for key, value in (("temperature", 0.0), ("temperature", "1"), ("ceiling", 1.1)):
+        with pytest.raises(FormatError, match=f"the {key} of weights"):
+            Weights.from_json({**old, key: value})
 
 
 def test_weights_do_not_follow_the_callers_dictionary() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.core.error_rates import ErrorCounts, char_errors, errors_matrix, word_errors
+from relisten.core.text import normaliser
 from relisten.core.types import UsageError
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "ab", "the", "हाँ"]), max_size=8).map(" ".join)
@@ -32,6 +33,25 @@ def test_empty_texts_are_data() -> None:
 def test_characters_count_the_spaces_between_words() -> None:
     """ab c / abc: one space deleted out of four characters."""
     assert char_errors(" ab   c\n", "abc") == ErrorCounts(hits=3, deletions=1, n_reference=4)
+
+
+def test_scripts_without_spaces_have_one_rate_of_characters() -> None:
+    """今天天气好 heard as 今天，天七: one character substituted, one deleted, of five. The comma is
+    none; words and characters agree. In English-Chinese "我 ok" the space is one of four."""
+    basic = normaliser("basic")
+    reference, heard = basic("今天天气好"), basic("今天，天七")
+    expected = ErrorCounts(hits=3, substitutions=1, deletions=1, n_reference=5)
+    assert word_errors(reference, heard) == expected
+    assert char_errors(reference, heard) == expected
+    assert char_errors("今天天气好", "今天 天七") == expected
+    assert char_errors("我 ok", "我ok").n_reference == 4
+
+
+def test_vowel_signs_are_characters() -> None:
+    """कि for की: the sign alone is wrong, one of two code points, and the word with it."""
+    assert char_errors("की", "कि") == ErrorCounts(hits=1, substitutions=1, n_reference=2)
+    basic = normaliser("basic")
+    assert word_errors(basic("की।"), basic("कि")).errors == 1
 
 
 @given(TEXTS.filter(bool), TEXTS)

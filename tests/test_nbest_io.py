@@ -60,6 +60,30 @@ def test_a_line_is_the_documented_layout():
     assert nbest_to_line(NBest("a")) == b'{"id": "a"}\n'
 
 
+def test_posterior_and_word_confidence_are_written_and_checked():
+    """Rounded to six decimals; one confidence a word, from 0 to 1."""
+    sure = Hypothesis("the cat", posterior=2 / 3, word_confidence=(1.0, 2 / 3))
+    line = nbest_to_line(NBest("a", (sure,)))
+    [record] = json.loads(line)["hypotheses"]
+    assert record == {
+        "text": "the cat",
+        "posterior": 0.666667,
+        "word_confidence": [1.0, 0.666667],
+    }
+    [read] = line_to_nbest(line, "x:1").hypotheses
+    assert (read.posterior, read.word_confidence, read.extra) == (0.666667, (1.0, 0.666667), {})
+    for key, value in (
+        ("posterior", 1.5),
+        ("posterior", "1"),
+        ("word_confidence", [1.0]),
+        ("word_confidence", [1.0, -0.1]),
+        ("word_confidence", 1.0),
+    ):
+        broken = json.dumps({"id": "a", "hypotheses": [{**record, key: value}]}).encode()
+        with pytest.raises(FormatError, match=rf"x:1 'a': hypothesis 1: {key} is"):
+            line_to_nbest(broken, "x:1")
+
+
 def test_round_trip_of_a_file(tmp_path):
     nbests = [FULL, NBest("manifest line", audio="b.wav"), NBest("three", (Hypothesis("x y"),))]
     save_nbest(nbests, tmp_path / "a.jsonl")

@@ -1,5 +1,7 @@
 """Normalised and spoken forms, by hand."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,9 +89,43 @@ def test_the_normalisers_agree_with_what_whisper_documents() -> None:
 
 def test_basic_keeps_the_vowels_of_indic_and_thai_script() -> None:
     """Whisper's own basic normaliser makes "ह न द" of the first word."""
-    assert normaliser("basic")("हिन्दी, ที่นี่!") == "हिन्दी ที่นี่"
+    assert normaliser("basic")("हिन्दी, ที่นี่!") == "हिन्दी ที่ นี่"
 
 
 def test_an_unknown_normaliser_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"'german'.*english, basic, none"):
         normaliser("german")
+
+
+NORMALISED = {
+    "हिन्दी में लिखो।": "हिन्दी में लिखो",
+    "ভাষা কী?": "ভাষা কী",
+    "தமிழ் மொழி": "தமிழ் மொழி",
+    "اَلْعَرَبِيَّةُ!": "اَلْعَرَبِيَّةُ",
+    "한국어 맞춤법": "한국어 맞춤법",
+    "Tiếng Việt": "tiếng việt",
+    "Ｆｕｌｌ　width": "full width",
+    "今天，天气": "今 天 天 气",
+    "我们have三个": "我 们 have 三 个",
+    "日本語ガギー": "日 本 語 ガ ギ ー",
+    "ที่นี่ ไทย": "ที่ นี่ ไ ท ย",
+    "မြန်မာ": "မြ န် မာ",
+    "ខ្មែរ": "ខ្ មែ រ",
+    "می\u200cخواهم": "می\u200cخواهم",  # a joiner tells words apart
+    "so\u00adft\u200b\ufeff": "soft",  # these cannot be seen
+}
+
+
+@pytest.mark.parametrize(("written", "normalised"), NORMALISED.items())
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_basic_in_many_scripts_by_hand(written: str, normalised: str, form: str) -> None:
+    """However accents are encoded; vowel signs stay; where no spaces are written, each character
+    with its marks is a word."""
+    basic = normaliser("basic")
+    wanted = unicodedata.normalize("NFC", normalised)
+    assert unicodedata.normalize("NFC", basic(unicodedata.normalize(form, written))) == wanted
+    assert basic(basic(written)) == basic(written)
+
+
+def test_what_cannot_be_seen_is_no_error_in_english() -> None:
+    assert normaliser("english")("\ufeffso\u00adft co\u200blours") == "soft colors"

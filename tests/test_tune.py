@@ -1,6 +1,7 @@
 """Tuning: exact along a line; finds answers built first; promises no more than it holds."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from relisten.core.line_search import Intervals, best_step, errors_along
 from relisten.core.text import normaliser
 from relisten.core.tune import tune_weights
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
+from relisten.core.weight_search import resampled_weights
 
 N_WORDS = 8
 LETTERS = str.maketrans("0123456789", "bcdfghjklm")  # words without digits: no normaliser cuts them
@@ -288,6 +290,41 @@ def test_the_result_remembers_what_it_was_tuned_on_and_what_it_left_out() -> Non
     assert result.left_out == ("speech_given_text",)
     assert set(result.weights.values) == {"asr", "text", "length"}
     assert combined_scores(nbests[0], result.weights).shape == (8,)
+
+
+def noisy(n_utterances: int, seed: int) -> list[NBest]:
+    """Lists of which the planted weights are right on six in ten."""
+    rng = np.random.default_rng(seed)
+    return [
+        replace(nbest, reference=nbest.hypotheses[rng.integers(8)].text)
+        if rng.random() < 0.4
+        else nbest
+        for nbest in planted(PLANTS["one score"], n_utterances, seed)
+    ]
+
+
+def test_intervals_hold_the_planted_weight_and_narrow_with_data() -> None:
+    few, many = (
+        tune_weights(noisy(n, seed=10), components=["asr", "text"], folds=2) for n in (50, 200)
+    )
+    for result in (few, many):
+        low, high = result.intervals["text"]
+        assert low < PLANTS["one score"]["text"] < high
+        assert low < result.weights.values["text"] < high
+        assert result.intervals["asr"] == (1.0, 1.0)
+    assert np.diff(many.intervals["text"]) < 0.7 * np.diff(few.intervals["text"])
+
+
+def test_weights_are_resampled_by_whole_groups() -> None:
+    """Of one group, only that group can be drawn: every draw is the same. Of single utterances,
+    they vary."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(40, 4, 2))
+    errors = rng.integers(0, 4, (40, 4))
+    centre = np.array([1.0, 0.0])
+    draw = partial(resampled_weights, scores, errors, centre, centre, n_resamples=5)
+    assert np.ptp(draw(["one"] * 40, np.random.default_rng(0))[:, 1]) == 0.0
+    assert np.ptp(draw([str(u) for u in range(40)], np.random.default_rng(0))[:, 1]) > 0.0
 
 
 def test_what_cannot_be_tuned_is_refused_with_the_reason() -> None:

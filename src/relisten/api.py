@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from relisten.core.combine import Weights
+from relisten.core.decide import Decision
 from relisten.core.types import TEXT, NBest
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.defaults import MODEL
@@ -88,10 +89,13 @@ class Rescorer:
         nbests: Iterable[NBest],
         weights: Weights | None = None,
         audio_beside: str | Path = "-",
+        decision: Decision = "map",
     ) -> list[NBest]:
-        """The utterances, best hypothesis first; missing scores that are weighed are added.
+        """The utterances, chosen text first; missing scores that are weighed are added.
 
-        weights: the model's own by default. Raises FormatError where a first-pass score is missing.
+        Each hypothesis has its `posterior`, the first `word_confidence`. weights: the model's own
+        by default. decision: "map", "mbr" or "rover" (`core.decide`).
+        Raises FormatError where a first-pass score is missing.
         """
         weights = weights or self._loaded.weights
         ranked = []
@@ -102,5 +106,5 @@ class Rescorer:
                 if any(name not in h.scores for h in nbest.hypotheses)
             ]
             scored = self.score([nbest], missing, audio_beside) if missing else [nbest]
-            ranked += [rank(one, weights) for one in scored]
+            ranked += [rank(one, weights, decision) for one in scored]
         return ranked

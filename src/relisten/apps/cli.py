@@ -319,12 +319,19 @@ def score(quiet: bool, **options: Any) -> None:
     help="Scores to weigh, with commas between; all that are stored, and length, by default.",
 )
 @click.option("--folds", default=5, show_default=True, help="Parts of the cross-validation.")
+@click.option(
+    "--by",
+    metavar="KEY",
+    help="Key of the utterances, say domain, whose values get weights of their own, shrunk towards "
+    "the shared ones as far as cross-validation asks.",
+)
 @seed_option
 @input_options
 @quiet_option
 def tune(output: str, quiet: bool, **options: Any) -> None:
     """Find weights on development utterances that have scores and references.
 
+    With them go the temperature and the ceiling that make word confidence true.
     Where the output is a bundle's folder, they become the bundle's own.
     """
     from relisten.apps.tables import print_tuning
@@ -338,7 +345,8 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
 
 
 @main.command(
-    epilog="Example: relisten rescore scored.jsonl -o ranked.jsonl --weights weights.json"
+    epilog="Example: relisten rescore scored.jsonl -o ranked.jsonl --weights weights.json "
+    "--decision mbr"
 )
 @click.argument("scored")
 @output_option
@@ -347,12 +355,21 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
     metavar="FILE",
     help="What `relisten tune` wrote; first-pass score and length alone without it.",
 )
+@click.option(
+    "--decision",
+    type=click.Choice(["map", "mbr", "rover"]),
+    default="map",
+    show_default=True,
+    help="map: the highest sum; mbr: the fewest expected word errors; rover: word by word, the "
+    "text need not be on the list.",
+)
 @input_options
 @resume_option
 @quiet_option
 def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     """Rank every utterance's hypotheses by their weighted scores, best first.
 
+    Each gets its posterior, the first also a confidence for each of its words.
     Equal texts, case and punctuation aside, become one hypothesis first, as `tune` counts them:
     their first-pass probabilities add up, all else is the first one's.
     """
@@ -363,6 +380,9 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     chosen = load_weights(weights) if weights else DEFAULT_WEIGHTS
     if not weights:
         note("without --weights: ranked by first-pass score and length alone", quiet)
+    if chosen.domains:
+        domains = ", ".join(chosen.domains)
+        note(f"weights by {chosen.by!r}: {domains}; the shared ones for all others", quiet)
     with progress("rescore", count_lines(options["scored"]), quiet) as tick:
         outcome = rescore(**options, weights=chosen, tick=tick)
     finish(outcome.refused)

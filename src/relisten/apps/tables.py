@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from relisten.core.calibration import Calibration
     from relisten.core.error_rates import ErrorCounts
     from relisten.core.tune import TuningResult
     from relisten.tasks.codebook import CodebookReport
@@ -47,6 +48,14 @@ def print_evaluation(report: EvaluationReport) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if report.confidence is not None:
+        one = report.confidence
+        console.print(
+            f"word confidence, {one.n_words:,} words: {_calibration(one)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
@@ -55,8 +64,15 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     weights = Table(title=f"weights tuned on {result.n_utterances:,} utterances")
     weights.add_column("score")
     weights.add_column("weight", justify="right")
+    weights.add_column("95 % interval", justify="right")
+    domains = result.weights.domains
+    for domain in domains:
+        weights.add_column(domain, justify="right")
     for component, weight in result.weights.values.items():
-        weights.add_row(component, f"{weight:.4f}")
+        low, high = result.intervals[component]
+        own = (f"{domains[domain][component]:.4f}" for domain in domains)
+        interval = f"[{low:.4f}, {high:.4f}]" if low < high else "fixed"
+        weights.add_row(component, f"{weight:.4f}", interval, *own)
     console.print(weights)
     rates = Table(title=f"word error rate, normaliser {result.weights.normaliser}")
     rates.add_column("choice")
@@ -78,10 +94,41 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     ]
     if not result.is_gain_certain:
         lines.append("the interval holds zero: more development data is needed to be sure")
+    lines += _domain_lines(result)
+    confidence = result.confidence
+    if confidence.before is not None and confidence.after is not None:
+        lines.append(
+            f"word confidence, cross-validated: {_calibration(confidence.after)}; "
+            f"without temperature {confidence.temperature:.3g} and ceiling "
+            f"{confidence.ceiling:.3f}: {_calibration(confidence.before)}"
+        )
     if result.left_out:
         lines.append(f"left out, since some hypotheses lack them: {', '.join(result.left_out)}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _domain_lines(result: TuningResult) -> list[str]:
+    """What weights by domain are worth, where they were asked for."""
+    domains = result.domains
+    if domains is None:
+        return []
+    sizes = ", ".join(f"{name} ({n:,})" for name, n in domains.n_utterances.items())
+    gain = domains.gain
+    lines = [
+        f"weights by {domains.key!r}, cross-validated WER {domains.cross_validated_wer:.2%}: gain "
+        f"over the shared ones {gain.absolute * 100:+.2f} points, 95 % interval "
+        f"[{gain.absolute_low * 100:+.2f}, {gain.absolute_high * 100:+.2f}]; {sizes}"
+    ]
+    if not domains.values:
+        lines.append("the shared weights are as good on all of them: no others are kept")
+    else:
+        lines.append(f"each counts as n / (n + {domains.strength:g}) its own, n its utterances")
+    return lines
+
+
+def _calibration(one: Calibration) -> str:
+    return f"ECE {one.ece:.3f} (10 bins), Brier {one.brier:.3f}"
 
 
 def print_codebook(report: CodebookReport) -> None:

@@ -21,6 +21,9 @@ from relisten.core.types import ASR, COMPONENTS, LENGTH, FormatError, NBest, Usa
 
 FloatArray = npt.NDArray[np.float64]
 
+MADE_BY = "made_by"
+"""Key of a hypothesis that no first pass proposed: the decision that made its text."""
+
 DEFAULT_LENGTH_WEIGHT = 0.4
 # Nats a spoken word. WER of the first pass's own choice, then of merged lists by `asr` plus 0,
 # 0.25, 0.4, 0.5, 1, 1.5 times the length (Whisper tiny.en, beam 10, English normaliser):
@@ -37,41 +40,65 @@ class Weights:
 
     values: component → weight; that of `length` in nats a spoken word. normaliser: the one that
     errors were counted by when tuning. tuned_on: fingerprints of the utterances tuned on; empty
-    where no one tuned. Raises UsageError where a weight is not a finite number.
+    where no one tuned. temperature: what combined scores are divided by before they become
+    posteriors; ceiling: the confidence of a word that all hypotheses have (`core.calibration`).
+    by, domains: a key of utterances, and for its values weights of their own.
+    Raises UsageError where a weight is not a finite number, the temperature not above 0, the
+    ceiling not above 0 or above 1, or domains come without their key.
     """
 
     values: Mapping[str, float]
     normaliser: str = "english"
     tuned_on: frozenset[str] = field(default=frozenset(), repr=False)
+    temperature: float = 1.0
+    ceiling: float = 1.0
+    by: str | None = None
+    domains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for component, weight in self.values.items():
-            if isinstance(weight, bool) or not isinstance(weight, int | float):
-                raise UsageError(f"the weight of {component!r} is no number: {weight!r}")
-            if not math.isfinite(weight):
-                raise UsageError(f"the weight of {component!r} is not finite: {weight}")
         if self.normaliser not in NORMALISERS:
             raise UsageError(f"weights name an unknown normaliser: {self.normaliser!r}")
-        values = {component: float(weight) for component, weight in self.values.items()}
-        object.__setattr__(self, "values", values)  # ours: the caller may change theirs
+        if not _is_finite(self.temperature) or self.temperature <= 0:
+            raise UsageError(f"the temperature of weights must be above 0: {self.temperature!r}")
+        if not _is_finite(self.ceiling) or not 0 < self.ceiling <= 1:
+            raise UsageError(f"the ceiling of weights must be above 0, at most 1: {self.ceiling!r}")
+        if self.domains and self.by is None:
+            raise UsageError("weights have domains, but no key 'by' that tells them apart")
+        # Ours: the caller may change theirs.
+        object.__setattr__(self, "values", _own(self.values))
+        domains = {domain: _own(values) for domain, values in self.domains.items()}
+        object.__setattr__(self, "domains", domains)
 
     @property
     def to_score(self) -> tuple[str, ...]:
         """The components that count and are relisten's to score, not the first pass's."""
-        return tuple(name for name in COMPONENTS if self.values.get(name))
+        weighed = (self.values, *self.domains.values())
+        return tuple(name for name in COMPONENTS if any(values.get(name) for values in weighed))
+
+    def values_for(self, nbest: NBest) -> Mapping[str, float]:
+        """The weights of the utterance's own domain; `values` where that has none."""
+        domain = None if self.by is None else domain_of(nbest, self.by)
+        return self.values if domain is None else self.domains.get(domain, self.values)
 
     def to_json(self) -> dict[str, object]:
         """The weights as WEIGHTS.json holds them."""
+        by_domain = {"by": self.by, "domains": dict(self.domains)} if self.by is not None else {}
         return {
             "values": dict(self.values),
+            **by_domain,
+            "temperature": self.temperature,
+            "ceiling": self.ceiling,
             "normaliser": self.normaliser,
             "tuned_on": sorted(self.tuned_on),
         }
 
     @classmethod
     def from_json(cls, data: object) -> Weights:
-        """Weights from what `to_json` gave. Raises FormatError for another layout."""
-        known = {"values", "normaliser", "tuned_on"}
+        """Weights from what `to_json` gave; temperature and ceiling are 1 where absent.
+
+        Raises FormatError for another layout.
+        """
+        known = {"values", "normaliser", "tuned_on", "temperature", "ceiling", "by", "domains"}
         if not isinstance(data, dict) or not isinstance(data.get("values"), dict):
             raise FormatError("weights need an object {'values': {component: weight}, …}")
         if unknown := sorted(set(data) - known):
@@ -79,10 +106,42 @@ class Weights:
         tuned_on = data.get("tuned_on", [])
         if not isinstance(tuned_on, list) or not all(isinstance(mark, str) for mark in tuned_on):
             raise FormatError("'tuned_on' of weights is no list of fingerprints")
+        by, domains = data.get("by"), data.get("domains", {})
+        if not (by is None or isinstance(by, str)) or not (
+            isinstance(domains, dict) and all(isinstance(own, dict) for own in domains.values())
+        ):
+            raise FormatError("'by' of weights is no key, or 'domains' no object of weights")
         try:
-            return cls(data["values"], data.get("normaliser", "english"), frozenset(tuned_on))
+            return cls(
+                data["values"],
+                data.get("normaliser", "english"),
+                frozenset(tuned_on),
+                data.get("temperature", 1.0),
+                data.get("ceiling", 1.0),
+                by,
+                domains,
+            )
         except UsageError as error:
             raise FormatError(str(error)) from error
+
+
+def domain_of(nbest: NBest, key: str) -> str | None:
+    """What an utterance has under `key`, as a text; None where it has nothing."""
+    value = nbest.extra.get(key)
+    return None if value is None else str(value)
+
+
+def _own(values: Mapping[str, float]) -> dict[str, float]:
+    for component, weight in values.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise UsageError(f"the weight of {component!r} is no number: {weight!r}")
+        if not math.isfinite(weight):
+            raise UsageError(f"the weight of {component!r} is not finite: {weight}")
+    return {component: float(weight) for component, weight in values.items()}
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and type(number) is not bool and math.isfinite(number)
 
 
 DEFAULT_WEIGHTS = Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT})
@@ -145,10 +204,12 @@ def component_scores(nbest: NBest, component: str) -> FloatArray:
 def combined_scores(nbest: NBest, weights: Weights) -> FloatArray:
     """The weighted sum of each hypothesis, float64 [N], nats; weights of 0 need no score.
 
+    The weights are those of the utterance's domain where `weights` has them.
+
     Raises FormatError where a hypothesis lacks a score that is weighted.
     """
     total = np.zeros(len(nbest.hypotheses))
-    for component, weight in weights.values.items():
+    for component, weight in weights.values_for(nbest).items():
         if weight:
             total += weight * component_scores(nbest, component)
     return total
@@ -157,9 +218,11 @@ def combined_scores(nbest: NBest, weights: Weights) -> FloatArray:
 def rank_hypotheses(nbest: NBest, weights: Weights) -> NBest:
     """The utterance, best hypothesis first; ties keep first-pass order.
 
-    Each hypothesis carries its `first_pass_rank`: the one it had, else its place in `nbest`.
+    Each hypothesis carries its `first_pass_rank`: the one it had, else its place in `nbest`. A text
+    that an earlier vote made is left out (see `proposed`).
     Raises FormatError where a hypothesis lacks a score that is weighted.
     """
+    nbest = proposed(nbest)
     ranks = [
         place if h.first_pass_rank is None else h.first_pass_rank
         for place, h in enumerate(nbest.hypotheses)
@@ -169,12 +232,22 @@ def rank_hypotheses(nbest: NBest, weights: Weights) -> NBest:
     return replace(nbest, hypotheses=tuple(ranked))
 
 
-def posteriors(scores: npt.ArrayLike) -> FloatArray:
-    """The probability of each of N scores in nats, float64 [N] that sums to 1 (softmax)."""
+def proposed(nbest: NBest) -> NBest:
+    """The utterance without the text that a vote made of several hypotheses, marked `made_by`:
+    no first pass proposed it, so it has no scores."""
+    kept = tuple(h for h in nbest.hypotheses if MADE_BY not in h.extra)
+    return nbest if len(kept) == len(nbest.hypotheses) else replace(nbest, hypotheses=kept)
+
+
+def posteriors(scores: npt.ArrayLike, temperature: float = 1.0) -> FloatArray:
+    """The probability of each of N scores in nats, float64 [N] that sums to 1.
+
+    softmax(scores / temperature): above 1 the probabilities lie closer together.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if not len(values):
         return values
-    odds = np.exp(values - values.max())
+    odds = np.exp((values - values.max()) / temperature)
     return np.asarray(odds / odds.sum())
 
 

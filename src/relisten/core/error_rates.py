@@ -1,7 +1,7 @@
 """Word and character errors: fewest substitutions, deletions and insertions (Levenshtein).
 
 All texts are taken as they come: normalise them first. Words are separated by white space;
-characters include the spaces between words, as in jiwer.
+characters include the spaces between words, as in jiwer, but for scripts written without spaces.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
+from relisten.core.text import join_unspaced
 from relisten.core.types import UsageError
 
 
@@ -64,8 +65,12 @@ def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
 
 
 def char_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Errors over characters, spaces between words counted, runs of white space as one space."""
-    return _count(" ".join(reference.split()), " ".join(hypothesis.split()))
+    """Errors over characters, spaces between words counted, runs of white space as one space.
+
+    A space between two characters of a script written without spaces is none: there it stands for
+    a comma, or for a normaliser's word.
+    """
+    return _count(*(join_unspaced(" ".join(text.split())) for text in (reference, hypothesis)))
 
 
 def errors_matrix(reference: str, hypotheses: Sequence[str]) -> npt.NDArray[np.int64]:

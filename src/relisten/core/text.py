@@ -26,8 +26,11 @@ def normaliser(name: str) -> Normaliser:
 
     english: Whisper's English normaliser (numbers, spelling, contractions, fillers).
     basic: Whisper's basic normaliser (case, punctuation), keeping the combining marks that are
-        vowels in Indic and Thai script, which Whisper's own would turn into spaces.
+        vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
+        written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
+        its marks is a word, so that errors over words are errors over characters there.
     none: the text as it is, but for white space.
+    The first two drop what cannot be seen: zero-width spaces, soft hyphens, marks of direction.
 
     Raises UsageError for another name. Source: Whisper, arXiv:2212.04356, appendix C.
     """
@@ -45,9 +48,34 @@ def normaliser(name: str) -> Normaliser:
 
     @lru_cache(maxsize=_CACHED_TEXTS)
     def normalise(text: str) -> str:
-        return " ".join(rewrite(text).split())
+        text = rewrite(text if name == "none" else _INVISIBLE.sub("", text))
+        if name == "basic":
+            text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
+        return " ".join(text.split())
 
     return normalise
+
+
+def join_unspaced(text: str) -> str:
+    """The text without spaces between characters of scripts that are written without them."""
+    return _IDLE_SPACE.sub("", text)
+
+
+# Not the joiners U+200C and U+200D: they tell words apart in Persian and Indic script.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
+)
+_MARKS = "".join(
+    chr(code)
+    for code in (*range(0x0E00, 0x0F00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800))
+    if unicodedata.category(chr(code))[0] == "M"
+)
+_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
+_IDLE_SPACE = re.compile(rf"(?<=[{_UNSPACED}])\s+(?=[{_UNSPACED}])")
 
 
 def spoken(text: str) -> str:

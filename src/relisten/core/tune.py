@@ -7,25 +7,26 @@ tuned scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.combine import (
-    DEFAULT_WEIGHTS,
-    Weights,
-    component_scores,
-    fingerprint,
-    merge_hypotheses,
-    rank_hypotheses,
+from relisten.core.calibration import ConfidenceFit, WordVotes, cross_fit_confidence
+from relisten.core.combine import Weights, domain_of, fingerprint, proposed
+from relisten.core.domains import DomainResult, tune_domains
+from relisten.core.scored_lists import (
+    ScoredLists,
+    assign_folds,
+    cross_validate,
+    merged_lists,
+    speaker_groups,
 )
-from relisten.core.error_rates import errors_matrix
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, LENGTH, NBest, UsageError
-from relisten.core.weight_search import chosen_errors, fit_weights
+from relisten.core.weight_search import resampled_weights
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -42,6 +43,10 @@ class TuningResult:
     gain: of cross-validated over baseline, with its 95 % interval.
     n_folds, n_groups: folds, and speakers (or utterances, where unknown) they were made of.
     left_out: scores that only some hypotheses have, hence not tuned.
+    intervals: component → 95 % interval of its weight, from searches on resampled speakers.
+    confidence: temperature and ceiling fitted to the held-out choice, and how true confidences are
+        without and with them.
+    domains: weights by the values of a key, where asked for, and their gain over the shared ones.
     held_out_errors, n_words: of each utterance, int64 [U]: its errors by weights of folds that did
         not see it, and its reference words; for comparing two results on the same utterances.
     """
@@ -56,6 +61,9 @@ class TuningResult:
     cross_validated_wer: float
     gain: BootstrapInterval
     left_out: tuple[str, ...]
+    intervals: Mapping[str, tuple[float, float]]
+    confidence: ConfidenceFit
+    domains: DomainResult | None
     held_out_errors: IntArray = field(repr=False, compare=False)
     n_words: IntArray = field(repr=False, compare=False)
 
@@ -71,37 +79,47 @@ def tune_weights(
     components: Sequence[str] | None = None,
     folds: int = 5,
     seed: int = 0,
+    by: str | None = None,
 ) -> TuningResult:
     """Weights with few word errors on `nbests`, whose references are known.
 
     Equal texts are merged first. components: what to weigh; by default every score that all
     hypotheses have, and `length`. The weight of `asr` (without it, of the first) is 1. Folds keep
     each speaker (key `speaker` of the utterance) whole where there are two or more. The same seed
-    gives the same weights.
+    gives the same weights. by: a key of the utterances whose values get weights of their own,
+    shrunk towards the shared ones (`core.domains`).
     Raises UsageError where a reference is missing, where there are fewer than two utterances, folds
-    or no score to weigh; FormatError where a hypothesis lacks a component asked for.
+    or no score to weigh, where no utterance has the key `by`; FormatError where a hypothesis lacks
+    a component asked for.
     """
-    _check(nbests, folds)
+    nbests = [proposed(nbest) for nbest in nbests]
+    _check(nbests, folds, by)
     named, left_out = _components(nbests, components)
-    lists = _Lists.of(nbests, named, normaliser)
-    groups = _groups(nbests)
-    assignment, n_folds = _assign_folds(groups, folds, seed)
+    merged = merged_lists(nbests, normaliser)
+    lists = ScoredLists.of(merged, named, normaliser)
+    groups = speaker_groups(nbests)
+    assignment, n_folds = assign_folds(groups, folds, seed)
 
     first_pass = lists.errors[:, 0]
-    held_out = _cross_validate(lists, assignment, seed)
+    held_out_values = cross_validate(lists, assignment, seed)
+    held_out = lists.errors_with(held_out_values)
     baseline = first_pass
     if len(named) > 2 and {ASR, LENGTH} <= set(named):
-        plain = _cross_validate(lists.only((ASR, LENGTH)), assignment, seed)
-        baseline = min(first_pass, plain, key=lambda errors: int(errors.sum()))
+        plain = lists.only((ASR, LENGTH))
+        plain_held_out = plain.errors_with(cross_validate(plain, assignment, seed))
+        baseline = min(first_pass, plain_held_out, key=lambda errors: int(errors.sum()))
 
-    values = np.array([float(f"{value:.6g}") for value in _fit(lists, seed)])  # fit to be read
+    values = _readable(lists.fit(seed))
+    domains = None
+    if by is not None:
+        labels = [domain_of(nbest, by) for nbest in nbests]
+        domains = tune_domains(lists, by, labels, values, held_out_values, assignment, groups, seed)
+    judged_by = held_out_values if domains is None else domains.held_out_values
+    votes = _held_out_votes(merged, lists, judged_by, normaliser)
+    confidence = cross_fit_confidence(votes, assignment)
     n_words = max(1, int(lists.n_words.sum()))
     return TuningResult(
-        weights=Weights(
-            dict(zip(named, values.tolist(), strict=True)),
-            normaliser,
-            frozenset(fingerprint(nbest) for nbest in nbests),
-        ),
+        weights=_weights(nbests, named, values, domains, confidence, normaliser),
         n_utterances=len(nbests),
         n_folds=n_folds,
         n_groups=len(set(groups)),
@@ -111,104 +129,67 @@ def tune_weights(
         cross_validated_wer=int(held_out.sum()) / n_words,
         gain=paired_bootstrap(baseline, held_out, lists.n_words, groups, seed=seed),
         left_out=left_out,
+        intervals=_intervals(lists, values, groups, seed),
+        confidence=confidence,
+        domains=domains,
         held_out_errors=held_out,
         n_words=lists.n_words,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Lists:
-    """Merged N-best lists as arrays; short lists are filled up with their first hypothesis, which
-    as the later of two equals is never chosen.
-
-    scores: float64 [U, N, C], differences from the first hypothesis. errors: int64 [U, N].
-    n_words: int64 [U]. components: C names; the weight of the first is 1.
-    """
-
-    components: tuple[str, ...]
-    scores: FloatArray
-    errors: IntArray
-    n_words: IntArray
-
-    @classmethod
-    def of(cls, nbests: Sequence[NBest], components: tuple[str, ...], normaliser: str) -> _Lists:
-        normalise = normaliser_named(normaliser)
-        # No weights: all scores tie, and the lists are as the first pass had them.
-        merged = [
-            merge_hypotheses(rank_hypotheses(nbest, Weights({})), normalise) for nbest in nbests
-        ]
-        longest = max(1, *(len(nbest.hypotheses) for nbest in merged))
-        scores = np.zeros((len(nbests), longest, len(components)))
-        errors = np.zeros((len(nbests), longest), dtype=np.int64)
-        n_words = np.zeros(len(nbests), dtype=np.int64)
-        for row, nbest in enumerate(merged):
-            reference = normalise(nbest.reference or "")
-            n = len(nbest.hypotheses)
-            n_words[row] = errors[row] = len(reference.split())  # nothing heard: all deleted
-            if not n:
-                continue
-            found = errors_matrix(reference, [normalise(h.text) for h in nbest.hypotheses])
-            errors[row, :n], errors[row, n:] = found, found[0]
-            for column, component in enumerate(components):
-                values = component_scores(nbest, component)
-                scores[row, :n, column] = values - values[0]
-        return cls(components, scores, errors, n_words)
-
-    def rows(self, chosen: npt.NDArray[np.bool_]) -> _Lists:
-        return replace(
-            self,
-            scores=self.scores[chosen],
-            errors=self.errors[chosen],
-            n_words=self.n_words[chosen],
-        )
-
-    def only(self, components: tuple[str, ...]) -> _Lists:
-        columns = [self.components.index(component) for component in components]
-        return replace(self, components=components, scores=self.scores[:, :, columns])
-
-    def errors_with(self, values: FloatArray) -> IntArray:
-        """Errors of the best hypothesis of each utterance, int64 [U]."""
-        return chosen_errors(self.scores, self.errors, values)
+def _readable(values: FloatArray) -> FloatArray:
+    """The weights with six digits, fit to be read."""
+    return np.array([float(f"{value:.6g}") for value in values])
 
 
-def _fit(lists: _Lists, seed: int) -> FloatArray:
-    """Weights for the components of `lists`, float64 [C]; the first is 1."""
-    centre = np.array([DEFAULT_WEIGHTS.values.get(c, 0.0) for c in lists.components])
-    centre[0] = 1.0
-    return fit_weights(lists.scores, lists.errors, centre, np.random.default_rng(seed))
+def _weights(
+    nbests: Sequence[NBest],
+    named: Sequence[str],
+    values: FloatArray,
+    domains: DomainResult | None,
+    confidence: ConfidenceFit,
+    normaliser: str,
+) -> Weights:
+    def by_name(some: FloatArray) -> dict[str, float]:
+        return dict(zip(named, _readable(some).tolist(), strict=True))
+
+    own = {} if domains is None else domains.values
+    return Weights(
+        by_name(values),
+        normaliser,
+        frozenset(fingerprint(nbest) for nbest in nbests),
+        temperature=float(f"{confidence.temperature:.6g}"),
+        ceiling=float(f"{confidence.ceiling:.6g}"),
+        by=domains.key if domains is not None and own else None,
+        domains={domain: by_name(some) for domain, some in own.items()},
+    )
 
 
-def _cross_validate(lists: _Lists, assignment: IntArray, seed: int) -> IntArray:
-    """Errors of each utterance by weights fitted to the other folds, int64 [U]."""
-    errors = np.zeros_like(lists.n_words)
-    for fold in np.unique(assignment):
-        is_held_out = assignment == fold
-        values = _fit(lists.rows(~is_held_out), seed)
-        errors[is_held_out] = lists.rows(is_held_out).errors_with(values)
-    return errors
-
-
-def _assign_folds(groups: Sequence[str], folds: int, seed: int) -> tuple[IntArray, int]:
-    """The fold of each utterance, int64 [U], groups whole, folds of like size; and how many."""
-    names, membership, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    n_folds = min(folds, len(names))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold_of, filled = np.zeros(len(names), dtype=np.int64), np.zeros(n_folds)
-    for name in sorted(order, key=lambda name: -sizes[name]):
-        fold_of[name] = np.argmin(filled)
-        filled[fold_of[name]] += sizes[name]
-    return fold_of[membership], n_folds
-
-
-def _groups(nbests: Sequence[NBest]) -> list[str]:
-    """What folds keep whole: speakers where there are two, else single utterances."""
-    speakers = [nbest.extra.get("speaker") for nbest in nbests]
-    if len(set(map(str, speakers))) < 2:
-        return [f"utterance {row}" for row in range(len(nbests))]
-    return [
-        f"utterance {row}" if speaker is None else f"speaker {speaker}"
-        for row, speaker in enumerate(speakers)
+def _held_out_votes(
+    merged: Sequence[NBest], lists: ScoredLists, values: FloatArray, normaliser: str
+) -> WordVotes:
+    """The votes on the words of each utterance's choice by weights of its own, float64 [U, C]."""
+    combined = [
+        lists.scores[row, : len(nbest.hypotheses)] @ values[row] for row, nbest in enumerate(merged)
     ]
+    return WordVotes.of(merged, combined, normaliser_named(normaliser))
+
+
+def _intervals(
+    lists: ScoredLists, values: FloatArray, groups: Sequence[str], seed: int
+) -> dict[str, tuple[float, float]]:
+    draws = resampled_weights(
+        lists.scores,
+        lists.errors,
+        values,
+        lists.default_values,
+        groups,
+        np.random.default_rng(seed),
+    )
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return {
+        name: (float(a), float(b)) for name, a, b in zip(lists.components, low, high, strict=True)
+    }
 
 
 def _components(
@@ -226,7 +207,7 @@ def _components(
     return (*scores, *([LENGTH] if LENGTH in components else [])), tuple(sorted(left_out))
 
 
-def _check(nbests: Sequence[NBest], folds: int) -> None:
+def _check(nbests: Sequence[NBest], folds: int, by: str | None) -> None:
     if folds < 2:
         raise UsageError(f"cross-validation needs at least 2 folds, got {folds}")
     if len(nbests) < 2:
@@ -234,3 +215,5 @@ def _check(nbests: Sequence[NBest], folds: int) -> None:
     for nbest in nbests:
         if nbest.reference is None:
             raise UsageError(f"{nbest.id!r} has no reference to tune by; give one or leave it out")
+    if by is not None and all(domain_of(nbest, by) is None for nbest in nbests):
+        raise UsageError(f"no utterance has the key {by!r}, by which weights were to be tuned")

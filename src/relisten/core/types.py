@@ -63,6 +63,9 @@ class Hypothesis:
         the utterance, non-decreasing; None where unknown.
     first_pass_rank: place in the first pass's own order, 0 = its choice; None until re-ranked.
     extra: unknown keys of the file, carried through untouched.
+    posterior: probability of this hypothesis among those of its list; None until re-ranked.
+    word_confidence: probability of each whitespace-separated word of `text`, of the chosen
+        hypothesis alone.
     """
 
     text: str
@@ -70,6 +73,8 @@ class Hypothesis:
     word_ends_s: tuple[float, ...] | None = None
     first_pass_rank: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    posterior: float | None = None
+    word_confidence: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,13 +38,7 @@ def fit_weights(
     scores: float64 [U, N, C]. errors: int64 [U, N]. centre: the default weights, float64 [C], the
     first being 1; the weight of a component that tells no hypotheses apart stays there.
     """
-    spread = np.sqrt(((scores - scores.mean(axis=1, keepdims=True)) ** 2).mean(axis=(0, 1)))
-    spread[spread == 0] = 1.0
-    unit = spread[0] / spread
-    price = _PRICE * float(np.sqrt(1 + chosen_errors(scores, errors, centre).sum()))
-    can_change = errors.min(axis=1) < errors.max(axis=1)
-    search = _Search(scores[can_change] * unit, errors[can_change], centre / unit, price)
-
+    search, unit = _search(scores, errors, centre)
     starts = [search.centre]
     for _ in range(_N_STARTS - 1):
         start = search.centre + rng.normal(scale=0.5, size=len(unit))
@@ -57,6 +51,48 @@ def fit_weights(
         found = search.resampled(rng).run([search.centre, whole], rng)
         mean += found / np.linalg.norm(found)  # directions: a runaway weight cannot rule the mean
     return np.asarray(mean / mean[0] * unit)
+
+
+def resampled_weights(
+    scores: FloatArray,
+    errors: IntArray,
+    fitted: FloatArray,
+    centre: FloatArray,
+    groups: Sequence[str],
+    rng: np.random.Generator,
+    n_resamples: int = 100,
+) -> FloatArray:
+    """The weights that a search finds on utterances drawn with replacement, groups whole.
+
+    float64 [R, C]: how far weights would move, had other speakers been recorded. Each is found as
+    one of the bags is, and their mean moves less, so the spread is rather too wide than too narrow.
+    fitted: float64 [C], by `fit_weights` of the same scores, errors and centre. groups: of
+    each utterance, [U].
+    """
+    names, membership = np.unique(groups, return_inverse=True)
+    draws = np.empty((n_resamples, len(centre)))
+    for row in range(n_resamples):
+        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        times = drawn[membership]
+        search, unit = _search(scores[times > 0], errors[times > 0], centre, times[times > 0])
+        draws[row] = search.run([search.centre, fitted / unit], rng) * unit
+    return draws
+
+
+def _search(
+    scores: FloatArray, errors: IntArray, centre: FloatArray, times: IntArray | None = None
+) -> tuple[_Search, FloatArray]:
+    """The search in units of equal influence, and the size of each unit, float64 [C].
+
+    times: how often each utterance counts, int64 [U]; once by default.
+    """
+    spread = np.sqrt(((scores - scores.mean(axis=1, keepdims=True)) ** 2).mean(axis=(0, 1)))
+    spread[spread == 0] = 1.0
+    unit = spread[0] / spread
+    errors = errors if times is None else errors * times[:, None]
+    price = _PRICE * float(np.sqrt(1 + chosen_errors(scores, errors, centre).sum()))
+    can_change = errors.min(axis=1) < errors.max(axis=1)
+    return _Search(scores[can_change] * unit, errors[can_change], centre / unit, price), unit
 
 
 def chosen_errors(scores: FloatArray, errors: IntArray, weights: FloatArray) -> IntArray:

@@ -2,9 +2,9 @@
 
 A line holds `id`, and where known `audio` (relative to the file), `start_s`, `duration_s`,
 `reference`, `context` and `hypotheses`; a hypothesis holds `text`, and where known `word_ends_s`,
-`scores`, `first_pass_rank`. A manifest line has no hypotheses yet. Unknown keys travel through
-untouched. Numbers of known keys are written with at most 6 decimals (a millionth of a nat, a
-microsecond), so a line of ours that was read is written as the same bytes.
+`scores`, `first_pass_rank`, `posterior`, `word_confidence`. A manifest line has no hypotheses yet.
+Unknown keys travel through untouched. Numbers of known keys are written with at most 6 decimals (a
+millionth of a nat, a microsecond), so a line of ours that was read is written as the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import Any
 from relisten.core.types import FormatError, Hypothesis, NBest
 
 _UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
-_HYPOTHESIS_KEYS = ("text", "word_ends_s", "scores", "first_pass_rank")
+_HYPOTHESIS_KEYS = (
+    "text",
+    "word_ends_s",
+    "scores",
+    "first_pass_rank",
+    "posterior",
+    "word_confidence",
+)
 
 
 def nbest_to_line(nbest: NBest) -> bytes:
@@ -56,6 +63,10 @@ def _hypothesis_record(hypothesis: Hypothesis, where: str) -> dict[str, Any]:
         record["scores"] = {name: _rounded(s, where) for name, s in hypothesis.scores.items()}
     if hypothesis.first_pass_rank is not None:
         record["first_pass_rank"] = hypothesis.first_pass_rank
+    if hypothesis.posterior is not None:
+        record["posterior"] = _rounded(hypothesis.posterior, where)
+    if hypothesis.word_confidence is not None:
+        record["word_confidence"] = [_rounded(one, where) for one in hypothesis.word_confidence]
     record.update(hypothesis.extra)
     return record
 
@@ -129,7 +140,35 @@ def _to_hypothesis(item: object, where: str) -> Hypothesis:
         word_ends_s=_word_ends(item, where),
         first_pass_rank=rank,
         extra=_unknown(item, _HYPOTHESIS_KEYS),
+        posterior=_posterior(item, where),
+        word_confidence=_word_confidence(item, where),
     )
+
+
+def _posterior(item: Mapping[str, Any], where: str) -> float | None:
+    posterior = item.get("posterior")
+    if posterior is None:
+        return None
+    if not _is_probability(posterior):
+        raise FormatError(f"{where}: posterior is {posterior!r}; it must be from 0 to 1")
+    return float(posterior)
+
+
+def _word_confidence(item: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
+    confidence = item.get("word_confidence")
+    if confidence is None:
+        return None
+    n_words = len(item["text"].split())
+    if (
+        not isinstance(confidence, list)
+        or len(confidence) != n_words
+        or not all(map(_is_probability, confidence))
+    ):
+        raise FormatError(
+            f"{where}: word_confidence is {confidence!r}; it must be {n_words} numbers from 0 to 1,"
+            " one for each whitespace-separated word of the text"
+        )
+    return tuple(map(float, confidence))
 
 
 def _word_ends(item: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
@@ -170,6 +209,10 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # an integer beyond 1e308
         return False
+
+
+def _is_probability(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
 
 
 def _unknown(record: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:

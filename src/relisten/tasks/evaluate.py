@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 
 from relisten.core.bootstrap import paired_bootstrap
-from relisten.core.combine import DEFAULT_WEIGHTS, merge_hypotheses, rank_hypotheses
+from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
+from relisten.core.combine import DEFAULT_WEIGHTS, MADE_BY, merge_hypotheses, rank_hypotheses
 from relisten.core.error_rates import ErrorCounts, char_errors, word_errors
 from relisten.core.text import Normaliser
 from relisten.core.text import normaliser as normaliser_named
@@ -38,6 +39,8 @@ class EvaluationReport:
     oracle_wer_at: WER of the best among the first n of the first pass, n = 1, 2, …
     relative_reduction: of rescored below first pass, in words; with its 95 % paired bootstrap
         interval, speakers resampled whole where `speaker` is known.
+    confidence: how true the `word_confidence` of the chosen texts is, over the utterances that have
+        it; None where none has.
     refused: utterances without a reference.
     """
 
@@ -50,6 +53,7 @@ class EvaluationReport:
     oracle_wer_at: tuple[float, ...]
     relative_reduction: float
     relative_reduction_ci95: tuple[float, float]
+    confidence: Calibration | None = None
     refused: tuple[Refusal, ...] = ()
 
     @property
@@ -74,6 +78,7 @@ class EvaluationReport:
             },
             "relative_reduction": self.relative_reduction,
             "relative_reduction_ci95": list(self.relative_reduction_ci95),
+            "confidence": _confidence(self.confidence) if self.confidence else None,
         }
 
 
@@ -90,8 +95,10 @@ def evaluate(
     Raises UsageError where no utterance has a reference, or where `rescore` marked utterances as
     those that its weights were tuned on: an error rate on them would flatter.
     """
-    # Without its cache: texts of other utterances seldom come again, and 65,536 of them are 30 MB.
-    tally = _Tally(inspect.unwrap(normaliser_named(normaliser)))
+    # Texts past its cache: those of other utterances seldom come again, and 65,536 are 30 MB. Words
+    # do come again.
+    normalise_word = normaliser_named(normaliser)
+    tally = _Tally(inspect.unwrap(normalise_word), normalise_word)
     refused, n_tuned_on = [], 0
     for utterance in ranked:
         if utterance.extra.get(TUNED_ON) is True:
@@ -119,6 +126,7 @@ def evaluate(
         oracle_wer_at=tally.oracle_wer_at(),
         relative_reduction=interval.relative,
         relative_reduction_ci95=(interval.relative_low, interval.relative_high),
+        confidence=tally.confidence.result(),
         refused=tuple(refused),
     )
 
@@ -131,6 +139,7 @@ class _Tally:
     """Sums over the utterances seen so far, and what the bootstrap needs of each."""
 
     normalise: Normaliser
+    normalise_word: Normaliser
     first_pass: Errors = _NO_ERRORS
     merged: Errors | None = _NO_ERRORS
     rescored: Errors = _NO_ERRORS
@@ -138,6 +147,7 @@ class _Tally:
     oracle_errors_at: list[int] = field(default_factory=list)
     n_utterances: int = 0
     rows: ResampledRows = field(default_factory=lambda: ResampledRows(3))
+    confidence: CalibrationTally = field(default_factory=CalibrationTally)
 
     def add(self, utterance: NBest) -> None:
         count = _Counter(self.normalise, utterance.reference or "")
@@ -155,6 +165,9 @@ class _Tally:
         self.n_utterances += 1
         speaker = utterance.extra.get("speaker")
         self.rows.add(speaker, words[0].errors, chosen.errors, chosen.n_reference)
+        if (confidence := ranked[0].word_confidence) is not None:
+            is_right = right_words(utterance.reference or "", ranked[0].text, self.normalise_word)
+            self.confidence.add(confidence, is_right)
 
     def _merged_choice(
         self, utterance_id: str, first_pass: tuple[Hypothesis, ...], count: _Counter
@@ -181,7 +194,9 @@ class _Tally:
 
 
 def first_pass_order(hypotheses: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
-    """The hypotheses by `first_pass_rank`, or as they are where none is ranked."""
+    """The hypotheses by `first_pass_rank`, or as they are where one has none; without the text
+    that a vote made."""
+    hypotheses = tuple(h for h in hypotheses if MADE_BY not in h.extra)
     if any(hypothesis.first_pass_rank is None for hypothesis in hypotheses):
         return hypotheses
     return tuple(sorted(hypotheses, key=lambda hypothesis: hypothesis.first_pass_rank or 0))
@@ -211,4 +226,14 @@ def _rates(errors: Errors) -> dict[str, object]:
         "cer": errors.chars.rate,
         "words": asdict(errors.words),
         "characters": asdict(errors.chars),
+    }
+
+
+def _confidence(confidence: Calibration) -> dict[str, object]:
+    return {
+        "n_words": confidence.n_words,
+        "ece": confidence.ece,
+        "n_bins": N_BINS,
+        "brier": confidence.brier,
+        "reliability": [asdict(one) for one in confidence.bins],
     }

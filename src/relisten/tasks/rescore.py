@@ -6,6 +6,7 @@ import inspect
 from dataclasses import replace
 
 from relisten.core.combine import Weights, fingerprint, merge_hypotheses, rank_hypotheses
+from relisten.core.decide import Decision, decide
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest
 from relisten.tasks.streams import Outcome, Tick, no_tick, walk
@@ -18,6 +19,7 @@ def rescore(
     scored: str,
     output: str,
     weights: Weights,
+    decision: Decision = "map",
     input_format: str = "auto",
     manifest: str | None = None,
     resume: bool = False,
@@ -32,7 +34,7 @@ def rescore(
     return walk(
         scored,
         output,
-        lambda chunk: [rank(utterance, weights) for utterance in chunk],
+        lambda chunk: [rank(utterance, weights, decision) for utterance in chunk],
         input_format=input_format,
         manifest=manifest,
         resume=resume,
@@ -40,8 +42,9 @@ def rescore(
     )
 
 
-def rank(utterance: NBest, weights: Weights) -> NBest:
-    """The utterance, equal texts merged, best first, marked where `weights` were tuned on it.
+def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBest:
+    """The utterance, equal texts merged, what `decision` chooses first, marked where `weights`
+    were tuned on it; with posteriors and word confidence (`core.decide`).
 
     Of equal texts the one that the first pass liked best stays, with its surface form, word ends
     and scores; `asr` alone becomes the log-sum-exp of all of theirs, since the first pass shared
@@ -51,7 +54,7 @@ def rank(utterance: NBest, weights: Weights) -> NBest:
     if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
         extra[TUNED_ON] = True
     merged = merge_equal(utterance, weights.normaliser)
-    return replace(rank_hypotheses(merged, weights), extra=extra)
+    return replace(decide(merged, weights, decision), extra=extra)
 
 
 def merge_equal(utterance: NBest, normaliser: str) -> NBest:

@@ -12,7 +12,7 @@ import numpy as np
 
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
-from relisten.core.types import TEXT, AudioError, NBest
+from relisten.core.types import TEXT, AudioError, Hypothesis, NBest
 from relisten.io.audio import load_audio
 from relisten.io.subtitles import Segment, to_srt, to_vtt
 from relisten.speech.features import RATE_HZ
@@ -51,6 +51,27 @@ class Stretch:
         first = [h.text for h in self.nbest.hypotheses if h.first_pass_rank == 0]
         return first[0] if first else ""
 
+    def to_json(self) -> dict[str, object]:
+        """The stretch as a segment of the JSON; times of words count from the recording's start."""
+        return {
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "first_pass_text": self.first_pass_text,
+            "text": self.text,
+            "words": [word for chosen in self.nbest.hypotheses[:1] for word in self._words(chosen)],
+        }
+
+    def _words(self, chosen: Hypothesis) -> list[dict[str, object]]:
+        texts = chosen.text.split()
+        words: list[dict[str, object]] = [{"text": text} for text in texts]
+        if chosen.word_ends_s is not None:
+            for word, end_s in zip(words, chosen.word_ends_s, strict=True):
+                word["end_s"] = round(self.start_s + end_s, 3)
+        if chosen.word_confidence is not None:
+            for word, confidence in zip(words, chosen.word_confidence, strict=True):
+                word["confidence"] = round(confidence, 3)
+        return words
+
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
@@ -78,15 +99,7 @@ class Transcript:
             "duration_s": round(self.duration_s, 3),
             "first_pass_text": self.first_pass_text,
             "text": self.text,
-            "segments": [
-                {
-                    "start_s": round(stretch.start_s, 3),
-                    "end_s": round(stretch.end_s, 3),
-                    "first_pass_text": stretch.first_pass_text,
-                    "text": stretch.text,
-                }
-                for stretch in self.stretches
-            ],
+            "segments": [stretch.to_json() for stretch in self.stretches],
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 

@@ -22,12 +22,14 @@ def tune(
     components: tuple[str, ...] = (),
     folds: int = 5,
     seed: int = 0,
+    by: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
 ) -> tuple[TuningResult, tuple[Refusal, ...]]:
     """The weights found on the file `scored`, and the utterances left out, having no reference.
 
-    components: the scores to weigh; empty: all that every hypothesis has, and length.
+    components: the scores to weigh; empty: all that every hypothesis has, and length. by: a key of
+    the utterances whose values get weights of their own.
     Raises UsageError where no utterance has a reference.
     """
     known: list[NBest] = []
@@ -40,7 +42,12 @@ def tune(
     if not known:
         raise UsageError(f"{scored}: no utterance has a reference; tuning needs what was said")
     result = tune_weights(
-        known, normaliser=normaliser, components=components or None, folds=folds, seed=seed
+        known,
+        normaliser=normaliser,
+        components=components or None,
+        folds=folds,
+        seed=seed,
+        by=by,
     )
     return result, tuple(refused)
 

@@ -1,0 +1,138 @@
+"""Merged N-best lists with references as arrays, and the folds that cross-validation makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from relisten.core.combine import (
+    DEFAULT_WEIGHTS,
+    Weights,
+    component_scores,
+    merge_hypotheses,
+    rank_hypotheses,
+)
+from relisten.core.error_rates import errors_matrix
+from relisten.core.text import normaliser as normaliser_named
+from relisten.core.types import NBest
+from relisten.core.weight_search import chosen_errors, fit_weights
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def merged_lists(nbests: Sequence[NBest], normaliser: str) -> list[NBest]:
+    """The lists as weights rank them: in first-pass order, equal texts merged."""
+    normalise = normaliser_named(normaliser)
+    # No weights: all scores tie, and the lists are as the first pass had them.
+    return [merge_hypotheses(rank_hypotheses(nbest, Weights({})), normalise) for nbest in nbests]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredLists:
+    """Merged N-best lists as arrays; short lists are filled up with their first hypothesis, which
+    as the later of two equals is never chosen.
+
+    scores: float64 [U, N, C], differences from the first hypothesis. errors: int64 [U, N].
+    n_words: int64 [U]. components: C names; the weight of the first is 1.
+    """
+
+    components: tuple[str, ...]
+    scores: FloatArray
+    errors: IntArray
+    n_words: IntArray
+
+    @classmethod
+    def of(
+        cls, merged: Sequence[NBest], components: tuple[str, ...], normaliser: str
+    ) -> ScoredLists:
+        """The arrays of `merged_lists`. Raises FormatError where a hypothesis lacks a component."""
+        normalise = normaliser_named(normaliser)
+        longest = max([1, *(len(nbest.hypotheses) for nbest in merged)])
+        scores = np.zeros((len(merged), longest, len(components)))
+        errors = np.zeros((len(merged), longest), dtype=np.int64)
+        n_words = np.zeros(len(merged), dtype=np.int64)
+        for row, nbest in enumerate(merged):
+            reference = normalise(nbest.reference or "")
+            n = len(nbest.hypotheses)
+            n_words[row] = errors[row] = len(reference.split())  # nothing heard: all deleted
+            if not n:
+                continue
+            found = errors_matrix(reference, [normalise(h.text) for h in nbest.hypotheses])
+            errors[row, :n], errors[row, n:] = found, found[0]
+            for column, component in enumerate(components):
+                values = component_scores(nbest, component)
+                scores[row, :n, column] = values - values[0]
+        return cls(components, scores, errors, n_words)
+
+    def rows(self, chosen: BoolArray) -> ScoredLists:
+        """The utterances chosen, bool [U]."""
+        return replace(
+            self,
+            scores=self.scores[chosen],
+            errors=self.errors[chosen],
+            n_words=self.n_words[chosen],
+        )
+
+    def only(self, components: tuple[str, ...]) -> ScoredLists:
+        """The same without the other components."""
+        columns = [self.components.index(component) for component in components]
+        return replace(self, components=components, scores=self.scores[:, :, columns])
+
+    def errors_with(self, values: FloatArray) -> IntArray:
+        """Errors of the best hypothesis of each utterance, int64 [U].
+
+        values: weights of all utterances, float64 [C], or of each its own, float64 [U, C].
+        """
+        if values.ndim == 1:
+            return chosen_errors(self.scores, self.errors, values)
+        best = np.argmax(np.einsum("unc,uc->un", self.scores, values), axis=1)
+        return np.asarray(self.errors[np.arange(len(best)), best])
+
+    @property
+    def default_values(self) -> FloatArray:
+        """What components weigh where nobody tunes, float64 [C]; the first 1."""
+        centre = np.array([DEFAULT_WEIGHTS.values.get(c, 0.0) for c in self.components])
+        centre[0] = 1.0
+        return centre
+
+    def fit(self, seed: int, centre: FloatArray | None = None) -> FloatArray:
+        """Weights with few errors, float64 [C], near the default ones or `centre`; the first 1."""
+        centre = self.default_values if centre is None else centre
+        return fit_weights(self.scores, self.errors, centre, np.random.default_rng(seed))
+
+
+def cross_validate(lists: ScoredLists, assignment: IntArray, seed: int) -> FloatArray:
+    """For each utterance the weights fitted to the folds it is not in, float64 [U, C]."""
+    values = np.zeros((len(lists.n_words), len(lists.components)))
+    for fold in np.unique(assignment):
+        is_held_out = assignment == fold
+        values[is_held_out] = lists.rows(~is_held_out).fit(seed)
+    return values
+
+
+def assign_folds(groups: Sequence[str], folds: int, seed: int) -> tuple[IntArray, int]:
+    """The fold of each utterance, int64 [U], groups whole, folds of like size; and how many."""
+    names, membership, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n_folds = min(folds, len(names))
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold_of, filled = np.zeros(len(names), dtype=np.int64), np.zeros(n_folds)
+    for name in sorted(order, key=lambda name: -sizes[name]):
+        fold_of[name] = np.argmin(filled)
+        filled[fold_of[name]] += sizes[name]
+    return fold_of[membership], n_folds
+
+
+def speaker_groups(nbests: Sequence[NBest]) -> list[str]:
+    """What folds keep whole: speakers where there are two, else single utterances."""
+    speakers = [nbest.extra.get("speaker") for nbest in nbests]
+    if len(set(map(str, speakers))) < 2:
+        return [f"utterance {row}" for row in range(len(nbests))]
+    return [
+        f"utterance {row}" if speaker is None else f"speaker {speaker}"
+        for row, speaker in enumerate(speakers)
+    ]
