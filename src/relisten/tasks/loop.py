@@ -77,7 +77,7 @@ class Schedule:
 
 def products_dtype(dtype: str) -> torch.dtype:
     """What products are computed in. auto: bfloat16, or float32 on a CPU without instructions for
-    it, where it takes 8 times as long (Zen 2). Raises UsageError for a type that is none of these.
+    it, where it takes 7 times as long (AVX2). Raises UsageError for a type that is none of these.
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise UsageError(f"dtype {dtype}: give auto, bfloat16 or float32")
