@@ -375,3 +375,36 @@ def evaluate(
     if json_path != "-":
         print_evaluation(report)
     finish(report.refused)
+
+
+@main.command(epilog="Example: relisten doctor scored-dev.jsonl --json checkup.json")
+@click.argument("nbest", metavar="NBEST_OR_SCORED")
+@click.option(
+    "--model",
+    metavar="BUNDLE",
+    help="Check this model's tokenizer on the texts, too: a bundle, a causal LM's folder, a name.",
+)
+@click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
+@normaliser_option
+@seed_option
+@input_options
+@placement_options
+@quiet_option
+def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> None:
+    """I gained little: is it a bug? Checks lists, scores, and what they hold.
+
+    Reads development lists, before or after scoring, with or without references. Ends with a
+    verdict and the next command. Exit code 1 where something is broken.
+    """
+    from relisten.apps.checkup_table import print_doctor
+    from relisten.tasks.doctor import doctor
+
+    with spinner("looking", quiet):
+        report = doctor(nbest, **options)
+    if json_path:
+        with click.open_file(json_path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    if json_path != "-":
+        print_doctor(report)
+    if report.is_broken:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,7 @@
+"""."""
+
+INJECTED = "injected"
+
+
+def is_injected(h):
+    return INJECTED in h.extra
