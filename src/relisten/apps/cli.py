@@ -27,6 +27,7 @@ from relisten.apps.options import (
     model_option,
     normaliser_option,
     output_option,
+    phrases_option,
     placement_options,
     quiet_option,
     resume_option,
@@ -71,6 +72,7 @@ def main() -> None:
 )
 @language_option
 @beam_options
+@phrases_option
 @placement_options
 @quiet_option
 def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
@@ -255,6 +257,34 @@ def units(quiet: bool, **options: Any) -> None:
 
     with progress("units", count_lines(options["manifest"]), quiet) as tick:
         outcome = make_units(**options, tick=tick)
+    finish(outcome.refused)
+
+
+@main.command(
+    epilog="Example: relisten bias nbest.jsonl -o biased.jsonl --phrases names.txt --inject"
+)
+@click.argument("nbest")
+@output_option
+@phrases_option
+@click.option(
+    "--inject",
+    is_flag=True,
+    help="Add hypotheses with a phrase in the place of what sounds like it; score them next.",
+)
+@normaliser_option
+@input_options
+@resume_option
+@quiet_option
+def bias(quiet: bool, **options: Any) -> None:
+    """Favour hypotheses of an NBEST file that hold names, products, terms you expect.
+
+    Adds the score `context`, which `tune` weighs like any other and `rescore` counts as it is where
+    no one tuned it. Phrases under an utterance's own key `context`, one a line, count for it.
+    """
+    from relisten.tasks.bias import bias
+
+    with progress("bias", count_lines(options["nbest"]), quiet) as tick:
+        outcome = bias(**options, tick=tick)
     finish(outcome.refused)
 
 

@@ -24,43 +24,33 @@ def check_model(lists: Lists, model: str, device: str = "auto", dtype: str = "au
     try:
         rescorer = load_rescorer(model, device, dtype)
     except ModelError as error:
-        meaning, remedy = "the model cannot be used", "name another, or make it again"
-        return [Check("model", "broken", str(error), meaning, remedy)]
-    size = check_tokenizer_size(rescorer)
-    if size.status == "broken":
-        return [size]
-    return [size, check_reading(rescorer, texts_to_read(lists))]
+        remedy = "name another model, or put the parts that belong together into its folder"
+        return [Check("model", "broken", f"{model} does not load", str(error), remedy)]
+    return [check_tokenizer(rescorer), check_reading(rescorer, texts_to_read(lists))]
 
 
-def check_tokenizer_size(rescorer: LoadedRescorer) -> Check:
-    """Has the model an embedding for each token, and do both mean the same by the special ones?"""
+def check_tokenizer(rescorer: LoadedRescorer) -> Check:
+    """Do model and tokenizer mean the same by the special tokens? (Tokens without embeddings are
+    refused when the model is loaded.)"""
     tokenizer, causal = rescorer.scorer.texts.tokenizer, rescorer.scorer.model.causal
     n_tokens, n_rows = len(tokenizer), len(causal.get_input_embeddings().weight)
     vocabulary = rescorer.scorer.model.vocabulary
+    begin, end = tokenizer.convert_ids_to_tokens([vocabulary.bos_id, vocabulary.eos_id])
     finding = (
-        f"{n_tokens:,} tokens, {n_rows:,} embeddings; a text begins with "
-        f"{tokenizer.convert_ids_to_tokens(vocabulary.bos_id)!r}, ends with "
-        f"{tokenizer.convert_ids_to_tokens(vocabulary.eos_id)!r}"
+        f"{n_tokens:,} tokens, {n_rows:,} embeddings; texts begin with {begin!r}, end with {end!r}"
     )
     statistics = {"tokens": float(n_tokens), "embeddings": float(n_rows)}
-    remedy = "put the tokenizer's files of this very model into its folder"
-    if n_tokens > n_rows:
-        meaning = "tokens without embeddings: the tokenizer is another model's"
-        return Check("tokenizer", "broken", finding, meaning, remedy, statistics)
-    special = {
-        name: (
-            getattr(tokenizer, f"{name}_token_id"),
-            getattr(causal.config, f"{name}_token_id", None),
-        )
-        for name in ("bos", "eos", "pad")
-    }
     differing = [
         f"{name} is {own} to the tokenizer, {theirs} to the model"
-        for name, (own, theirs) in special.items()
-        if own is not None and isinstance(theirs, int) and own != theirs
+        for name in ("bos", "eos", "pad")
+        if isinstance(own := getattr(tokenizer, f"{name}_token_id"), int)
+        and isinstance(theirs := getattr(causal.config, f"{name}_token_id", None), int)
+        and own != theirs
     ]
     if differing:
-        return Check("tokenizer", "look here", finding, ", ".join(differing), remedy, statistics)
+        remedy = "put the tokenizer's files of this very model into its folder"
+        meaning = ", ".join(differing)
+        return Check("tokenizer", "look here", finding, meaning, remedy, statistics)
     return Check("tokenizer", "ok", finding, statistics=statistics)
 
 
