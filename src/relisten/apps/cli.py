@@ -26,6 +26,7 @@ from relisten.apps.options import (
     model_option,
     normaliser_option,
     output_option,
+    phrases_option,
     placement_options,
     quiet_option,
     resume_option,
@@ -70,6 +71,7 @@ def main() -> None:
 )
 @language_option
 @beam_options
+@phrases_option
 @placement_options
 @quiet_option
 def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
@@ -279,6 +281,34 @@ def units(quiet: bool, **options: Any) -> None:
     finish(outcome.refused)
 
 
+@main.command(
+    epilog="Example: relisten bias nbest.jsonl -o biased.jsonl --phrases names.txt --inject"
+)
+@click.argument("nbest")
+@output_option
+@phrases_option
+@click.option(
+    "--inject",
+    is_flag=True,
+    help="Add hypotheses with a phrase in the place of what sounds like it; score them next.",
+)
+@normaliser_option
+@input_options
+@resume_option
+@quiet_option
+def bias(quiet: bool, **options: Any) -> None:
+    """Favour hypotheses of an NBEST file that hold names, products, terms you expect.
+
+    Adds the score `context`, which `tune` weighs like any other and `rescore` counts as it is where
+    no one tuned it. Phrases under an utterance's own key `context`, one a line, count for it.
+    """
+    from relisten.tasks.bias import bias
+
+    with progress("bias", count_lines(options["nbest"]), quiet) as tick:
+        outcome = bias(**options, tick=tick)
+    finish(outcome.refused)
+
+
 @main.command(epilog="Example: relisten score nbest.jsonl -o scored.jsonl --components text")
 @click.argument("nbest")
 @output_option
@@ -416,3 +446,36 @@ def evaluate(
     if json_path != "-":
         print_evaluation(report)
     finish(report.refused)
+
+
+@main.command(epilog="Example: relisten doctor scored-dev.jsonl --json checkup.json")
+@click.argument("nbest", metavar="NBEST_OR_SCORED")
+@click.option(
+    "--model",
+    metavar="BUNDLE",
+    help="Check this model's tokenizer on the texts, too: a bundle, a causal LM's folder, a name.",
+)
+@click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
+@normaliser_option
+@seed_option
+@input_options
+@placement_options
+@quiet_option
+def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> None:
+    """I gained little: is it a bug? Checks lists, scores, and what they hold.
+
+    Reads development lists, before or after scoring, with or without references. Ends with a
+    verdict and the next command. Exit code 1 where something is broken.
+    """
+    from relisten.apps.checkup_table import print_doctor
+    from relisten.tasks.doctor import doctor
+
+    with spinner("looking", quiet):
+        report = doctor(nbest, **options)
+    if json_path:
+        with click.open_file(json_path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    if json_path != "-":
+        print_doctor(report)
+    if report.is_broken:
+        raise click.exceptions.Exit(1)

@@ -78,6 +78,11 @@ beam_options = options(
     click.option("--beam", default=10, show_default=True, help="Width of the beam search."),
     click.option("--n-best", default=10, show_default=True, help="Hypotheses to keep of the beam."),
 )
+phrases_option = click.option(
+    "--phrases",
+    metavar="FILE",
+    help="Names and terms that are likely to be said, one a line; a weight may follow a tab.",
+)
 model_option = click.option(
     "--model",
     default=MODEL,

@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from relisten.core.text import NORMALISERS, Normaliser, spoken
-from relisten.core.types import ASR, COMPONENTS, LENGTH, FormatError, NBest, UsageError
+from relisten.core.types import (
+    ASR,
+    COMPONENTS,
+    CONTEXT,
+    LENGTH,
+    FormatError,
+    NBest,
+    UsageError,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -148,6 +156,17 @@ DEFAULT_WEIGHTS = Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT})
 """Where nobody tuned: the first pass with a length weight."""
 
 
+def with_context(weights: Weights) -> Weights:
+    """The weights, `context` counting what it says, 1, where they do not name it.
+
+    Its nats are a bonus that someone chose for these very lists; lists without it are ranked as
+    before.
+    """
+    if CONTEXT in weights.values:
+        return weights
+    return replace(weights, values={**weights.values, CONTEXT: 1.0})
+
+
 def n_spoken_words(text: str) -> int:
     """The `length` of a hypothesis: words of its spoken form, so "0351" is as long as said."""
     return len(spoken(text).split())
@@ -184,10 +203,13 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
 def component_scores(nbest: NBest, component: str) -> FloatArray:
     """One component of each hypothesis, float64 [N]; `length` is counted, the others are stored.
 
-    Raises FormatError where a hypothesis lacks it.
+    Without a `context` no phrase is expected, which is a bonus of 0. Raises FormatError where a
+    hypothesis lacks another one.
     """
     if component == LENGTH:
         return np.array([n_spoken_words(h.text) for h in nbest.hypotheses], dtype=np.float64)
+    if component == CONTEXT:
+        return np.array([h.scores.get(CONTEXT, 0.0) for h in nbest.hypotheses], dtype=np.float64)
     for place, hypothesis in enumerate(nbest.hypotheses):
         if component not in hypothesis.scores:
             remedy = (

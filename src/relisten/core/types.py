@@ -18,12 +18,14 @@ TEXT_GIVEN_SPEECH = "text_given_speech"
 SPEECH_GIVEN_TEXT = "speech_given_text"
 LETTERS = "letters"
 LENGTH = "length"
+CONTEXT = "context"
 
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""
 COMPONENTS = (*LM_COMPONENTS, LETTERS)
 """Scores that relisten adds: the language model's, and log P(letters|speech) of an ear trained on
-the domain (`speech.ear`). `asr` comes from the first pass."""
+the domain (`speech.ear`). `asr` comes from the first pass; `context` from a list of phrases
+(`core.biasing`)."""
 
 
 class RelistenError(Exception):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 
-from relisten.core.combine import Weights, fingerprint, merge_hypotheses, rank_hypotheses
+from relisten.core.combine import (
+    Weights,
+    fingerprint,
+    merge_hypotheses,
+    rank_hypotheses,
+    with_context,
+)
 from relisten.core.decide import Decision, decide
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest
@@ -28,9 +34,11 @@ def rescore(
     """What became of the utterances of the file `scored`, written best first to `output`.
 
     Hypotheses whose texts are equal to the normaliser of `weights` become one, as when tuning; ties
-    keep first-pass order, and every hypothesis carries its `first_pass_rank`. See `rank`.
+    keep first-pass order, and every hypothesis carries its `first_pass_rank`. See `rank`. A bonus
+    for phrases, `context`, counts fully where `weights` do not name it.
     Raises FormatError where a hypothesis lacks a score that `weights` weighs.
     """
+    weights = with_context(weights)
     return walk(
         scored,
         output,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from relisten.core.combine import merge_hypotheses
+from relisten.core.biasing import Biasing, Phrase
+from relisten.core.combine import merge_hypotheses, with_context
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import TEXT, AudioError, Hypothesis, NBest
 from relisten.io.audio import load_audio
@@ -18,6 +19,7 @@ from relisten.io.subtitles import Segment, to_srt, to_vtt
 from relisten.speech.features import RATE_HZ
 from relisten.speech.first_pass import FirstPass, Listening, load_first_pass
 from relisten.speech.segmentation import split_audio
+from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
@@ -111,22 +113,25 @@ def transcribe(
     language: str = "en",
     beam: int = 10,
     n_best: int = 10,
+    phrases: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     tick: Tick = no_tick,
 ) -> tuple[list[Transcript], tuple[Refusal, ...]]:
     """The transcripts of recordings, and the recordings that cannot be read.
 
-    first_pass: by default the one that the model's weights are for. dtype int8 is for it alone.
+    first_pass: by default the one that the model's weights are for. phrases: a file of phrases that
+    are likely to be said, one a line. dtype int8 is for the first pass alone.
     Raises AudioError where none can be read.
     """
+    expected = read_phrases(phrases) if phrases else ()
     rescorer = load_rescorer(model, device, "auto" if dtype == "int8" else dtype)
     recogniser = load_first_pass(first_pass or rescorer.first_pass, device, dtype, language)
     transcripts: list[Transcript] = []
     refused: list[Refusal] = []
     for path in audio:
         try:
-            transcripts.append(transcribe_one(path, recogniser, rescorer, beam, n_best))
+            transcripts.append(transcribe_one(path, recogniser, rescorer, beam, n_best, expected))
         except AudioError as error:
             refused.append(Refusal(path, str(error)))
         tick(1)
@@ -136,12 +141,19 @@ def transcribe(
 
 
 def transcribe_one(
-    path: str, first_pass: FirstPass, rescorer: LoadedRescorer, beam: int = 10, n_best: int = 10
+    path: str,
+    first_pass: FirstPass,
+    rescorer: LoadedRescorer,
+    beam: int = 10,
+    n_best: int = 10,
+    phrases: Sequence[Phrase] = (),
 ) -> Transcript:
     """The transcript of one recording of any length. Raises AudioError where it cannot be read.
 
     Recordings longer than the first pass hears at once are cut where they are quietest.
+    phrases: those that are likely to be said.
     """
+    biasing = Biasing(tuple(phrases), normaliser_named(rescorer.weights.normaliser))
     clock = _Clock()
     with clock("audio"):
         samples = load_audio(path)
@@ -152,7 +164,7 @@ def transcribe_one(
         pieces = [samples[round(a * RATE_HZ) : round(b * RATE_HZ)] for a, b in some]
         with clock("first_pass"):
             listenings = first_pass.listen(pieces, beam=beam, n_best=n_best)
-        ranked = _listen_again(clock, first_pass, rescorer, pieces, listenings)
+        ranked = _listen_again(clock, first_pass, rescorer, pieces, listenings, biasing)
         stretches += [Stretch(a, b, one) for (a, b), one in zip(some, ranked, strict=True)]
     return Transcript(path, len(samples) / RATE_HZ, tuple(stretches), clock.seconds)
 
@@ -163,12 +175,14 @@ def _listen_again(
     rescorer: LoadedRescorer,
     pieces: Sequence[np.ndarray],
     listenings: Sequence[Listening],
+    biasing: Biasing,
 ) -> list[NBest]:
-    normalise = normaliser_named(rescorer.weights.normaliser)
     merged = [
-        merge_hypotheses(NBest(str(i), listening.hypotheses), normalise)
+        merge_hypotheses(NBest(str(i), listening.hypotheses), biasing.normalise)
         for i, listening in enumerate(listenings)
     ]
+    if biasing.phrases:
+        merged = [biasing.apply(utterance, inject=True) for utterance in merged]
     components = rescorer.weights.to_score
     speeches = [None] * len(pieces)
     if any(component != TEXT for component in components):
@@ -180,7 +194,7 @@ def _listen_again(
     with clock("scores"):
         if components:
             merged = all_accepted(add_scores(rescorer, merged, speeches, components))
-        return [rank(utterance, rescorer.weights) for utterance in merged]
+        return [rank(utterance, with_context(rescorer.weights)) for utterance in merged]
 
 
 def render(transcripts: Sequence[Transcript], format: str) -> str:

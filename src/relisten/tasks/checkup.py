@@ -1,0 +1,171 @@
+"""What `relisten doctor` asks: one check a question, and the lists that the questions go to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from relisten.core.biasing import is_injected
+from relisten.core.combine import Weights, merge_hypotheses, rank_hypotheses
+from relisten.core.error_rates import errors_matrix
+from relisten.core.list_statistics import FloatArray, IntArray, errors_of_best
+from relisten.core.text import Normaliser
+from relisten.core.types import NBest
+
+Status = Literal["ok", "look here", "broken", "cannot tell"]
+
+FEW_DISTINCT = 2.0  # hypotheses a list, on average: below, there is hardly a choice
+SMALL_HEADROOM = 0.1  # of the first pass's errors that an oracle would spare
+STILL_GROWING = 0.1  # of the headroom that the second half of the list brings
+MANY_COPIES = 0.05  # of all hypotheses
+
+LONGER_LISTS = "make longer lists: relisten nbest MANIFEST -o NBEST --beam 20 --n-best 20"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question to the lists and its answer.
+
+    finding: what was measured, with its numbers. meaning: what follows from it, "" where all is
+    well. remedy: what to do, or what to type; FILE stands for the file that was read. statistics:
+    the numbers by name; NaN where one cannot be told.
+    """
+
+    name: str
+    status: Status
+    finding: str
+    meaning: str = ""
+    remedy: str = ""
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """N-best lists in first-pass order, without hypotheses that were injected later.
+
+    merged: the same, texts equal to `normalise` merged, as they are ranked.
+    """
+
+    utterances: Sequence[NBest]
+    merged: Sequence[NBest]
+    normalise: Normaliser
+
+    @classmethod
+    def of(cls, utterances: Iterable[NBest], normalise: Normaliser) -> Lists:
+        ordered = [rank_hypotheses(_proposed(utterance), Weights({})) for utterance in utterances]
+        return cls(ordered, [merge_hypotheses(one, normalise) for one in ordered], normalise)
+
+    @cached_property
+    def known(self) -> list[NBest]:
+        """The merged lists whose reference is known."""
+        return [one for one in self.merged if one.reference is not None]
+
+    @cached_property
+    def best_errors(self) -> IntArray:
+        """The fewest errors among the first n of each known list, int64 [U, N]."""
+        texts = [self.texts(one) for one in self.known]
+        return errors_of_best(texts, [self.normalise(one.reference or "") for one in self.known])
+
+    @cached_property
+    def n_words(self) -> IntArray:
+        """Reference words of the known lists, int64 [U]."""
+        counts = [len(self.normalise(one.reference or "").split()) for one in self.known]
+        return np.array(counts, dtype=np.int64)
+
+    @cached_property
+    def wer_at(self) -> FloatArray:
+        """WER of the best among the first n, float64 [N]: the first pass's … the oracle's."""
+        return np.asarray(self.best_errors.sum(axis=0) / max(1, int(self.n_words.sum())))
+
+    def texts(self, utterance: NBest) -> list[str]:
+        """The normalised texts of its hypotheses."""
+        return [self.normalise(hypothesis.text) for hypothesis in utterance.hypotheses]
+
+    def errors(self, utterance: NBest) -> IntArray:
+        """Word errors of each of its hypotheses, int64 [N]."""
+        return errors_matrix(self.normalise(utterance.reference or ""), self.texts(utterance))
+
+    def scored(self, component: str) -> list[tuple[NBest, FloatArray]]:
+        """The utterances of whose hypotheses, two or more, all have the score; and its values."""
+        return [
+            (one, np.array([h.scores[component] for h in one.hypotheses], dtype=np.float64))
+            for one in self.utterances
+            if len(one.hypotheses) > 1 and all(component in h.scores for h in one.hypotheses)
+        ]
+
+
+def _proposed(utterance: NBest) -> NBest:
+    kept = tuple(h for h in utterance.hypotheses if not is_injected(h))
+    return replace(utterance, hypotheses=kept)
+
+
+def check_references(lists: Lists) -> Check:
+    """Are there references to judge by?"""
+    n, n_known = len(lists.utterances), len(lists.known)
+    counts = {"utterances": float(n), "with_reference": float(n_known)}
+    finding = f"{n_known:,} of {n:,} utterances have one"
+    if n_known == n:
+        speakers = {str(one.extra["speaker"]) for one in lists.known if "speaker" in one.extra}
+        finding += f", by {len(speakers):,} speakers" if len(speakers) > 1 else ", speakers unknown"
+        return Check("references", "ok", finding, statistics=counts)
+    remedy = "add the key `reference` to the lines, or name a file that has it: --manifest FILE"
+    if n_known:
+        meaning = "errors are counted on those"
+        return Check("references", "look here", finding, meaning, remedy, counts)
+    meaning = (
+        "how rich the lists are, whether scores prefer fewer errors, and what rescoring gains "
+        "cannot be told"
+    )
+    return Check("references", "cannot tell", finding, meaning, remedy, counts)
+
+
+def check_choice(lists: Lists) -> Check:
+    """Is there something to choose from?"""
+    n_distinct = np.array([len(one.hypotheses) for one in lists.merged])
+    n_written = float(np.mean([len(one.hypotheses) for one in lists.utterances]))
+    distinct, single = float(n_distinct.mean()), float((n_distinct < 2).mean())
+    statistics = {"distinct_per_list": distinct, "share_of_single": single}
+    finding = (
+        f"{distinct:.1f} different texts a list (of {n_written:.1f} written); {single:.0%} of the "
+        "lists offer no choice"
+    )
+    is_poor, is_growing = distinct < FEW_DISTINCT, False
+    if lists.known:
+        wers = lists.wer_at
+        held = [lists.normalise(one.reference or "") in lists.texts(one) for one in lists.known]
+        finding += (
+            f"; the best of each would leave {wers[-1]:.2%} WER of {wers[0]:.2%}, and "
+            f"{np.mean(held):.0%} hold the reference"
+        )
+        spared, late = wers[0] - wers[-1], wers[(len(wers) - 1) // 2] - wers[-1]
+        is_poor = is_poor or bool(spared < SMALL_HEADROOM * wers[0])
+        is_growing = bool(spared and late >= STILL_GROWING * spared)
+        statistics["headroom"] = float(spared / wers[0]) if wers[0] else 0.0
+        statistics["reference_on_list"] = float(np.mean(held))
+        statistics |= {f"oracle_wer_at_{n}": float(wer) for n, wer in enumerate(wers, 1)}
+    if is_poor:
+        meaning = "too little to choose from"
+        return Check("choice", "look here", finding, meaning, LONGER_LISTS, statistics)
+    if is_growing:
+        finding += "; longer lists would hold more still"
+    return Check("choice", "ok", finding, statistics=statistics)
+
+
+def check_copies(lists: Lists) -> Check:
+    """Are lists padded with copies?"""
+    n_all = n_different = 0
+    for one in lists.utterances:
+        n_all += len(one.hypotheses)
+        n_different += len({(h.text, tuple(sorted(h.scores.items()))) for h in one.hypotheses})
+    share = 1 - n_different / max(1, n_all)
+    finding = f"{share:.1%} of the hypotheses repeat an earlier one, text and scores"
+    statistics = {"share_of_copies": share}
+    if share < MANY_COPIES:
+        return Check("copies", "ok", finding, statistics=statistics)
+    meaning = "lists are padded with copies, and merging counts k copies as k times as probable"
+    remedy = "export each hypothesis once; short lists are welcome"
+    return Check("copies", "broken", finding, meaning, remedy, statistics)
