@@ -51,15 +51,18 @@ TASKS = {
     "nbest": "relisten.tasks.nbest:make_nbest",
     "codebook": "relisten.tasks.codebook:make_codebook",
     "units": "relisten.tasks.units:make_units",
+    "bias": "relisten.tasks.bias:bias",
     "score": "relisten.tasks.score:score",
     "tune": "relisten.tasks.tune:tune",
     "rescore": "relisten.tasks.rescore:rescore",
     "evaluate": "relisten.tasks.evaluate:evaluate",
+    "doctor": "relisten.tasks.doctor:doctor",
 }
 OF_THE_COMMAND_ALONE = {
     "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them
     "tune": {"output"},
     "evaluate": {"json_path", "input_format", "manifest"},  # the task takes utterances, not a file
+    "doctor": {"json_path"},
 }
 
 
@@ -72,7 +75,7 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
     assert set(options) - of_command == set(parameters) - {"tick"} - (
         {"n_resamples"} if name == "evaluate" else set()
     )
-    arguments = ["x"] if name == "evaluate" else ["x", "-o", "y"]
+    arguments = ["x"] if name in ("evaluate", "doctor") else ["x", "-o", "y"]
     defaults = main.commands[name].make_context(name, arguments).params
     for key, parameter in parameters.items():
         if isinstance(options.get(key), click.Option) and parameter.default is not parameter.empty:

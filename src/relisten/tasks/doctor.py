@@ -62,7 +62,7 @@ class DoctorReport:
 
 
 def doctor(
-    path: str,
+    nbest: str,
     model: str | None = None,
     normaliser: str = "english",
     seed: int = 0,
@@ -76,19 +76,19 @@ def doctor(
     model: a bundle or causal LM whose tokenizer is to be checked on these texts, too. Holds all
     lists in memory. Raises UsageError where no utterance has hypotheses.
     """
-    utterances = list(read_nbest(path, input_format, manifest))
+    utterances = list(read_nbest(nbest, input_format, manifest))
     if not any(one.hypotheses for one in utterances):
-        raise UsageError(f"{path}: no utterance has hypotheses; make them with `relisten nbest`")
+        raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
     lists = Lists.of(utterances, normaliser_named(normaliser))
     checks = check_lists(lists)
     if model is not None:
         from relisten.tasks.checkup_model import check_model
 
         checks += check_model(lists, model, device, dtype)
-    checks = [replace(check, remedy=check.remedy.replace("FILE", path)) for check in checks]
+    checks = [replace(check, remedy=check.remedy.replace("FILE", nbest)) for check in checks]
     is_broken = any(check.status == "broken" for check in checks)
     gain = None if is_broken else measure_gain(lists, normaliser, seed)
-    verdict, next_step = conclude(checks, gain, lists, path)
+    verdict, next_step = conclude(checks, gain, lists, nbest)
     return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step)
 
 
