@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.core.error_rates import ErrorCounts, char_errors, errors_matrix, word_errors
+from relisten.core.error_rates import (
+    ErrorCounts,
+    align_words,
+    char_errors,
+    errors_matrix,
+    word_errors,
+)
 from relisten.core.text import normaliser
 from relisten.core.types import UsageError
 
@@ -81,3 +87,26 @@ def test_contradicting_counts_are_refused() -> None:
         ErrorCounts(hits=1, n_reference=2)
     with pytest.raises(UsageError, match="negative"):
         ErrorCounts(hits=-1, substitutions=1)
+
+
+def test_columns_by_hand() -> None:
+    """One hypothesis hears "uh" before b and loses c, the other takes b for x and adds y."""
+    assert align_words("a b c", ["a uh b", "a x c y"]) == [
+        ("a", "a", "a"),
+        (None, "uh", None),
+        ("b", "b", "x"),
+        ("c", None, "c"),
+        (None, None, "y"),
+    ]
+    assert align_words("", ["two words", ""]) == [(None, "two", None), (None, "words", None)]
+    assert align_words("a", []) == [("a",)]
+
+
+@given(TEXTS, st.lists(TEXTS, max_size=3))
+def test_columns_hold_all_words_and_all_errors(reference: str, hypotheses: list[str]) -> None:
+    columns = align_words(reference, hypotheses)
+    for row, text in enumerate([reference, *hypotheses]):
+        entries = [column[row] for column in columns]
+        assert [word for word in entries if word is not None] == text.split()
+        n_errors = sum(entry != column[0] for entry, column in zip(entries, columns, strict=True))
+        assert n_errors == word_errors(reference, text).errors

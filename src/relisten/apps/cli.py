@@ -32,6 +32,7 @@ from relisten.apps.options import (
     resume_option,
     seed_option,
 )
+from relisten.core.types import UsageError
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -418,9 +419,27 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     finish(outcome.refused)
 
 
-@main.command(epilog="Example: relisten evaluate ranked.jsonl --json report.json")
+@main.command(epilog="Example: relisten evaluate ranked.jsonl --html report.html --by speaker")
 @click.argument("ranked")
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
+@click.option(
+    "--html",
+    "html_path",
+    metavar="FILE",
+    help="Write a page there: errors, charts, confused words, every utterance. It opens anywhere.",
+)
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="KEY",
+    help="A key of the utterances to part the errors by; may be given again. The page's default: "
+    "speaker, where known.",
+)
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="What the file was ranked with, for the page: what other weights would have done.",
+)
 @normaliser_option
 @seed_option
 @input_options
@@ -428,6 +447,9 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
 def evaluate(
     ranked: str,
     json_path: str | None,
+    html_path: str | None,
+    by: tuple[str, ...],
+    weights: str | None,
     input_format: str,
     manifest: str | None,
     quiet: bool,
@@ -438,11 +460,28 @@ def evaluate(
     from relisten.io.nbest import read_nbest
     from relisten.tasks.evaluate import evaluate
 
+    utterances = read_nbest(ranked, input_format, manifest)
+    keys = by or (("speaker",) if html_path else ())
+    tally = None
+    if html_path:
+        from relisten.tasks.report import ReportTally
+        from relisten.tasks.tune import load_weights
+
+        known = load_weights(weights) if weights else None
+        tally = ReportTally(options["normaliser"], keys, known)
+        utterances = tally.watch(utterances)
     with progress("evaluate", count_lines(ranked), quiet) as tick:
-        report = evaluate(read_nbest(ranked, input_format, manifest), **options, tick=tick)
+        report = evaluate(utterances, **options, by=keys, tick=tick)
+    if missing := set(by) - {one.key for one in report.by}:
+        raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
     if json_path:
         with click.open_file(json_path, "w", encoding="utf-8") as file:
             file.write(json.dumps(report.to_json(), indent=2) + "\n")
+    if html_path and tally:
+        from relisten.apps.report.page import render
+
+        with click.open_file(html_path, "w", encoding="utf-8") as file:
+            file.write(render(tally.result(report), os.path.basename(ranked)))
     if json_path != "-":
         print_evaluation(report)
     finish(report.refused)

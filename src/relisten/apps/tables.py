@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from relisten.core.calibration import Calibration
     from relisten.core.error_rates import ErrorCounts
     from relisten.core.tune import TuningResult
+    from relisten.tasks.breakdown import Breakdown
     from relisten.tasks.codebook import CodebookReport
     from relisten.tasks.evaluate import EvaluationReport
 
 ORACLES_SHOWN = (2, 5, 10, 20, 50)
+PARTS_SHOWN = 20
 
 
 def print_evaluation(report: EvaluationReport) -> None:
@@ -56,6 +59,24 @@ def print_evaluation(report: EvaluationReport) -> None:
             markup=False,
             soft_wrap=True,
         )
+    for breakdown in report.by:
+        console.print(_parts(breakdown))
+
+
+def _parts(breakdown: Breakdown) -> Table:
+    """The parts with the most words, in their order."""
+    largest = sorted(breakdown.parts, key=lambda part: -part.first_pass.n_reference)
+    shown = [part for part in breakdown.parts if part in largest[:PARTS_SHOWN]]
+    n_more = len(breakdown.parts) - len(shown)
+    table = Table(caption=f"and {n_more:,} smaller ones: --json or --html" if n_more else None)
+    table.add_column(breakdown.key)
+    for heading in ("utterances", "words", "first pass", "rescored"):
+        table.add_column(heading, justify="right")
+    for part in shown:
+        counts = (f"{part.n_utterances:,}", f"{part.first_pass.n_reference:,}")
+        rates = (f"{part.first_pass.rate:.2%}", f"{part.rescored.rate:.2%}")
+        table.add_row(Text(part.value), *counts, *rates)
+    return table
 
 
 def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:

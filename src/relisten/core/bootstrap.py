@@ -86,6 +86,19 @@ def paired_bootstrap(
     )
 
 
+def bootstrap_rate(
+    errors: npt.ArrayLike, n_words: npt.ArrayLike, n_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of an error rate: of U utterances or speakers, integers [U] each.
+
+    Raises UsageError where there is none or the lengths differ.
+    """
+    # How far no errors at all lie below the rate, as a share of the words, is the rate.
+    none = np.zeros_like(np.asarray(errors))
+    gain = paired_bootstrap(errors, none, n_words, n_resamples=n_resamples, seed=seed)
+    return gain.absolute_low, gain.absolute_high
+
+
 def _checked(*columns: npt.ArrayLike) -> IntArray:
     """The columns side by side, int64 [U, 3]."""
     arrays = [np.asarray(column) for column in columns]

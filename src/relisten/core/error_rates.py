@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,36 @@ def errors_matrix(reference: str, hypotheses: Sequence[str]) -> npt.NDArray[np.i
     """Word errors of each of N hypotheses of one reference, int64 [N]: totals without the kinds."""
     words = reference.split()
     return np.array([Levenshtein.distance(words, h.split()) for h in hypotheses], dtype=np.int64)
+
+
+def align_words(reference: str, hypotheses: Sequence[str]) -> list[tuple[str | None, ...]]:
+    """The words of the reference and of N hypotheses in columns, each a tuple of 1 + N.
+
+    None is a place without a word: in a hypothesis a deletion, in the reference an insertion of
+    others. Entry k of a column differs from entry 0 as often as `word_errors` counts errors of
+    hypothesis k. What hypotheses insert between the same two reference words shares columns.
+    """
+    words = reference.split()
+    placed = [_place(words, hypothesis.split()) for hypothesis in hypotheses]
+    columns: list[tuple[str | None, ...]] = []
+    for place in range(len(words) + 1):
+        inserted = zip_longest(*(before[place] for _, before in placed))
+        columns += [(None, *column) for column in inserted]
+        if place < len(words):
+            columns.append((words[place], *(matched[place] for matched, _ in placed)))
+    return columns
+
+
+def _place(reference: list[str], hypothesis: list[str]) -> tuple[list[str | None], list[list[str]]]:
+    """What stands for each of R reference words, [R], and what is inserted before each, [R + 1]."""
+    matched: list[str | None] = list(reference)
+    inserted: list[list[str]] = [[] for _ in range(len(reference) + 1)]
+    for edit in Levenshtein.editops(reference, hypothesis):
+        if edit.tag == "insert":
+            inserted[edit.src_pos].append(hypothesis[edit.dest_pos])
+        else:
+            matched[edit.src_pos] = hypothesis[edit.dest_pos] if edit.tag == "replace" else None
+    return matched, inserted
 
 
 def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCounts:

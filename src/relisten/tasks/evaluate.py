@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 
 import numpy as np
 
-from relisten.core.bootstrap import paired_bootstrap
+from relisten.core.bootstrap import bootstrap_rate, paired_bootstrap
 from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
 from relisten.core.combine import DEFAULT_WEIGHTS, MADE_BY, merge_hypotheses, rank_hypotheses
 from relisten.core.error_rates import ErrorCounts, char_errors, word_errors
 from relisten.core.text import Normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
+from relisten.tasks.breakdown import Breakdown, BreakdownTally
 from relisten.tasks.resampled import ResampledRows
 from relisten.tasks.rescore import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
@@ -37,10 +38,13 @@ class EvaluationReport:
         default length weight; None where a hypothesis has no `asr` score. rescored: the order of
         the file. oracle: the best of each list.
     oracle_wer_at: WER of the best among the first n of the first pass, n = 1, 2, …
-    relative_reduction: of rescored below first pass, in words; with its 95 % paired bootstrap
-        interval, speakers resampled whole where `speaker` is known.
+    wer_ci95: choice (`first_pass`, `merged` where known, `rescored`, `oracle`) → 95 % bootstrap
+        interval of its WER, whole speakers resampled where `speaker` is known.
+    n_resampled: speakers, or utterances, that the intervals were drawn from.
+    relative_reduction: of rescored below first pass, in words; with its interval, paired.
     confidence: how true the `word_confidence` of the chosen texts is, over the utterances that have
         it; None where none has.
+    by: errors by the keys asked for that any utterance has.
     refused: utterances without a reference.
     """
 
@@ -51,9 +55,12 @@ class EvaluationReport:
     rescored: Errors
     oracle: ErrorCounts
     oracle_wer_at: tuple[float, ...]
+    wer_ci95: Mapping[str, tuple[float, float]]
     relative_reduction: float
     relative_reduction_ci95: tuple[float, float]
+    n_resampled: int
     confidence: Calibration | None = None
+    by: tuple[Breakdown, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
     @property
@@ -63,22 +70,26 @@ class EvaluationReport:
 
     def to_json(self) -> dict[str, object]:
         """The report as `evaluate --json` writes it."""
+        intervals = {choice: list(interval) for choice, interval in self.wer_ci95.items()}
         return {
             "n_utterances": self.n_utterances,
             "n_words": self.n_words,
             "n_refused": len(self.refused),
             "normaliser": self.normaliser,
-            "first_pass": _rates(self.first_pass),
-            "merged": _rates(self.merged) if self.merged else None,
-            "rescored": _rates(self.rescored),
+            "first_pass": _rates(self.first_pass, intervals["first_pass"]),
+            "merged": _rates(self.merged, intervals["merged"]) if self.merged else None,
+            "rescored": _rates(self.rescored, intervals["rescored"]),
             "oracle": {
                 "wer": self.oracle.rate,
+                "wer_ci95": intervals["oracle"],
                 "words": asdict(self.oracle),
                 "wer_at": list(self.oracle_wer_at),
             },
             "relative_reduction": self.relative_reduction,
             "relative_reduction_ci95": list(self.relative_reduction_ci95),
+            "n_resampled": self.n_resampled,
             "confidence": _confidence(self.confidence) if self.confidence else None,
+            "by": {one.key: [part.to_json() for part in one.parts] for one in self.by},
         }
 
 
@@ -88,17 +99,22 @@ def evaluate(
     n_resamples: int = 10_000,
     seed: int = 0,
     tick: Tick = no_tick,
+    by: Sequence[str] = (),
 ) -> EvaluationReport:
     """Error rates of ranked N-best lists with references.
 
-    Reads the utterances once, in memory that does not grow with their number.
+    by: keys of the utterances, say `speaker`, to part the errors by.
+    Reads the utterances once, in memory that does not grow with their number, but for the few
+    numbers of each that `by` needs.
     Raises UsageError where no utterance has a reference, or where `rescore` marked utterances as
     those that its weights were tuned on: an error rate on them would flatter.
     """
     # Texts past its cache: those of other utterances seldom come again, and 65,536 are 30 MB. Words
     # do come again.
     normalise_word = normaliser_named(normaliser)
-    tally = _Tally(inspect.unwrap(normalise_word), normalise_word)
+    tally = _Tally(
+        inspect.unwrap(normalise_word), normalise_word, by=[BreakdownTally(key) for key in by]
+    )
     refused, n_tuned_on = [], 0
     for utterance in ranked:
         if utterance.extra.get(TUNED_ON) is True:
@@ -115,7 +131,11 @@ def evaluate(
         )
     if not tally.n_utterances:
         raise UsageError("no utterance has a reference; add the key 'reference' to each line")
-    interval = paired_bootstrap(*tally.rows.columns(), n_resamples=n_resamples, seed=seed)
+    first_pass, rescored, merged, oracle, n_words = tally.rows.columns()
+    interval = paired_bootstrap(first_pass, rescored, n_words, None, n_resamples, seed)
+    columns = {"first_pass": first_pass, "rescored": rescored, "oracle": oracle}
+    if tally.merged:
+        columns["merged"] = merged
     return EvaluationReport(
         n_utterances=tally.n_utterances,
         normaliser=normaliser,
@@ -124,9 +144,15 @@ def evaluate(
         rescored=tally.rescored,
         oracle=tally.oracle,
         oracle_wer_at=tally.oracle_wer_at(),
+        wer_ci95={
+            choice: bootstrap_rate(errors, n_words, n_resamples, seed)
+            for choice, errors in columns.items()
+        },
         relative_reduction=interval.relative,
         relative_reduction_ci95=(interval.relative_low, interval.relative_high),
+        n_resampled=interval.n_resampled,
         confidence=tally.confidence.result(),
+        by=tuple(found for one in tally.by if (found := one.result(seed))),
         refused=tuple(refused),
     )
 
@@ -146,8 +172,9 @@ class _Tally:
     oracle: ErrorCounts = _NO_ERRORS.words
     oracle_errors_at: list[int] = field(default_factory=list)
     n_utterances: int = 0
-    rows: ResampledRows = field(default_factory=lambda: ResampledRows(3))
+    rows: ResampledRows = field(default_factory=lambda: ResampledRows(5))
     confidence: CalibrationTally = field(default_factory=CalibrationTally)
+    by: list[BreakdownTally] = field(default_factory=list)
 
     def add(self, utterance: NBest) -> None:
         count = _Counter(self.normalise, utterance.reference or "")
@@ -157,17 +184,22 @@ class _Tally:
         chosen = count.words(ranked[0].text)
         self.first_pass = _plus(self.first_pass, count(first_pass[0].text))
         self.rescored = _plus(self.rescored, count(ranked[0].text))
-        self.oracle += min(words, key=lambda errors: errors.errors)
+        oracle = min(words, key=lambda errors: errors.errors)
+        self.oracle += oracle
         self._add_oracle_at([errors.errors for errors in words])
-        merged = self._merged_choice(utterance.id, first_pass, count)
-        known = self.merged is not None and merged is not None
-        self.merged = _plus(self.merged, count(merged)) if known else None
+        text = self._merged_choice(utterance.id, first_pass, count)
+        merged = None if text is None or self.merged is None else count(text)
+        self.merged = None if merged is None else _plus(self.merged or _NO_ERRORS, merged)
         self.n_utterances += 1
-        speaker = utterance.extra.get("speaker")
-        self.rows.add(speaker, words[0].errors, chosen.errors, chosen.n_reference)
+        errors = (words[0], chosen, merged.words if merged else words[0], oracle)
+        self.rows.add(
+            utterance.extra.get("speaker"), *(one.errors for one in errors), chosen.n_reference
+        )
         if (confidence := ranked[0].word_confidence) is not None:
             is_right = right_words(utterance.reference or "", ranked[0].text, self.normalise_word)
             self.confidence.add(confidence, is_right)
+        for one in self.by:
+            one.add(utterance, words[0], chosen)
 
     def _merged_choice(
         self, utterance_id: str, first_pass: tuple[Hypothesis, ...], count: _Counter
@@ -220,9 +252,10 @@ def _plus(total: Errors, more: Errors) -> Errors:
     return Errors(total.words + more.words, total.chars + more.chars)
 
 
-def _rates(errors: Errors) -> dict[str, object]:
+def _rates(errors: Errors, wer_ci95: list[float]) -> dict[str, object]:
     return {
         "wer": errors.words.rate,
+        "wer_ci95": wer_ci95,
         "cer": errors.chars.rate,
         "words": asdict(errors.words),
         "characters": asdict(errors.chars),

@@ -1,0 +1,1 @@
+"""The page of `evaluate --html`: one file that opens without a network."""

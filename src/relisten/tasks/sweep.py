@@ -1,0 +1,86 @@
+"""How many errors other weights would have left: one weight at a time, from stored scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from relisten.core.combine import FloatArray, Weights, component_scores
+from relisten.core.line_search import IntArray
+from relisten.core.types import NBest
+
+N_POINTS = 81  # odd, so that the weight itself is the middle one
+_SHARE_OF_LARGEST = 0.25  # a small weight is moved until it counts a quarter of the largest
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Word errors of a corpus as one weight varies and the others stay.
+
+    weight: its value. weights: P values around it, increasing; 0 is among or between them.
+    errors: what is left at each of them, [P].
+    """
+
+    component: str
+    weight: float
+    weights: tuple[float, ...]
+    errors: tuple[int, ...]
+
+
+class SweepTally:
+    """The scores of the utterances seen so far, 8 · N · C bytes of each."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._values = {name: weight for name, weight in weights.values.items() if weight}
+        self._scores: list[FloatArray] = []
+        self._errors: list[IntArray] = []
+
+    def add(self, utterance: NBest, n_errors: Sequence[int]) -> None:
+        """Count in an utterance, its hypotheses in first-pass order (ties are the first pass's to
+        break), with the word errors of each.
+
+        Raises FormatError where a hypothesis lacks a score that is weighed, and is not alone.
+        """
+        scores = np.zeros((len(n_errors), len(self._values)))
+        if len(n_errors) > 1:
+            for column, name in enumerate(self._values):
+                scores[:, column] = component_scores(utterance, name)
+        self._scores.append(scores - scores[0])
+        self._errors.append(np.array(n_errors))
+
+    def result(self) -> tuple[Sweep, ...]:
+        """One sweep for each weight that is not 0."""
+        if not self._scores or not self._values:
+            return ()
+        scores, errors = self._padded()
+        values = np.array(list(self._values.values()))
+        spread = np.sqrt((scores**2).mean(axis=(0, 1)))
+        largest = float(np.max(np.abs(values) * spread))
+        sweeps = []
+        for place, (name, weight) in enumerate(self._values.items()):
+            reach = abs(weight)
+            if spread[place]:
+                reach = max(reach, _SHARE_OF_LARGEST * largest / float(spread[place]))
+            grid = weight + reach * np.linspace(-1, 1, N_POINTS)
+            others = scores @ np.where(np.arange(len(values)) == place, 0.0, values)
+            left = [_n_errors(others + at * scores[:, :, place], errors) for at in grid]
+            sweeps.append(Sweep(name, weight, tuple(grid.tolist()), tuple(left)))
+        return tuple(sweeps)
+
+    def _padded(self) -> tuple[FloatArray, IntArray]:
+        """Scores [U, N, C] and errors [U, N]; short lists are filled up with their first
+        hypothesis, which as the later of two equals is never chosen."""
+        shape = (len(self._scores), max(map(len, self._errors)))
+        scores = np.zeros((*shape, len(self._values)))
+        errors = np.zeros(shape, np.int64)
+        for row, (of_one, n_errors) in enumerate(zip(self._scores, self._errors, strict=True)):
+            n = len(n_errors)
+            scores[row, :n], errors[row, :n], errors[row, n:] = of_one, n_errors, n_errors[0]
+        return scores, errors
+
+
+def _n_errors(combined: FloatArray, errors: IntArray) -> int:
+    """Errors of the best of each list; of equals the first is chosen."""
+    return int(errors[np.arange(len(errors)), np.argmax(combined, axis=1)].sum())
