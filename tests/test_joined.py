@@ -244,6 +244,11 @@ def test_two_of_one_name_are_refused(manifest: str, recognisers: dict[str, Recog
         make_nbest(manifest, "-", first_pass=("a", "a"))
 
 
+def test_words_without_proposals_are_refused(manifest: str) -> None:
+    with pytest.raises(UsageError, match=r"words\.txt.*add --propose"):
+        make_nbest(manifest, "-", words="words.txt")
+
+
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
     """An ear for " ab" that hears "ab b" in 8 steps, whatever the frames."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
-from relisten.core.types import NBest
+from relisten.core.types import NBest, UsageError
 from relisten.speech.features import RATE_HZ
 from relisten.speech.first_pass import FirstPass, load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
@@ -62,8 +62,10 @@ def make_nbest(
     rated by the first: see `join_lists`. Texts equal to the letter are then one even unmerged.
     samples: drawn besides, from a seed of each utterance's own, so that a resumed run draws the
     same. Recordings that cannot be read, or last longer than a first pass hears at once, are
-    refused.
+    refused. Raises UsageError for two recognisers of one name, or words with nothing to propose.
     """
+    if words is not None and not propose:
+        raise UsageError(f"words of {words}: nothing is spelled with them; add --propose 10")
     recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
     check_names(recognisers)
     search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
