@@ -61,7 +61,8 @@ TASKS = {
 OF_THE_COMMAND_ALONE = {
     "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them
     "tune": {"output"},
-    "evaluate": {"json_path", "input_format", "manifest"},  # the task takes utterances, not a file
+    # The task takes utterances, not a file, and the page is made of them and its report.
+    "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
 
