@@ -60,8 +60,10 @@ Word error rates in per cent under the `english` normaliser, development parts; 
 speechocean in no training set. In every row the weights are tuned on four fifths of a set's
 speakers (utterances, where they are not known) and the errors counted on the fifth they never saw.
 Reductions are relative to the best row without a language model, with 95 % intervals of a paired
-bootstrap over speakers. First pass: Whisper, beam 10. The control scores every hypothesis with
-another recording's speech: what is left of a gain there, the speech itself did not give.
+bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides. The control
+scores every hypothesis with another recording's speech: what is left of a gain there, the speech
+itself did not give. Whisper base as first pass, LJ Speech, and LMs without speech that were
+fine-tuned on the same transcripts were measured with [the bundle before](results-2026-11-23.md).
 This page is written by `python benchmarks/results.py`; the journal (`LOG.md`) names the commands
 and commits behind the stored scores.
 """

@@ -106,8 +106,9 @@ class Ear(nn.Module):
         log_probs = torch.from_numpy(heard.astype(np.float32, copy=False)).flatten(0, 1)
         n_steps = [len(log_probs)] * len(texts)
         nats = ctc_nats(log_probs.expand(len(texts), -1, -1), n_steps, spelled)
-        least = UNSAYABLE * (1.0 + np.array([len(letters) for letters in spelled]))
-        return np.maximum(-nats.double().numpy(), least)
+        unsayable = UNSAYABLE * (1.0 + np.array([len(letters) for letters in spelled]))
+        scores = -nats.double().numpy()
+        return np.where(np.isfinite(scores), scores, unsayable)
 
     def save(self, path: Path) -> None:
         """Write the weights, in half precision, and what they are for, as safetensors."""
