@@ -18,6 +18,7 @@ from relisten.apps.report.charts import Plot, padded, ticks
 from relisten.apps.report.figures import reliability_figure
 from relisten.apps.report.markup import data, percent, signed, text
 from relisten.apps.report.page import render
+from relisten.core.calibration import Calibration, ReliabilityBin
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import save_nbest
@@ -136,15 +137,12 @@ def test_what_is_left_out_is_said() -> None:
 
 
 def test_reliability_where_confidences_are_known() -> None:
-    bins = [
-        {"n_words": 4, "confidence": 0.25, "accuracy": 0.5},
-        {"n_words": 6, "confidence": 0.75, "accuracy": 1.0},
-    ]
-    drawn = reliability_figure({"ece": 0.25, "n_words": 10, "reliability": bins})
+    bins = (ReliabilityBin(4, 0.25, 0.5), ReliabilityBin(6, 0.75, 1.0))
+    drawn = reliability_figure(Calibration(10, ece=0.25, brier=0.1, bins=bins))
     plot = Plot((0, 1), (0, 1))
     for x, y in ((0.25, 0.5), (0.75, 1.0)):
         assert 'cx="{}" cy="{}"'.format(*plot.at(x, y)) in drawn
-    assert reliability_figure(None) == reliability_figure({"reliability": []}) == ""
+    assert reliability_figure(None) == reliability_figure(Calibration(0, 0.0, 0.0, ())) == ""
 
 
 def test_numbers_as_people_read_them() -> None:
@@ -156,15 +154,15 @@ def test_numbers_as_people_read_them() -> None:
 
 
 def test_charts_by_hand() -> None:
-    """46 to 446 across for 0 to 10, 16 down to 216 for 4 to 0: the middle is in the middle."""
+    """52 to 446 across for 0 to 10, 30 to 216 down for 4 to 0: the middle is in the middle."""
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert ticks(-0.13, 0.11) == [-0.1, -0.05, 0, 0.05, 0.1]
     assert ticks(3, 3) == [3]
     plot = Plot((0, 10), (0, 4), height=260)
     assert plot.at(0, 0) == (52, 216)
-    assert plot.at(5, 2) == (249, 116)
+    assert plot.at(5, 2) == (249, 123)
     plot.line([(0, 0), (5, 2), (10, 9), (5, 4)], "k")
-    assert plot.parts == ['<path class="line k" d="M52.0 216.0L249.0 116.0M249.0 16.0"/>']
+    assert plot.parts == ['<path class="line k" d="M52.0 216.0L249.0 123.0M249.0 30.0"/>']
     assert padded([1.0, 11.0]) == (0.0, 12.0)
     assert padded([0.0]) == (0.0, 1.0)
 

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from relisten.core.combine import Weights, combined_scores, posteriors, rank_hypotheses
 from relisten.core.error_rates import align_words, errors_matrix
@@ -179,18 +178,12 @@ class ReportTally:
                 h.first_pass_rank,
                 [_short(h.scores.get(name)) for name in self._components],
                 _short(sums.get(h.text)),
-                _carried(h, "posterior"),
-                _carried(h, "word_confidence"),
+                h.posterior,
+                h.word_confidence,
             )
             for h in ranked
         ]
         return json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
-
-
-def _carried(hypothesis: Hypothesis, key: str) -> Any:
-    """What `rescore` may have written beside a hypothesis: a field, or else a key of its own."""
-    value = getattr(hypothesis, key, None)
-    return hypothesis.extra.get(key) if value is None else value
 
 
 def _confidence(first_pass: Sequence[Hypothesis]) -> float | None:

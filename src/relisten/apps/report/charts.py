@@ -13,7 +13,7 @@ from html import escape
 from itertools import groupby
 
 WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 44
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -69,7 +69,7 @@ class Plot:
             self.text(x, base + 19, number(value), "middle")
         self.parts.append(f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>')
         self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_label, "middle", "name")
-        self.text(2, TOP - 4, y_label, "start", "name")
+        self.text(2, 12, y_label, "start", "name")
 
     def text(self, x: float, y: float, words: str, anchor: str, kind: str = "") -> None:
         name = f' class="{kind}"' if kind else ""

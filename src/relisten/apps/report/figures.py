@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from relisten.apps.report.charts import Plot, padded
 from relisten.apps.report.markup import figure, legend, signed, table
+from relisten.core.calibration import Calibration
 from relisten.tasks.diagnosis import ConfidenceBin
 from relisten.tasks.evaluate import EvaluationReport
 from relisten.tasks.report import Report
@@ -100,14 +100,11 @@ def _posterior(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if value < 0.995 else "1"
 
 
-def reliability_figure(confidence: Any) -> str:
-    """The share of right words against their confidence; nothing where the lists carry none.
-
-    confidence: as `evaluate --json` writes it, with its `ece` and bins of `reliability`.
-    """
-    if not confidence or not confidence["reliability"]:
+def reliability_figure(confidence: Calibration | None) -> str:
+    """The share of right words against their confidence; nothing where the lists carry none."""
+    if confidence is None or not confidence.bins:
         return ""
-    points = [(one["confidence"], one["accuracy"]) for one in confidence["reliability"]]
+    points = [(one.confidence, one.accuracy) for one in confidence.bins]
     plot = Plot((0.0, 1.0), (0.0, 1.0))
     plot.axes("confidence of a chosen word", "share right")
     plot.line([(0.0, 0.0), (1.0, 1.0)], "ideal")
@@ -116,17 +113,17 @@ def reliability_figure(confidence: Any) -> str:
         plot.dot(x, y, "rescored", f"confidence {x:.2f}: {y:.0%} right")
     reading = (
         f"On the dotted line a confidence of 0.8 is right eight times in ten. Expected calibration "
-        f"error {confidence['ece']:.3f}, over {confidence['n_words']:,} words."
+        f"error {confidence.ece:.3f}, over {confidence.n_words:,} words."
     )
     numbers = table(
         "Words by confidence",
         ("mean confidence", "share right", "words"),
         [
-            (f"{one['confidence']:.3f}", f"{one['accuracy']:.3f}", f"{one['n_words']:,}")
-            for one in confidence["reliability"]
+            (f"{one.confidence:.3f}", f"{one.accuracy:.3f}", f"{one.n_words:,}")
+            for one in confidence.bins
         ],
     )
-    label = f"Share of right words by confidence, calibration error {confidence['ece']:.3f}"
+    label = f"Share of right words by confidence, calibration error {confidence.ece:.3f}"
     return figure("Can the word confidence be trusted?", reading, plot.svg(label), numbers)
 
 

@@ -35,7 +35,7 @@ def render(report: Report, source: str) -> str:
             if report.confidence
             else sections.left_out("Where the gain is", report.left_out["confidence"])
         ),
-        reliability=reliability_figure(evaluation.to_json().get("confidence")),
+        reliability=reliability_figure(evaluation.confidence),
         sweep=sections.sweep(report),
         confusions=sections.confusions(report.confusions),
         breakdowns="".join(sections.breakdown(one, place) for place, one in by),
