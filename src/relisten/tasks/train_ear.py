@@ -26,8 +26,8 @@ from relisten.tasks.loop import Schedule, products_dtype, train
 
 BATCH_FRAMES = 2048
 LEARNING_RATE = 2e-3
-LAYERS_RATE = 1e-3
-"""Of the ear and the low-rank updates of its layers, once it has learnt to hear without them."""
+LAYERS_BATCH_FRAMES, LAYERS_RATE = 1024, 1e-3
+"""The same for an ear with layers of its own, once it has learnt to hear without them."""
 SPEEDS = (0.88, 1.15)
 """Frames are stretched by a factor between them."""
 HIDDEN_FRAMES = 6
@@ -45,12 +45,14 @@ def train_ear(
 ) -> float:
     """Train in place, resumable from `state`; nats of the letters of a development word."""
     spelled = cache(ear.letters)
-    rate = LEARNING_RATE if ear.layers is None else LAYERS_RATE
+    budget, rate = BATCH_FRAMES, LEARNING_RATE
+    if ear.layers is not None:
+        budget, rate = LAYERS_BATCH_FRAMES, LAYERS_RATE
     schedule = Schedule(steps, rate, steps // 10, max(1, min(500, steps)), seed)
 
     def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
         rng = np.random.default_rng([seed, step, micro])
-        batch = draw_alike(corpus, lambda e: len(e.heard.frames), BATCH_FRAMES, rng)
+        batch = draw_alike(corpus, lambda e: len(e.heard.frames), budget, rng)
         frames = [altered(frames_for(ear, e.heard).astype(np.float32), rng) for e in batch]
         letters = [spelled(e.heard.text) for e in batch]
         ear.train()
