@@ -1,8 +1,11 @@
 """Which text to print, and how sure of it to be, given the combined scores of a list.
 
-    P(y) = softmax(combined(y) / temperature)        over the hypotheses of the list
-    confidence(word) = ceiling · Σ P(y) of the hypotheses y that have the word in its slot
+    P(y) = softmax(combined(y))                      over the hypotheses of the list
+    posterior(y) = softmax(combined(y) / temperature)
+    confidence(word) = ceiling · Σ posterior(y) of the hypotheses y with the word in its slot
 
+P decides, and the posterior says how sure to be. A temperature that makes confidence true flattens
+votes: of lists with many samples it made mbr 3.6 points of WER worse.
 map: the hypothesis of the highest P: fewest wrong *utterances*.
 mbr: the hypothesis with the fewest expected word errors, Σ_y' P(y') · errors(y', y): fewest wrong
     *words*, as far as the list can tell (minimum Bayes risk).
@@ -57,7 +60,8 @@ def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
     ranked = rank_hypotheses(nbest, weights)
     if not ranked.hypotheses:
         return ranked
-    probabilities = posteriors(combined_scores(ranked, weights), weights.temperature)
+    combined = combined_scores(ranked, weights)
+    beliefs, probabilities = posteriors(combined), posteriors(combined, weights.temperature)
     hypotheses = [
         replace(h, posterior=float(p), word_confidence=None)
         for h, p in zip(ranked.hypotheses, probabilities, strict=True)
@@ -70,10 +74,10 @@ def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
     chosen = 0
     if decision == "mbr":
         # Rounded: equal sums in another order are no preference, and the sort is stable.
-        order.sort(key=np.round(expected_errors(texts, probabilities), 9).tolist().__getitem__)
+        order.sort(key=np.round(expected_errors(texts, beliefs), 9).tolist().__getitem__)
         chosen = order[0]
     elif decision == "rover":
-        voted, support = _vote(hypotheses, network, probabilities)
+        voted, support = _vote(hypotheses, network, beliefs, probabilities)
         if (text := normalise(voted.text)) not in texts:
             voted = replace(voted, word_confidence=_confidence(support, weights))
             return replace(ranked, hypotheses=(voted, *hypotheses))
@@ -101,10 +105,15 @@ def expected_errors(texts: Sequence[str], probabilities: npt.ArrayLike) -> Float
 
 
 def _vote(
-    hypotheses: Sequence[Hypothesis], network: ConfusionNetwork, probabilities: FloatArray
+    hypotheses: Sequence[Hypothesis],
+    network: ConfusionNetwork,
+    beliefs: FloatArray,
+    probabilities: FloatArray,
 ) -> tuple[Hypothesis, FloatArray]:
-    """What the network votes for, and the total probability of each of its words."""
-    winners, support = network.vote(probabilities)
+    """What the network votes for by beliefs, and the total probability of each of its words."""
+    winners = network.vote(beliefs)[0]
+    winning = network.words[winners, np.arange(len(winners))]
+    support = probabilities @ (network.words == winning)
     slots = [slot for slot, n in enumerate(winners) if network.places[n, slot] != NOTHING]
     sources = [
         (hypotheses[winners[slot]], int(network.places[winners[slot], slot])) for slot in slots
