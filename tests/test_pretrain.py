@@ -149,7 +149,7 @@ def test_an_ear_with_layers_of_its_own(world):
     assert listener.ear is not None
     assert listener.ear.encoder_id.endswith("@1")
     samples = noise(1.5)
-    by_ear, whole = listener.hear_letters([samples])[0], listener.hear([samples])[0]
+    by_ear, whole = listener.hear_for(["letters"], [samples])[0], listener.hear([samples])[0]
     np.testing.assert_array_equal(by_ear.letters, whole.letters)
     assert len(by_ear) == len(whole)
     assert by_ear.frames is None

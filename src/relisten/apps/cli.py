@@ -1,4 +1,8 @@
-"""The command line: one command a task, its options the task's parameters."""
+"""The command line: one command a task, its options the task's parameters.
+
+Longer than a file should be, since it holds all commands; what they do is in `tasks`, what they
+share in `options`, `console` and `configured`.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Whether a confidence of 0.8 is right eight times in ten, and the two numbers that make it so.
 
-    confidence(word) = ceiling · Σ_y P(y), y with that word in its slot; P as in `core.decide`
+    confidence(word) = ceiling · Σ_y posterior(y), y with that word in its slot, as in `core.decide`
 
-The temperature in P says how far to believe differences of scores; the ceiling, how often a word is
-right on which the whole list agrees: no temperature can lower the confidence of those.
+The temperature in the posterior says how far to believe differences of scores; the ceiling, how
+often a word is right on which the whole list agrees: no temperature can lower the confidence of
+those.
 
 A word of the chosen text is right where the fewest-errors alignment with the reference hits it.
 With n words, confidences c and r = 1 for a right word, else 0:

@@ -30,7 +30,10 @@ Weights = Mapping[str, np.ndarray]
 
 
 class LowRankLinear(nn.Module):
-    """x · (W + up · down)ᵀ + bias, of which up and down are learnt; up starts at zero."""
+    """x · (W + up · down)ᵀ + bias, of which up and down are learnt; up starts at zero.
+
+    rank 0: nothing is.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor, rank: int) -> None:
         super().__init__()
@@ -40,8 +43,10 @@ class LowRankLinear(nn.Module):
         self.up = nn.Parameter(torch.zeros(weight.shape[0], rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = functional.linear(functional.linear(x, self.down), self.up)
-        return functional.linear(x, self.weight, self.bias) + low
+        product = functional.linear(x, self.weight, self.bias)
+        if not len(self.down):
+            return product
+        return product + functional.linear(functional.linear(x, self.down), self.up)
 
 
 class EncoderLayer(nn.Module):
@@ -117,7 +122,7 @@ class LowerLayers:
         self.dim = weights["conv2/weight"].shape[0]
         self.n_mels = weights["conv1/weight"].shape[1]
         self._at = {name: torch.from_numpy(value) for name, value in weights.items()}
-        self._layers = [layer.eval() for layer in _layers(weights, range(n_lower), 1)]
+        self._layers = [layer.eval() for layer in _layers(weights, range(n_lower), rank=0)]
 
     @torch.inference_mode()
     def encode(self, audio: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -114,10 +114,16 @@ class Listener:
             )
         ]
 
-    def hear_letters(self, recordings: Sequence[np.ndarray]) -> list[Speech]:
-        """Recordings as `hear` gives them, but where the ear needs no units they have none."""
-        if self.below is None:
-            return self.hear(recordings)
+    def hear_for(
+        self,
+        components: Sequence[str],
+        recordings: Sequence[np.ndarray],
+        frames: Sequence[np.ndarray] | None = None,
+    ) -> list[Speech]:
+        """Recordings as `hear` gives them, with no more than these scores ask for: units are left
+        out where letters alone count and the ear does without their frames."""
+        if self.below is None or not set(components) <= {TEXT, LETTERS}:
+            return self.hear(recordings, frames)
         return [
             Speech(np.zeros((len(letters), 1), np.int32), self.codebook.unit_s, None, letters)
             for letters in self._letters(recordings, ())

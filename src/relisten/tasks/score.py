@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relisten.core.types import COMPONENTS, LETTERS, TEXT, NBest, UsageError
+from relisten.core.types import COMPONENTS, TEXT, NBest, UsageError
 from relisten.lm.scorer import ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
@@ -80,9 +80,7 @@ def score_chunk(
     if any(component != TEXT for component in components):
         recordings = [_recording(utterance, source) for utterance in chunk]
         listener = rescorer.need_listener()
-        is_by_ear = set(components) <= {TEXT, LETTERS}
-        hear = listener.hear_letters if is_by_ear else listener.hear
-        speeches = work_on_accepted(recordings, hear)
+        speeches = work_on_accepted(recordings, lambda some: listener.hear_for(components, some))
         if wrong_speech:
             speeches = work_on_accepted(speeches, exchanged)
     return add_scores(rescorer, chunk, speeches, components)

@@ -190,7 +190,7 @@ def _listen_again(
             listener = rescorer.need_listener()
             is_heard = first_pass.encoder.id == listener.codebook.encoder_id
             frames = [listening.frames for listening in listenings] if is_heard else None
-            speeches = listener.hear(pieces, frames)
+            speeches = listener.hear_for(components, pieces, frames)
     with clock("scores"):
         if components:
             merged = all_accepted(add_scores(rescorer, merged, speeches, components))
