@@ -13,7 +13,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError, UsageError
-from relisten.speech.first_pass import FirstPass, forced_logprob
+from relisten.speech.first_pass import FirstPass, forced_logprobs
 from relisten.speech.first_pass_ct2 import CTranslate2Whisper
 from relisten.speech.first_pass_ctc import (
     UNSAYABLE,
@@ -277,14 +277,15 @@ def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
         assert whisper.tokens("") == ()
 
 
-def test_forced_logprob_by_hand():
+def test_forced_logprobs_by_hand():
     """Odds 1 : 2 : 5 : 8. Row 0 without label 3: 2 / (1 + 2 + 5). Row 1 with all but the last,
-    which is said, though: 8 / 16."""
-    logits = np.log([[1, 2, 5, 8], [1, 2, 5, 8]])
-    found = forced_logprob(logits, [1, 3], suppressed=[3], suppressed_first=[])
-    assert found == pytest.approx(np.log(2 / 8) + np.log(8 / 16))
-    first = forced_logprob(logits, [1, 0], suppressed=[], suppressed_first=[2, 3])
-    assert first == pytest.approx(np.log(2 / 3) + np.log(1 / 16))
+    which is said, though: 8 / 16; and beside it, of the same row, 2 / (1 + 2 + 5)."""
+    logits = torch.log(torch.tensor([[1.0, 2, 5, 8], [1, 2, 5, 8]]))
+    rows, targets = np.array([0, 1, 1]), np.array([1, 3, 1])
+    found = forced_logprobs(logits, rows, targets, suppressed=[3], suppressed_first=[])
+    np.testing.assert_allclose(found, np.log([2 / 8, 8 / 16, 2 / 8]), rtol=1e-6)
+    first = forced_logprobs(logits, rows[:2], np.array([1, 0]), [], suppressed_first=[2, 3])
+    np.testing.assert_allclose(first, np.log([2 / 3, 1 / 16]), rtol=1e-6)
 
 
 def test_ctc_collapse_by_hand():

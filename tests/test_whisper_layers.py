@@ -116,10 +116,19 @@ def test_weights_that_cannot_be_read(folder, tmp_path):
         read_ct2_weights(path, "encoder/")
 
 
-def test_quantised_weights_are_refused(tmp_path):
+def test_quantised_weights_are_scaled_back(tmp_path):
+    """int8: each row to within half a step of its largest value over 127; floats as they are."""
     from ctranslate2.converters import TransformersConverter
 
     source = tiny_whisper(tmp_path / "source")
-    TransformersConverter(str(source)).convert(str(tmp_path / "int8"), quantization="int8")
-    with pytest.raises(ModelError, match="quantised; convert it with float16 or float32"):
-        read_encoder_weights(tmp_path / "int8")
+    for name in ("int8", "float32"):
+        convert = TransformersConverter(str(source)).convert
+        convert(str(tmp_path / name), quantization=None if name == "float32" else name)
+    exact = read_ct2_weights(tmp_path / "float32" / "model.bin", "decoder/")
+    found = read_ct2_weights(tmp_path / "int8" / "model.bin", "decoder/")
+    assert found.keys() == exact.keys()
+    for name, values in exact.items():
+        steps = np.abs(values).max(-1, keepdims=True) / 127 if values.ndim == 2 else 0.0
+        assert (np.abs(found[name] - values) <= 0.51 * steps + 1e-7).all(), name
+    name = "layer_0/ffn/linear_0/weight"
+    assert np.abs(found[name] - exact[name]).max() > 0

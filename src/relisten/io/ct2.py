@@ -19,8 +19,8 @@ def read_ct2_weights(path: Path, prefix: str) -> dict[str, np.ndarray]:
 
     The file is a header, then for each variable its name, shape, type and bytes, then other names
     for equal ones, all little endian, as CTranslate2's converters write them
-    (`ctranslate2.specs.ModelSpec`). Raises ModelError for another version of the layout, and for
-    weights that were quantised when they were converted.
+    (`ctranslate2.specs.ModelSpec`). Weights that were quantised to int8 or int16 then are scaled
+    back. Raises ModelError for another version of the layout.
     """
     try:
         with path.open("rb") as file:
@@ -33,8 +33,9 @@ def read_ct2_weights(path: Path, prefix: str) -> dict[str, np.ndarray]:
                     found[name.removeprefix(prefix)] = values.astype(np.float32)
     except (OSError, struct.error, KeyError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read as a CTranslate2 model: {error}") from error
-    if any(name.endswith("/weight_scale") for name in found):
-        raise ModelError(f"{path}: its weights are quantised; convert it with float16 or float32")
+    for name in [name for name in found if name.endswith("/weight_scale")]:
+        scale, weight = found.pop(name), found[name.removesuffix("_scale")]
+        weight /= scale.reshape(-1, *[1] * (weight.ndim - 1))  # one for all, or one for each row
     return found
 
 
@@ -58,7 +59,9 @@ def _places(file: BinaryIO, path: Path) -> dict[str, _Place]:
         file.seek(n_bytes, 1)
     for _ in range(_number(file, "I")):
         alias, name = _text(file), _text(file)
-        places[alias] = places[name]
+        for end in ("", "_scale"):  # equal weights have equal scales, which it does not say
+            if name + end in places:
+                places[alias + end] = places[name + end]
     return places
 
 

@@ -10,13 +10,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from relisten.core.types import Hypothesis, ModelError, UsageError
 from relisten.speech.encoders import SAMPLES_PER_FRAME, SpeechEncoder
 from relisten.speech.features import RATE_HZ
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FRAME_S = SAMPLES_PER_FRAME / RATE_HZ
 MAX_ALIGNED_TOKENS = 440  # Whisper's decoder has 448 positions, prompt and end included
@@ -91,10 +94,12 @@ class FirstPass(Protocol):
         audio: Sequence[np.ndarray],
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as if it had proposed them: one hypothesis each, for each recording.
 
         windows: `Listening.window` of the same recordings, if at hand: nothing is encoded again.
+        timed: whether word ends are wanted.
 
         `asr` is what `listen` would say of `tokens(text)`, by teacher forcing, and always finite:
         of a token that its decoder would suppress, the suppression is lifted there and then.
@@ -152,27 +157,31 @@ def check_listening(
             )
 
 
-def forced_logprob(
-    logits: np.ndarray,
-    targets: Sequence[int],
+def forced_logprobs(
+    logits: Tensor,
+    rows: np.ndarray,
+    targets: np.ndarray,
     suppressed: Sequence[int],
     suppressed_first: Sequence[int],
-) -> float:
-    """Summed log-probability, nats, of the tokens targets [L] under Whisper's suppression lists.
+) -> np.ndarray:
+    """Log-probability, nats, float64 [K], of tokens targets[k] where row rows[k] of logits says.
 
-    logits: float [L, V], of which row l predicts target l. Suppressed tokens (in the first row
-    those of suppressed_first, too) are taken out and the rest renormalised; a target among them
-    stays, so that every text has a score.
+    logits: [R, V], of which row 0 predicts the first token of a text, under Whisper's suppression
+    lists: suppressed tokens (in row 0 those of suppressed_first, too) are taken out and the rest
+    renormalised; a target among them stays, so that every text has a score.
     """
-    allowed = np.array(logits, np.float32)
-    rows = np.arange(len(targets))
-    said = allowed[rows, targets]
-    allowed[:, suppressed] = -np.inf
-    allowed[0, suppressed_first] = -np.inf
-    allowed[rows, targets] = said
-    peak = allowed.max(axis=1)
-    mass = np.exp(allowed - peak[:, None]).sum(axis=1, dtype=np.float64)
-    return float((said.astype(np.float64) - peak - np.log(mass)).sum())
+    import torch
+
+    logits = logits.float()
+    at, said = torch.from_numpy(rows), torch.from_numpy(targets)
+    spoken = logits[at, said]
+    allowed = logits.clone()
+    allowed[:, list(suppressed)] = -torch.inf
+    allowed[0, list(suppressed_first)] = -torch.inf
+    is_lifted = allowed[at, said] == -torch.inf
+    mass = torch.logsumexp(allowed, dim=-1)[at]
+    mass = torch.where(is_lifted, torch.logaddexp(mass, spoken), mass)
+    return (spoken - mass).double().cpu().numpy()
 
 
 def aligned_form(text: str) -> str:

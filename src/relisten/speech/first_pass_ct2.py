@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +21,10 @@ from relisten.speech.first_pass import (
     Listening,
     aligned_form,
     check_listening,
-    forced_logprob,
 )
+
+if TYPE_CHECKING:
+    from relisten.speech.whisper_decoder import Heard, WhisperDecoder
 
 MAX_TOKENS = 224  # of a transcript, as CTranslate2 and Whisper cut it
 MARGIN_FRAMES = 25  # silence left behind the speech for alignment: half a second
@@ -72,6 +75,7 @@ class CTranslate2Whisper:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.suppressed = list(config.get("suppress_ids") or ())
         self.suppressed_first = list(config.get("suppress_ids_begin") or ())
+        self._heard: tuple[np.ndarray, Heard] | None = None  # the last window, kept for more texts
         self.language = language
         if self.model.is_multilingual and language != "auto":
             self._token(f"<|{language}|>")
@@ -135,6 +139,7 @@ class CTranslate2Whisper:
         audio: Sequence[np.ndarray],
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`.
 
@@ -152,7 +157,10 @@ class CTranslate2Whisper:
             sequences = [self.tokens(text) for text in its_texts]
             forced = self._forced(output, [*prompt, self.text_only], sequences)
             rated = list(zip(its_texts, sequences, forced, strict=True))
-            scored.append(self._hypotheses(output, prompt, rated, recording))
+            if timed:
+                scored.append(self._hypotheses(output, prompt, rated, recording))
+            else:
+                scored.append(tuple(Hypothesis(text, {ASR: score}) for text, _, score in rated))
         return scored
 
     def tokens(self, text: str) -> tuple[int, ...]:
@@ -199,31 +207,20 @@ class CTranslate2Whisper:
     def _forced(
         self, output: np.ndarray, prompt: list[int], sequences: Sequence[tuple[int, ...]]
     ) -> list[float]:
-        """Summed log-probability of token sequences over the window's frames [1500, dim].
+        """Summed log-probability of token sequences over the window's frames [1500, dim]."""
+        kept = [ids[:MAX_ALIGNED_TOKENS] for ids in sequences]
+        ended = [ids if len(ids) >= MAX_TOKENS else (*ids, self.end) for ids in kept]
+        if self._heard is None or self._heard[0] is not output:
+            self._heard = output, self._decoder.hear(output)
+        return self._decoder.logprobs(self._heard[1], prompt, ended)
 
-        What follows the prompt is taken as the beginning of the transcript and gone through step by
-        step, the logits of each step with it; EOS as its last token ends it. CTranslate2 projects
-        the frames anew for each sequence: on a CPU that is most of the time, half a beam search.
-        """
-        scores = [0.0] * len(sequences)
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        for rows in batches(order):
-            kept = [sequences[i][:MAX_ALIGNED_TOKENS] for i in rows]
-            results = self.model.generate(
-                _view(np.repeat(output[None], len(rows), axis=0)),
-                [[*prompt, *ids, self.end] for ids in kept],
-                beam_size=1,
-                max_length=2 * (MAX_ALIGNED_TOKENS + 1),
-                return_logits_vocab=True,
-                suppress_blank=False,
-                suppress_tokens=[],
-            )
-            for i, ids, result in zip(rows, kept, results, strict=True):
-                targets = ids if len(ids) >= MAX_TOKENS else [*ids, self.end]
-                steps = result.logits[0][: len(targets)]
-                logits = np.concatenate([np.array(step).reshape(1, -1) for step in steps])
-                scores[i] = forced_logprob(logits, targets, self.suppressed, self.suppressed_first)
-        return scores
+    @cached_property
+    def _decoder(self) -> WhisperDecoder:
+        from relisten.speech.whisper_decoder import WhisperDecoder
+
+        return WhisperDecoder(
+            self.encoder.folder, self.model.device, self.suppressed, self.suppressed_first
+        )
 
     def _hypotheses(
         self,

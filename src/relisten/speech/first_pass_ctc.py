@@ -104,6 +104,7 @@ class TransformersCTC:
         audio: Sequence[np.ndarray],
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`.
 
@@ -111,16 +112,20 @@ class TransformersCTC:
         """
         frames = self.encoder.encode(audio) if windows is None else windows
         return [
-            tuple(self._given(log_probs, text, len(recording) / RATE_HZ) for text in its_texts)
+            tuple(
+                self._given(log_probs, text, len(recording) / RATE_HZ if timed else None)
+                for text in its_texts
+            )
             for recording, log_probs, its_texts in zip(
                 audio, map(self._log_probs, frames), texts, strict=True
             )
         ]
 
-    def _given(self, log_probs: np.ndarray, text: str, duration_s: float) -> Hypothesis:
+    def _given(self, log_probs: np.ndarray, text: str, duration_s: float | None) -> Hypothesis:
         ids = self.tokens(text)
         score = max(ctc_log_likelihood(log_probs, ids, self.blank), UNSAYABLE * (1 + len(ids)))
-        return Hypothesis(text, {ASR: score}, self._text_ends(log_probs, text, duration_s))
+        ends = None if duration_s is None else self._text_ends(log_probs, text, duration_s)
+        return Hypothesis(text, {ASR: score}, ends)
 
     def _log_probs(self, frames: np.ndarray) -> np.ndarray:
         """log P(label | frame), float64 [T, V]; special tokens but the blank are impossible."""

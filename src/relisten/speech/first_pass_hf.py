@@ -30,7 +30,7 @@ from relisten.speech.first_pass import (
     Listening,
     aligned_form,
     check_listening,
-    forced_logprob,
+    forced_logprobs,
 )
 
 WINDOW_SAMPLES = WHISPER_WINDOW_S * RATE_HZ
@@ -175,6 +175,7 @@ class TransformersWhisper:
         audio: Sequence[np.ndarray],
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`."""
         import torch
@@ -190,7 +191,7 @@ class TransformersWhisper:
             forced = self._forced(encoded[0], self._prompts(encoded)[0], sequences, recording)
             scored.append(
                 tuple(
-                    Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
+                    Hypothesis(text, {ASR: score}, word_ends_s=ends_s if timed else None)
                     for text, (score, ends_s) in zip(its_texts, forced, strict=True)
                 )
             )
@@ -288,16 +289,20 @@ class TransformersWhisper:
         inputs = [[*prompt, *ids, *[self.end] * (length - len(ids))] for ids in kept]
         batch = encoded[None].expand(len(kept), -1, -1)
         output = self._logits(batch, inputs, output_attentions=True)
-        logits = output.logits[:, len(prompt) - 1 :].float().cpu().numpy()
+        logits = output.logits[:, len(prompt) - 1 :]
         n_spoken, duration_s = n_frames(recording), len(recording) / RATE_HZ
         heads = torch.stack([output.cross_attentions[a][:, b] for a, b in self.alignment_heads], 1)
         weights = heads[..., :n_spoken].float().cpu().numpy()
         results = []
         for i, (ids, all_ids) in enumerate(zip(kept, sequences, strict=True)):
             targets = ids if len(ids) >= self.max_tokens else [*ids, self.end]
-            score = forced_logprob(
-                logits[i, : len(targets)], targets, self.suppressed, self.suppressed_first
-            )
+            score = forced_logprobs(
+                logits[i],
+                np.arange(len(targets)),
+                np.array(targets),
+                self.suppressed,
+                self.suppressed_first,
+            ).sum()
             attention = weights[i, :, : len(prompt) + len(ids)]
             attention = attention / np.maximum(attention.sum(-1, keepdims=True), 1e-12)
             # The step that reads the last token of the prompt predicts the first of the text.
@@ -307,5 +312,5 @@ class TransformersWhisper:
             padding = np.full(len(all_ids) - len(token_ends), duration_s)
             prefixes = [self._decode(all_ids[: k + 1]) for k in range(len(all_ids))]
             ends_s = word_ends(prefixes, [*token_ends, *padding], duration_s)
-            results.append((score, ends_s))
+            results.append((float(score), ends_s))
         return results

@@ -121,8 +121,7 @@ class _Lister:
         lists = [listening.hypotheses for listening in listenings[0]]
         further = [list(utterance.hypotheses) for utterance in utterances]
         if self.proposer is not None:
-            frames = [listening.frames for listening in listenings[0]]
-            proposed = self.proposer.propose(recordings, self.recognisers[0].encoder, frames)
+            proposed = self.proposer.propose(recordings, self.recognisers[0], listenings[0])
             further = [given + new for given, new in zip(further, proposed, strict=True)]
         if len(self.recognisers) > 1 or any(further):
             key = normalise if self.merge else normaliser_named("none")
