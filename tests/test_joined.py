@@ -23,7 +23,7 @@ from relisten.tasks import nbest as nbest_task
 from relisten.tasks.joined import join_lists, written_like
 from relisten.tasks.loading import Listener
 from relisten.tasks.nbest import make_nbest
-from relisten.tasks.proposals import load_proposer
+from relisten.tasks.proposals import make_proposer
 
 ENGLISH = normaliser("english")
 DIM = 4
@@ -264,7 +264,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
     monkeypatch.setattr(ear, "hear", lambda frames: log_probs.reshape(4, 2, 4))
     codebook = Codebook(np.zeros((1, 2, DIM), np.float32), 1, Encoder.id)
     made = Listener(codebook, "hand-made", ear=ear)
-    monkeypatch.setattr("relisten.tasks.proposals.load_listener", lambda *_: made)
+    monkeypatch.setattr("relisten.tasks.loading.load_listener", lambda *_: made)
     return made
 
 
@@ -286,18 +286,15 @@ def test_the_ear_proposes(
     }, "its own words, and the first pass's"
 
 
-def test_no_ear_no_proposals(
-    tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_ear_no_proposals(tmp_path: Path, listener: Listener) -> None:
     (tmp_path / "words.txt").write_text("ç 14")
     with pytest.raises(UsageError, match="no word in it"):
-        load_proposer("bundle", 3, str(tmp_path / "words.txt"))
+        make_proposer(listener, 3, str(tmp_path / "words.txt"))
     with pytest.raises(UsageError, match="cannot be read"):
-        load_proposer("bundle", 3, str(tmp_path / "nowhere.txt"))
+        make_proposer(listener, 3, str(tmp_path / "nowhere.txt"))
     deaf = Listener(listener.codebook, "hand-made")
-    monkeypatch.setattr("relisten.tasks.proposals.load_listener", lambda *_: deaf)
     with pytest.raises(ModelError, match="no ear to propose by"):
-        load_proposer("bundle", 3)
+        make_proposer(deaf, 3)
 
 
 def test_the_command_takes_several(

@@ -148,6 +148,17 @@ def test_an_ear_with_layers_of_its_own(world):
     listener = load_listener(str(world / "layers"))
     assert listener.ear is not None
     assert listener.ear.encoder_id.endswith("@1")
+    assert listener.words is not None
+    references = [json.loads(line)["reference"] for line in (world / "train.jsonl").open()]
+    assert Path(listener.words).read_text().split() == sorted(set(" ".join(references).split()))
+    [transcript], _ = transcribe(
+        [str(world / "0.wav")], str(world / "layers"), beam=2, n_best=2, propose=3
+    )
+    assert set(transcript.seconds) >= {"proposals", "scores"}
+    [stretch] = transcript.stretches
+    assert 2 < len(stretch.nbest.hypotheses) <= 5
+    assert all({"asr", "letters"} <= h.scores.keys() for h in stretch.nbest.hypotheses)
+    assert len(stretch.nbest.hypotheses[0].word_ends_s or ()) == len(stretch.text.split()) > 0
     samples = noise(1.5)
     by_ear, whole = listener.hear_for(["letters"], [samples])[0], listener.hear([samples])[0]
     np.testing.assert_array_equal(by_ear.letters, whole.letters)

@@ -52,17 +52,21 @@ class Rescorer:
         language: str = "en",
         beam: int = 10,
         n_best: int = 10,
+        samples: int = 0,
+        propose: int = 0,
     ) -> Transcript:
         """The transcript of one recording of any length.
 
-        first_pass: by default the one that the model's weights are for.
+        first_pass: by default the one that the model's weights are for. samples, propose:
+        hypotheses that it draws, and that the model's ear finds, besides its beam.
         `.text` is what was chosen, `.first_pass_text` what the first pass alone would have said.
         Raises AudioError where the recording cannot be read.
         """
         recogniser = load_first_pass(
             first_pass or self._loaded.first_pass, self._device, self._dtype, language
         )
-        return transcribe_one(str(audio), recogniser, self._loaded, beam, n_best)
+        search = {"beam": beam, "n_best": n_best, "samples": samples}
+        return transcribe_one(str(audio), recogniser, self._loaded, search, propose)
 
     def score(
         self,

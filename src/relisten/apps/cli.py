@@ -34,6 +34,7 @@ from relisten.apps.options import (
     placement_options,
     quiet_option,
     resume_option,
+    richer_options,
     seed_option,
 )
 from relisten.core.types import UsageError
@@ -76,6 +77,7 @@ def main() -> None:
 )
 @language_option
 @beam_options
+@richer_options
 @phrases_option
 @placement_options
 @quiet_option
@@ -110,14 +112,13 @@ def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
 )
 @language_option
 @beam_options
-@click.option("--samples", default=0, show_default=True, help="Temperature samples to add.")
+@richer_options
 @click.option("--temperature", default=1.0, show_default=True, help="Of the samples.")
-@click.option(
-    "--propose", default=0, show_default=True, help="Texts to add that the model's ear spells."
-)
 @model_option
 @click.option(
-    "--words", metavar="FILE", help="Text; --propose spells words of it alone. Any letters without."
+    "--words",
+    metavar="FILE",
+    help="Text; the ear spells words of it alone. By default those that it was trained on.",
 )
 @seed_option
 @normaliser_option

@@ -68,6 +68,15 @@ input_options = options(
     ),
 )
 
+richer_options = options(
+    click.option("--samples", default=0, show_default=True, help="Temperature samples to add."),
+    click.option(
+        "--propose",
+        default=0,
+        show_default=True,
+        help="Texts to add that the model's ear finds: spelled, and mixed with the list's own.",
+    ),
+)
 language_option = click.option(
     "--language",
     default="en",

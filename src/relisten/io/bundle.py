@@ -3,6 +3,7 @@
     relisten.json            what belongs together (`BundleConfig`)
     extension.safetensors    embeddings and output rows of markers and units, projector of chunks
     codebook.safetensors     the units
+    ear.safetensors, words.txt    what hears letters, if any, and the words it may spell
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
 
@@ -26,6 +27,7 @@ CONFIG = "relisten.json"
 EXTENSION = "extension.safetensors"
 CODEBOOK = "codebook.safetensors"
 EAR = "ear.safetensors"
+WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"

@@ -31,7 +31,8 @@ class Listening:
     """What a first pass made of one recording.
 
     hypotheses: the beam's in the decoder's own order, then samples that the beam does not hold; no
-        token sequence twice, but texts may repeat. Scores hold `asr`; word_ends_s is set.
+        token sequence twice, but texts may repeat. Scores hold `asr`; word_ends_s is set where it
+        was asked for.
     frames: the encoder's, float32 [T, dim], T = ceil(duration_s * 50).
     window: all that the decoder attended to, float32 [T', dim]: Whisper has frames of the silence
         up to 30 s, too. What `FirstPass.score` needs not to encode again.
@@ -65,13 +66,15 @@ class FirstPass(Protocol):
         samples: int = 0,
         temperature: float = 1.0,
         seed: int = 0,
+        timed: bool = True,
     ) -> list[Listening]:
         """The N-best list of each recording.
 
         audio: 16 kHz mono float [samples] each. beam: width; n_best of its hypotheses are kept.
         samples: drawn besides at the given temperature; their `asr` is still that of temperature 1,
-        so beam and samples can be merged. Raises UsageError for n_best above beam or a recording
-        past max_duration_s.
+        so beam and samples can be merged. timed: whether word ends are wanted; to find them costs
+        up to a fifth of the search. Raises UsageError for n_best above beam or a recording past
+        max_duration_s.
         """
         ...
 

@@ -89,6 +89,7 @@ class CTranslate2Whisper:
         samples: int = 0,
         temperature: float = 1.0,
         seed: int = 0,
+        timed: bool = True,
     ) -> list[Listening]:
         """The N-best list of each recording; see `FirstPass.listen`."""
         import ctranslate2
@@ -112,7 +113,7 @@ class CTranslate2Whisper:
             for i, (recording, prompt) in enumerate(zip(batch, prompts, strict=True)):
                 summed = self._summed(outputs[i], full[i], [result[i] for result in results])
                 scored = [(self._decode(ids).strip(), ids, sum_) for ids, sum_ in summed.items()]
-                hypotheses = self._hypotheses(outputs[i], prompt, scored, recording)
+                hypotheses = self._hypotheses(outputs[i], prompt, scored, recording, timed)
                 frames = outputs[i, : n_frames(recording)].copy()
                 listenings.append(Listening(hypotheses, frames, outputs[i]))
         return listenings
@@ -157,10 +158,7 @@ class CTranslate2Whisper:
             sequences = [self.tokens(text) for text in its_texts]
             forced = self._forced(output, [*prompt, self.text_only], sequences)
             rated = list(zip(its_texts, sequences, forced, strict=True))
-            if timed:
-                scored.append(self._hypotheses(output, prompt, rated, recording))
-            else:
-                scored.append(tuple(Hypothesis(text, {ASR: score}) for text, _, score in rated))
+            scored.append(self._hypotheses(output, prompt, rated, recording, timed))
         return scored
 
     def tokens(self, text: str) -> tuple[int, ...]:
@@ -228,8 +226,11 @@ class CTranslate2Whisper:
         prompt: list[int],
         scored: Sequence[tuple[str, tuple[int, ...], float]],
         recording: np.ndarray,
+        timed: bool,
     ) -> tuple[Hypothesis, ...]:
         """Hypotheses of texts, their tokens and scores over the window's frames [1500, dim]."""
+        if not timed:
+            return tuple(Hypothesis(text, {ASR: score}) for text, _, score in scored)
         # Attention over the padding costs ten times the speech: keep the speech and a margin.
         spoken = output[: n_frames(recording) + MARGIN_FRAMES]
         ends = self._ends(spoken, prompt, [ids for _, ids, _ in scored], recording)

@@ -59,6 +59,7 @@ class TransformersCTC:
         samples: int = 0,
         temperature: float = 1.0,
         seed: int = 0,
+        timed: bool = True,
     ) -> list[Listening]:
         """The N-best list of each recording; see `FirstPass.listen`."""
         check_listening(audio, beam, n_best, self.max_duration_s)
@@ -71,7 +72,7 @@ class TransformersCTC:
                 noise = generator.gumbel(size=log_probs.shape) * temperature
                 sequences.append(ctc_collapse((log_probs + noise).argmax(1), self.blank))
             hypotheses = tuple(
-                self._hypothesis(log_probs, ids, len(recording) / RATE_HZ)
+                self._hypothesis(log_probs, ids, len(recording) / RATE_HZ if timed else None)
                 for ids in dict.fromkeys(sequences)
             )
             listenings.append(Listening(hypotheses, frames, frames))
@@ -148,15 +149,15 @@ class TransformersCTC:
         )
 
     def _hypothesis(
-        self, log_probs: np.ndarray, ids: tuple[int, ...], duration_s: float
+        self, log_probs: np.ndarray, ids: tuple[int, ...], duration_s: float | None
     ) -> Hypothesis:
+        text, score = self._decode(ids).strip(), ctc_log_likelihood(log_probs, ids, self.blank)
+        if duration_s is None:
+            return Hypothesis(text, {ASR: score})
         prefixes = [self._decode(ids[: k + 1]) for k in range(len(ids))]
         token_ends_s = ctc_token_ends(log_probs, ids, self.blank) * FRAME_S if ids else np.zeros(0)
-        return Hypothesis(
-            self._decode(ids).strip(),
-            {ASR: ctc_log_likelihood(log_probs, ids, self.blank)},
-            word_ends_s=word_ends(prefixes, token_ends_s, duration_s),
-        )
+        ends_s = word_ends(prefixes, token_ends_s, duration_s)
+        return Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
 
     def _spell(self, text: str) -> tuple[tuple[int, ...], list[int]]:
         """The labels of a text, and how many of them its first 1, 2, … words have."""

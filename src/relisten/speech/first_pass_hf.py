@@ -121,6 +121,7 @@ class TransformersWhisper:
         samples: int = 0,
         temperature: float = 1.0,
         seed: int = 0,
+        timed: bool = True,
     ) -> list[Listening]:
         """The N-best list of each recording; see `FirstPass.listen`."""
         import torch
@@ -140,7 +141,11 @@ class TransformersWhisper:
                 sequences = list(dict.fromkeys([*beams[i], *draws[i]]))
                 forced = self._forced(encoded[i], prompts[i], sequences, recording)
                 hypotheses = tuple(
-                    Hypothesis(self._decode(ids).strip(), {ASR: score}, word_ends_s=ends_s)
+                    Hypothesis(
+                        self._decode(ids).strip(),
+                        {ASR: score},
+                        word_ends_s=ends_s if timed else None,
+                    )
                     for ids, (score, ends_s) in zip(sequences, forced, strict=True)
                 )
                 window = encoded[i].float().cpu().numpy()

@@ -23,6 +23,7 @@ def join_lists(
     listenings: Sequence[Sequence[Listening]],
     further: Sequence[Sequence[Hypothesis]],
     normalise: Normaliser,
+    timed: bool = True,
 ) -> list[tuple[Hypothesis, ...]]:
     """One list a recording: the first recogniser's, then the others', then `further`.
 
@@ -34,13 +35,14 @@ def join_lists(
     recogniser proposed has the score it gave; all else is teacher-forced. Text and word ends are
     the first recogniser's own where it proposed the text, and else its word ends for the text as
     it came; one that is all in one case is written like the first recogniser's (`written_like`).
+    timed: whether what is teacher-forced gets word ends.
     """
     groups = [
         _groups([heard[u].hypotheses for heard in listenings], further[u], normalise)
         for u in range(len(recordings))
     ]
     columns = [
-        _ratings(recordings, recogniser, heard, groups, normalise)
+        _ratings(recordings, recogniser, heard, groups, normalise, timed)
         for recogniser, heard in zip(recognisers, listenings, strict=True)
     ]
     names = [ASR, *(f"{ASR}.{recogniser.name}" for recogniser in recognisers[1:])]
@@ -121,6 +123,7 @@ def _ratings(
     heard: Sequence[Listening],
     groups: Sequence[Groups],
     normalise: Normaliser,
+    timed: bool,
 ) -> list[dict[str, list[Hypothesis]]]:
     """For each recording, under each key of its groups: the recogniser's own hypotheses, then what
     else is written there, teacher-forced; no token sequence twice, and never none."""
@@ -144,6 +147,7 @@ def _ratings(
         recordings,
         [[text for _, text in lacking] for lacking in missing],
         [listening.window for listening in heard],
+        timed,
     )
     for own, lacking, hypotheses in zip(rated, missing, forced, strict=True):
         for (key, _), hypothesis in zip(lacking, hypotheses, strict=True):

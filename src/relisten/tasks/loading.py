@@ -19,6 +19,7 @@ from relisten.io.bundle import (
     CONFIG,
     EAR,
     EXTENSION,
+    WORDS,
     BundleConfig,
     read_bundle,
     resolve_base,
@@ -39,7 +40,7 @@ from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, pool_frames
 from relisten.speech.ear import Ear
 from relisten.speech.encoders import SpeechEncoder, load_encoder, torch_placement
-from relisten.speech.first_pass import FirstPass
+from relisten.speech.first_pass import FirstPass, Listening
 from relisten.speech.whisper_layers import LowerLayers
 from relisten.tasks.corpus import Hearing
 from relisten.tasks.defaults import FIRST_PASS
@@ -58,7 +59,8 @@ class Listener:
     """Turns recordings into speech on the unit grid, and what the ear hears in it, if there is one.
 
     encoder_reference: the speech encoder, loaded when it is first needed. Frames of the first pass
-    serve as well where its encoder's id is the codebook's.
+    serve as well where its encoder's id is the codebook's. words: a file of the words that the ear
+    was trained on.
     """
 
     codebook: Codebook
@@ -66,6 +68,7 @@ class Listener:
     device: str = "auto"
     dtype: str = "auto"
     ear: Ear | None = None
+    words: str | None = None
 
     @cached_property
     def encoder(self) -> SpeechEncoder:
@@ -129,6 +132,19 @@ class Listener:
             for letters in self._letters(recordings, ())
             if letters is not None
         ]
+
+    def hear_beside(
+        self,
+        first_pass: FirstPass,
+        components: Sequence[str],
+        recordings: Sequence[np.ndarray],
+        listenings: Sequence[Listening],
+    ) -> list[Speech]:
+        """`hear_for` of recordings of which the first pass has made listenings: its frames serve
+        where its encoder is the codebook's."""
+        is_own = first_pass.encoder.id == self.codebook.encoder_id
+        frames = [listening.frames for listening in listenings] if is_own else None
+        return self.hear_for(components, recordings, frames)
 
     def _letters(
         self, recordings: Sequence[np.ndarray], pooled: Sequence[np.ndarray]
@@ -233,7 +249,8 @@ def bundle_listener(
             f"the bundle for frames of {config.encoder_id}; they do not belong together"
         )
     ear = _bundle_ear(folder, codebook, str(config.encoder))
-    return Listener(codebook, str(config.encoder), device, dtype, ear)
+    words = str(folder / WORDS) if (folder / WORDS).is_file() else None
+    return Listener(codebook, str(config.encoder), device, dtype, ear, words)
 
 
 def _bundle_ear(folder: Path, codebook: Codebook, encoder: str) -> Ear | None:

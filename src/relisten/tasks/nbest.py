@@ -71,9 +71,11 @@ def make_nbest(
     search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
     proposer = None
     if propose:
-        from relisten.tasks.proposals import load_proposer
+        from relisten.tasks.loading import load_listener
+        from relisten.tasks.proposals import make_proposer
 
-        proposer = load_proposer(model, propose, words, device, dtype)
+        listener = load_listener(model, device, "auto" if dtype == "int8" else dtype)
+        proposer = make_proposer(listener, propose, words)
     lister = _Lister(recognisers, proposer, search, normaliser, merge)
 
     def hear(chunk: list[NBest]) -> list[NBest | Refusal]:
@@ -121,7 +123,8 @@ class _Lister:
         lists = [listening.hypotheses for listening in listenings[0]]
         further = [list(utterance.hypotheses) for utterance in utterances]
         if self.proposer is not None:
-            proposed = self.proposer.propose(recordings, self.recognisers[0], listenings[0])
+            heard_by = (recordings, self.recognisers[0], listenings[0])
+            proposed = self.proposer.propose(*heard_by, self.proposer.hear(*heard_by))
             further = [given + new for given, new in zip(further, proposed, strict=True)]
         if len(self.recognisers) > 1 or any(further):
             key = normalise if self.merge else normaliser_named("none")

@@ -27,7 +27,7 @@ from relisten.core.types import (
     TEXT_GIVEN_SPEECH,
     UsageError,
 )
-from relisten.io.bundle import CODEBOOK, EAR, BundleConfig, resolve_bundle
+from relisten.io.bundle import CODEBOOK, EAR, WORDS, BundleConfig, resolve_bundle
 from relisten.io.sources import weights_hash
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
@@ -184,6 +184,8 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         save_trained(output, model, tokenizer, lora, bundle, dtype)
         if ear is not None:
             ear.save(output / EAR)
+            said = {word for example in heard for word in example.heard.text.split()}
+            (output / WORDS).write_text("\n".join(sorted(said)) + "\n", encoding="utf-8")
     return gauge
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from relisten.core.recombination import Words, recombinations
 from relisten.core.text import spoken
 from relisten.core.types import ASR, LETTERS, Hypothesis, ModelError, UsageError
+from relisten.lm.sequences import Speech
 from relisten.speech.beam import Spelling, ctc_beam
 from relisten.speech.ear import BLANK, Ear
 from relisten.speech.first_pass import FirstPass, Listening
 from relisten.tasks.joined import written_like
-from relisten.tasks.loading import Listener, load_listener
+from relisten.tasks.loading import Listener
 
 BEAM = 64
 """Spellings kept while an utterance is spelled, at least; more where more are asked for."""
@@ -47,14 +48,12 @@ class Proposer:
         recordings: Sequence[np.ndarray],
         first_pass: FirstPass,
         listenings: Sequence[Listening],
+        speeches: Sequence[Speech],
     ) -> list[list[Hypothesis]]:
         """The n best texts off the list of each recording, best first, without scores.
 
-        listenings: what the first pass made of the recordings.
+        listenings, speeches: what the first pass made of the recordings, and what `hear` did.
         """
-        is_own = first_pass.encoder.id == self.listener.codebook.encoder_id
-        frames = [listening.frames for listening in listenings] if is_own else None
-        speeches = self.listener.hear_for((LETTERS,), recordings, frames)
         proposed = []
         for recording, listening, speech in zip(recordings, listenings, speeches, strict=True):
             letters = speech.letters
@@ -79,6 +78,15 @@ class Proposer:
             new = [words for words in found if words not in on_list]
             proposed.append([Hypothesis(" ".join(words)) for words in new[: self.n]])
         return proposed
+
+    def hear(
+        self,
+        recordings: Sequence[np.ndarray],
+        first_pass: FirstPass,
+        listenings: Sequence[Listening],
+    ) -> list[Speech]:
+        """The letters in recordings of which the first pass has made listenings."""
+        return self.listener.hear_beside(first_pass, (LETTERS,), recordings, listenings)
 
     def _spell(self, letters: np.ndarray) -> list[Words]:
         """The likeliest spellings, best first."""
@@ -123,21 +131,17 @@ def search(
     return sorted(values, key=values.__getitem__, reverse=True)
 
 
-def load_proposer(
-    model: str, n: int, words: str | None = None, device: str = "auto", dtype: str = "auto"
-) -> Proposer:
-    """The proposer of a bundle. words: a file of text; only its words are spelled.
+def make_proposer(listener: Listener, n: int, words: str | None = None) -> Proposer:
+    """A proposer of n texts. words: a file of text; only its words are spelled.
 
-    Raises ModelError where the bundle has no ear, UsageError where the file has no word for it.
+    By default those that the ear was trained on; any letters where nobody wrote them down.
+    Raises ModelError where there is no ear, UsageError where the file has no word for it.
     """
-    listener = load_listener(model, device, "auto" if dtype == "int8" else dtype)
     ear = listener.ear
     if ear is None:
-        raise ModelError(f"{model}: it has no ear to propose by; `relisten pretrain` trains one")
-    spelling = None
-    if words is not None:
-        spelling = _spelling(words, ear)
-    return Proposer(listener, ear, n, spelling)
+        raise ModelError("this model has no ear to propose by; `relisten pretrain` trains one")
+    words = words or listener.words
+    return Proposer(listener, ear, n, None if words is None else _spelling(words, ear))
 
 
 def _spelling(path: str, ear: Ear) -> Spelling:

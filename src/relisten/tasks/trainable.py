@@ -22,6 +22,7 @@ from relisten.io.bundle import (
     EAR,
     EXTENSION,
     LM,
+    WORDS,
     BundleConfig,
     read_bundle,
     resolve_base,
@@ -54,12 +55,12 @@ class Trainable:
     dtype: torch.dtype
 
     def save(self, output: Path, weights: Weights) -> None:
-        """Write it as a bundle of its own, with these weights; codebook and ear are copied."""
+        """Write it as a bundle of its own, with these weights; what hears is copied."""
         base = self.config.base
         if (self.folder / base).is_dir():
             base = str((self.folder / base).resolve())
         bundle = replace(self.config, base=base, weights=weights)
-        for name in (CODEBOOK, EAR):
+        for name in (CODEBOOK, EAR, WORDS):
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, output / name)
         save_trained(output, self.model, self.texts.tokenizer, self.lora, bundle, self.dtype)

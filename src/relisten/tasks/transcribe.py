@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from relisten.core.biasing import Biasing, Phrase
 from relisten.core.combine import merge_hypotheses, with_context
 from relisten.core.text import normaliser as normaliser_named
-from relisten.core.types import TEXT, AudioError, Hypothesis, NBest
+from relisten.core.types import LETTERS, TEXT, TEXT_GIVEN_SPEECH, AudioError, Hypothesis, NBest
 from relisten.io.audio import load_audio
 from relisten.io.subtitles import Segment, to_srt, to_vtt
+from relisten.lm.sequences import Speech
 from relisten.speech.features import RATE_HZ
 from relisten.speech.first_pass import FirstPass, Listening, load_first_pass
 from relisten.speech.segmentation import split_audio
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.joined import join_lists
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
+from relisten.tasks.proposals import Proposer, make_proposer
 from relisten.tasks.rescore import rank
 from relisten.tasks.score import add_scores
 from relisten.tasks.streams import Refusal, Tick, all_accepted, no_tick
@@ -113,6 +116,8 @@ def transcribe(
     language: str = "en",
     beam: int = 10,
     n_best: int = 10,
+    samples: int = 0,
+    propose: int = 0,
     phrases: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -120,18 +125,21 @@ def transcribe(
 ) -> tuple[list[Transcript], tuple[Refusal, ...]]:
     """The transcripts of recordings, and the recordings that cannot be read.
 
-    first_pass: by default the one that the model's weights are for. phrases: a file of phrases that
+    first_pass: by default the one that the model's weights are for. samples, propose: hypotheses
+    that it draws, and that the model's ear finds, besides its beam. phrases: a file of phrases that
     are likely to be said, one a line. dtype int8 is for the first pass alone.
     Raises AudioError where none can be read.
     """
     expected = read_phrases(phrases) if phrases else ()
     rescorer = load_rescorer(model, device, "auto" if dtype == "int8" else dtype)
     recogniser = load_first_pass(first_pass or rescorer.first_pass, device, dtype, language)
+    search = {"beam": beam, "n_best": n_best, "samples": samples}
     transcripts: list[Transcript] = []
     refused: list[Refusal] = []
     for path in audio:
         try:
-            transcripts.append(transcribe_one(path, recogniser, rescorer, beam, n_best, expected))
+            one = transcribe_one(path, recogniser, rescorer, search, propose, expected)
+            transcripts.append(one)
         except AudioError as error:
             refused.append(Refusal(path, str(error)))
         tick(1)
@@ -144,17 +152,20 @@ def transcribe_one(
     path: str,
     first_pass: FirstPass,
     rescorer: LoadedRescorer,
-    beam: int = 10,
-    n_best: int = 10,
+    search: Mapping[str, int] = {},
+    propose: int = 0,
     phrases: Sequence[Phrase] = (),
 ) -> Transcript:
     """The transcript of one recording of any length. Raises AudioError where it cannot be read.
 
     Recordings longer than the first pass hears at once are cut where they are quietest.
+    search: what the first pass's `listen` is told. propose: texts that the model's ear is to add.
     phrases: those that are likely to be said.
     """
     biasing = Biasing(tuple(phrases), normaliser_named(rescorer.weights.normaliser))
-    clock = _Clock()
+    proposer = make_proposer(rescorer.need_listener(), propose) if propose else None
+    again = _SecondPass(first_pass, rescorer, proposer, biasing, _Clock())
+    clock = again.clock
     with clock("audio"):
         samples = load_audio(path)
         bounds = split_audio(samples, RATE_HZ, max_s=first_pass.max_duration_s)
@@ -163,38 +174,89 @@ def transcribe_one(
         some = bounds[start : start + CHUNK_SIZE]
         pieces = [samples[round(a * RATE_HZ) : round(b * RATE_HZ)] for a, b in some]
         with clock("first_pass"):
-            listenings = first_pass.listen(pieces, beam=beam, n_best=n_best)
-        ranked = _listen_again(clock, first_pass, rescorer, pieces, listenings, biasing)
-        stretches += [Stretch(a, b, one) for (a, b), one in zip(some, ranked, strict=True)]
+            listenings = first_pass.listen(pieces, **search, timed=again.needs_word_ends)
+        chosen = again.choose(pieces, listenings)
+        stretches += [Stretch(a, b, one) for (a, b), one in zip(some, chosen, strict=True)]
     return Transcript(path, len(samples) / RATE_HZ, tuple(stretches), clock.seconds)
 
 
-def _listen_again(
-    clock: _Clock,
-    first_pass: FirstPass,
-    rescorer: LoadedRescorer,
-    pieces: Sequence[np.ndarray],
-    listenings: Sequence[Listening],
-    biasing: Biasing,
-) -> list[NBest]:
-    merged = [
-        merge_hypotheses(NBest(str(i), listening.hypotheses), biasing.normalise)
-        for i, listening in enumerate(listenings)
-    ]
-    if biasing.phrases:
-        merged = [biasing.apply(utterance, inject=True) for utterance in merged]
-    components = rescorer.weights.to_score
-    speeches = [None] * len(pieces)
-    if any(component != TEXT for component in components):
-        with clock("units"):
-            listener = rescorer.need_listener()
-            is_heard = first_pass.encoder.id == listener.codebook.encoder_id
-            frames = [listening.frames for listening in listenings] if is_heard else None
-            speeches = listener.hear_for(components, pieces, frames)
-    with clock("scores"):
-        if components:
-            merged = all_accepted(add_scores(rescorer, merged, speeches, components))
-        return [rank(utterance, with_context(rescorer.weights)) for utterance in merged]
+@dataclass(frozen=True)
+class _SecondPass:
+    """Listens again to what a first pass made of pieces of a recording, and chooses."""
+
+    first_pass: FirstPass
+    rescorer: LoadedRescorer
+    proposer: Proposer | None
+    biasing: Biasing
+    clock: _Clock
+
+    @property
+    def needs_word_ends(self) -> bool:
+        """Whether all hypotheses need them, to be scored; else the chosen one's will do."""
+        return TEXT_GIVEN_SPEECH in self.rescorer.weights.to_score
+
+    def choose(self, pieces: Sequence[np.ndarray], listenings: Sequence[Listening]) -> list[NBest]:
+        """The hypotheses of each piece, the chosen one first, with its word ends."""
+        components = self.rescorer.weights.to_score
+        speeches: Sequence[Speech | None] = [None] * len(pieces)
+        if self.proposer is not None or any(component != TEXT for component in components):
+            asked = components if self.proposer is None else {*components, LETTERS}
+            with self.clock("units"):
+                listener = self.rescorer.need_listener()
+                speeches = listener.hear_beside(self.first_pass, asked, pieces, listenings)
+        lists = self._lists(pieces, listenings, speeches)
+        with self.clock("scores"):
+            if components:
+                lists = all_accepted(add_scores(self.rescorer, lists, speeches, components))
+            ranked = [rank(one, with_context(self.rescorer.weights)) for one in lists]
+        return self._timed(pieces, listenings, ranked)
+
+    def _lists(
+        self,
+        pieces: Sequence[np.ndarray],
+        listenings: Sequence[Listening],
+        speeches: Sequence[Speech | None],
+    ) -> list[NBest]:
+        """Merged lists: the first pass's, what the ear finds besides, and expected phrases."""
+        normalise = self.biasing.normalise
+        hypotheses = [listening.hypotheses for listening in listenings]
+        if self.proposer is not None:
+            with self.clock("proposals"):
+                heard = [speech for speech in speeches if speech is not None]
+                further = self.proposer.propose(pieces, self.first_pass, listenings, heard)
+                hypotheses = join_lists(
+                    pieces,
+                    [self.first_pass],
+                    [listenings],
+                    further,
+                    normalise,
+                    self.needs_word_ends,
+                )
+        lists = [
+            merge_hypotheses(NBest(str(i), some), normalise) for i, some in enumerate(hypotheses)
+        ]
+        if self.biasing.phrases:
+            lists = [self.biasing.apply(one, inject=True) for one in lists]
+        return lists
+
+    def _timed(
+        self,
+        pieces: Sequence[np.ndarray],
+        listenings: Sequence[Listening],
+        ranked: Sequence[NBest],
+    ) -> list[NBest]:
+        """The same, the chosen one with its word ends where it has none yet."""
+        texts = [[h.text for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
+        if not any(texts):
+            return list(ranked)
+        frames = [listening.frames for listening in listenings]
+        with self.clock("word_ends"):
+            ends = self.first_pass.align(pieces, texts, frames)
+        timed = []
+        for one, found in zip(ranked, ends, strict=True):
+            chosen = [replace(one.hypotheses[0], word_ends_s=word_ends_s) for word_ends_s in found]
+            timed.append(replace(one, hypotheses=(*chosen, *one.hypotheses[len(chosen) :])))
+        return timed
 
 
 def render(transcripts: Sequence[Transcript], format: str) -> str:
