@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -150,19 +150,26 @@ def idle_cores() -> int:
     return max(1, min(torch.get_num_threads(), round(torch.get_num_threads() - os.getloadavg()[0])))
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def machine() -> dict[str, object]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((s.split(":")[1].strip() for s in lines if s.startswith("model name")), cpu)
-    packages = ("relisten", "torch", "transformers", "minicons")
+    packages = ("relisten", "torch", "transformers", "ctranslate2", "minicons")
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: _version(package) for package in packages},
     }
 
 

@@ -1,0 +1,97 @@
+"""Real-time factor of the whole `transcribe`, what each stage takes, and the peak memory.
+
+    python benchmarks/pipeline.py [RECORDING...] [--samples N] [--propose N] [--threads N]
+        [--save RESULTS.json]
+
+By default the recordings of `make demo`. One process, models loaded once and not counted in the
+real-time factor (their seconds stand apart). "First pass" is what a recogniser alone would cost:
+beam search, without word ends. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+from scoring import machine
+
+from relisten.io.sources import resolve_model
+from relisten.speech.first_pass import load_first_pass
+from relisten.tasks.loading import load_rescorer
+from relisten.tasks.transcribe import Transcript, transcribe_one
+
+ALONE = ("audio", "first_pass")
+"""Stages that a recogniser without a second pass has as well."""
+
+
+def summary(transcripts: list[Transcript], wall_s: float) -> dict[str, float]:
+    """Seconds of each stage, the real-time factor, and the share that the second pass takes."""
+    stages: dict[str, float] = {}
+    for transcript in transcripts:
+        for stage, seconds in transcript.seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + seconds
+    audio_s = sum(transcript.duration_s for transcript in transcripts)
+    again = sum(seconds for stage, seconds in stages.items() if stage not in ALONE)
+    return {
+        "audio_s": audio_s,
+        "real_time_factor": wall_s / audio_s,
+        "second_pass_share": again / sum(stages.values()),
+        **{f"{stage}_s": seconds for stage, seconds in stages.items()},
+    }
+
+
+@click.command()
+@click.argument("recordings", nargs=-1, type=click.Path(exists=True))
+@click.option("--model", default="relisten-tiny", help="Bundle.")
+@click.option("--samples", default=0, help="As of `relisten transcribe`.")
+@click.option("--propose", default=0, help="As of `relisten transcribe`.")
+@click.option("--threads", type=int, help="Of torch (default: its own choice).")
+@click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
+def main(
+    recordings: tuple[str, ...],
+    model: str,
+    samples: int,
+    propose: int,
+    threads: int | None,
+    save: Path | None,
+) -> None:
+    """Time `transcribe` from recordings to chosen words."""
+    if threads:
+        torch.set_num_threads(threads)
+    paths = recordings or tuple(map(str, sorted(resolve_model("demo-speech").iterdir())))
+    start = time.perf_counter()
+    rescorer = load_rescorer(model)
+    first_pass = load_first_pass(rescorer.first_pass)
+    loading_s = time.perf_counter() - start
+    search = {"beam": 10, "n_best": 10, "samples": samples}
+    transcribe_one(paths[0], first_pass, rescorer, search, propose)  # warm-up
+    start = time.perf_counter()
+    transcripts = [transcribe_one(path, first_pass, rescorer, search, propose) for path in paths]
+    result = summary(transcripts, time.perf_counter() - start)
+    result["loading_s"] = loading_s
+    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result = {key: float(f"{value:.4g}") for key, value in result.items()}
+
+    hosts = {**machine(), "n_recordings": len(paths), "samples": samples, "propose": propose}
+    table = Table(title=f"transcribe, {model}, {result['audio_s']:.1f} s of audio")
+    for heading in ("figure", "value"):
+        table.add_column(heading, justify="right")
+    for name, value in result.items():
+        table.add_row(name, f"{value:g}")
+    console = Console()
+    console.print(hosts)
+    console.print(table)
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps({"machine": hosts, "summary": result}, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
