@@ -264,8 +264,12 @@ def test_the_control_hears_the_one_before_at_its_own_length():
         exchanged([first])
 
 
-def test_text_alone_makes_a_text_bundle(world):
-    pretrain(config(world, "text", tasks={"text": 1.0}), lambda line: None)
+def test_text_alone_makes_a_text_bundle(world, monkeypatch):
+    """And opens no recording for it."""
+    with monkeypatch.context() as deaf:
+        deaf.delattr("relisten.tasks.pretrain.load_first_pass")
+        gauge = pretrain(config(world, "text", tasks={"text": 1.0}), lambda line: None)
+    assert set(gauge) == {"text"}
     assert not read_bundle(world / "text").hears
     assert (scored(world, "text", ("text",)) < 0).all()
     with pytest.raises(ModelError, match="text only"):

@@ -65,10 +65,14 @@ Corpus = Sequence[tuple[Sequence[Example], float]]
 """Sets of examples that serve the same orders, each with how often one of its examples is drawn."""
 
 
+def as_said(text: str) -> str:
+    """A transcript, in lower case where it is all in capitals."""
+    return text.lower() if text.isupper() else text
+
+
 def make_example(heard: Heard, texts: TextEncoder) -> Example | None:
     """None where words and word ends do not match, or nothing is said."""
-    text = heard.text.lower() if heard.text.isupper() else heard.text
-    words = texts.words(text)
+    words = texts.words(as_said(heard.text))
     if not any(words) or len(words) != len(heard.word_ends_s):
         return None
     example = Example(heard, words, heard.speech, np.empty((0, 0), np.float16))

@@ -10,7 +10,7 @@ from relisten.core.types import UsageError
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.corpus import Heard, Hearing, hear_manifest, hear_untranscribed
 from relisten.tasks.examples import Example, Report, make_example, untranscribed_example
-from relisten.tasks.text_corpus import TextExamples, read_texts
+from relisten.tasks.text_corpus import TextExamples, read_references, read_texts
 
 DEV_UTTERANCES = 100
 """Of each development set the gauge reads so many, evenly spread."""
@@ -18,9 +18,12 @@ DEV_UTTERANCES = 100
 
 @dataclass(frozen=True)
 class Sources:
-    """Turns files into examples, and says what it found. cache: where that is kept."""
+    """Turns files into examples, and says what it found. cache: where that is kept.
 
-    hearing: Hearing
+    hearing: None where only the order `text` is wanted; then no recording is opened.
+    """
+
+    hearing: Hearing | None
     texts: TextEncoder
     cache: Path
     report: Report
@@ -30,20 +33,24 @@ class Sources:
 
         Raises UsageError where there are none, and they are needed.
         """
-        heard = hear_manifest(manifest, self.hearing, self.cache)
-        if not heard:
+        if self.hearing is None:
+            found = read_references(manifest, self.texts)
+        else:
+            heard = hear_manifest(manifest, self.hearing, self.cache)
+            found = [make_example(one, self.texts) for one in heard]
+        if not found:
             if is_needed:
-                raise UsageError(
-                    f"{manifest}: no utterance with a reference and a readable recording"
-                )
+                needed = "a reference" + (" and a readable recording" if self.hearing else "")
+                raise UsageError(f"{manifest}: no utterance with {needed}")
             return []
-        made = [example for h in heard if (example := make_example(h, self.texts)) is not None]
+        made = [example for example in found if example is not None]
         n_words = sum(len(example.words) for example in made)
-        self.report(f"{manifest}: {len(made)} of {len(heard)} utterances, {n_words} words")
+        self.report(f"{manifest}: {len(made)} of {len(found)} utterances, {n_words} words")
         return made
 
     def untranscribed(self, manifest: str) -> list[Heard]:
         """The utterances of a manifest that have no reference."""
+        assert self.hearing is not None, "recordings without transcripts are heard or nothing"
         heard = hear_untranscribed(manifest, self.hearing, self.cache)
         if heard:
             hours = sum(len(h.frames) * h.unit_s for h in heard) / 3600

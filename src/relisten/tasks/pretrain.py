@@ -148,10 +148,8 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
     )
     texts = TextEncoder(tokenizer, config.text_form)
-    first_pass = load_first_pass(config.first_pass)
-    encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
-    below = _below(config, encoder)
-    hearing = Hearing(first_pass, encoder, config.pool, below=below)
+    hears = set(config.tasks) != {"text"}
+    hearing = _hearing(config) if hears else None
     sources = Sources(hearing, texts, Path(config.cache), report)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
@@ -161,13 +159,14 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         check_served(train, config.tasks)
         dev = sources.development(config.dev_manifests)
         heard = [example for examples, _ in recordings for example in examples]
-        hears = set(config.tasks) != {"text"}
         vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-    ear = _ear(config, state, recordings, dev, encoder, report) if hears else None
-    extension = None
+    ear, extension, encoder_id = None, None, None
+    if hearing is not None:
+        encoder_id = hearing.encoder.id
+        ear = _ear(config, state, recordings, dev, hearing.encoder, report)
     with processes.main_process_first():
-        if hears:
-            add_codes([*heard, *dev], _codebook(config, output, heard, encoder.id))
+        if encoder_id is not None:
+            add_codes([*heard, *dev], _codebook(config, output, heard, encoder_id))
             transcribed = [example for example in heard if example.words]
             extension = _extension(config, state, causal, vocabulary.eos_id, transcribed, report)
     if config.lora_rank:
@@ -180,13 +179,19 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
     gauge = train_lm(model, training, train, dev, state, report)
     if processes.is_main_process:
         (state / GAUGE).write_text(json.dumps(gauge, indent=1) + "\n")
-        bundle = _bundle(config, encoder.id if hears else None, ear is not None)
+        bundle = _bundle(config, encoder_id, ear is not None)
         save_trained(output, model, tokenizer, lora, bundle, dtype)
         if ear is not None:
             ear.save(output / EAR)
             said = {word for example in heard for word in example.heard.text.split()}
             (output / WORDS).write_text("\n".join(sorted(said)) + "\n", encoding="utf-8")
     return gauge
+
+
+def _hearing(config: PretrainConfig) -> Hearing:
+    first_pass = load_first_pass(config.first_pass)
+    encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
+    return Hearing(first_pass, encoder, config.pool, below=_below(config, encoder))
 
 
 def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
@@ -252,7 +257,7 @@ def _ear(
 
 def _below(config: PretrainConfig, encoder: SpeechEncoder) -> LowerLayers | None:
     """The layers under those that the ear is to make its own."""
-    if not config.ear_layers or set(config.tasks) == {"text"}:
+    if not config.ear_layers:
         return None
     if not isinstance(encoder, WhisperEncoder):
         raise UsageError(

@@ -12,14 +12,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from relisten.core.types import FormatError, UsageError
+from relisten.io.nbest import read_nbest
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.corpus import Heard
-from relisten.tasks.examples import Example
+from relisten.tasks.examples import Example, as_said
 from relisten.tasks.streams import in_chunks
 
 SHARD = 16_384
@@ -54,6 +56,18 @@ class TextExamples(Sequence[Example]):
             raise IndexError(i)
         start, stop = self._bounds[i % len(self)], self._bounds[i % len(self) + 1]
         return Example(_UNHEARD, [self.tokens[start:stop].tolist()], _UNHEARD.speech, _NO_CHUNKS)
+
+
+def read_references(manifest: str, texts: TextEncoder) -> list[Example | None]:
+    """The references of a manifest, for the order `text`; None for one that says nothing."""
+    found: list[Example | None] = []
+    for utterance in read_nbest(manifest):
+        if utterance.reference:
+            words = texts.words(as_said(utterance.reference))
+            unheard = replace(_UNHEARD, id=utterance.id, text=utterance.reference)
+            example = Example(unheard, words, _UNHEARD.speech, _NO_CHUNKS)
+            found.append(example if any(words) else None)
+    return found
 
 
 def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
