@@ -5,7 +5,8 @@
 SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
 below name the MODELs. A row whose file or score is not there is left out. `relisten pretrain`
 leaves what a reference word costs in its bundle's state/gauge.json; where SCORED holds it as
-MODEL.gauge.json, a table of it follows. A first pass with +10 has ten samples besides its beam.
+MODEL.gauge.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one with
++ear ten texts that the ear found (`nbest --propose 10`).
 Scoring is not done here; this takes some minutes.
 """
 
@@ -28,7 +29,7 @@ SETS = {
     "steelsky": "Acted dialogue, 8 bit (Beneath a Steel Sky)",
     "ljspeech": "Audiobook reading (LJ Speech)",
 }
-FIRST_PASSES = ("tiny.en", "tiny.en+10", "base")
+FIRST_PASSES = ("tiny.en", "tiny.en+10", "tiny.en+10+ear", "base")
 TEXTS = ("asr", "text", "length")
 READ_AND_SPELLED = ("asr", "text", "letters", "length")
 HEARD = ("asr", "text", "text_given_speech", "letters", "length")
@@ -60,7 +61,8 @@ Word error rates in per cent under the `english` normaliser, development parts; 
 speechocean in no training set. In every row the weights are tuned on four fifths of a set's
 speakers (utterances, where they are not known) and the errors counted on the fifth they never saw.
 Reductions are relative to the best row without a language model, with 95 % intervals of a paired
-bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides. The control
+bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides; +ear: and with
+ten texts that the ear found ([richer lists](richer-lists.md)), all rated by Whisper. The control
 scores every hypothesis with another recording's speech: what is left of a gain there, the speech
 itself did not give. Whisper base as first pass, LJ Speech, and LMs without speech that were
 fine-tuned on the same transcripts were measured with [the bundle before](results-2026-11-23.md).
