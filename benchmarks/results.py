@@ -5,9 +5,9 @@
 SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
 below name the MODELs. A row whose file or score is not there is left out. `relisten pretrain`
 leaves what a reference word costs in its bundle's state/gauge.json; where SCORED holds it as
-MODEL.gauge.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one with
-+ear ten texts that the ear found (`nbest --propose 10`).
-Scoring is not done here; this takes some minutes.
+MODEL.gauge.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one
+with +ear ten texts that the ear found (`nbest --propose 10`). Scoring is not done here; this takes
+some minutes.
 """
 
 from __future__ import annotations
