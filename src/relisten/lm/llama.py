@@ -38,6 +38,20 @@ class LlamaConfig:
     pad_token_id: int | None = None
 
 
+class Linear(nn.Linear):
+    """Without a first draw of weights: they come from disk."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Embedding(nn.Embedding):
+    """Without a first draw either: on the device "meta" it would import half of torch, 3 s."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight, in float32 but for the last product."""
 
@@ -64,8 +78,8 @@ class Attention(nn.Module):
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
 
-        def linear(name: str, n_in: int, n_out: int) -> nn.Linear:
-            return nn.Linear(n_in, n_out, bias=f"{prefix}{name}.bias" in names)
+        def linear(name: str, n_in: int, n_out: int) -> Linear:
+            return Linear(n_in, n_out, bias=f"{prefix}{name}.bias" in names)
 
         self.q_proj = linear("q_proj", config.hidden_size, queries)
         self.k_proj = linear("k_proj", config.hidden_size, keys)
@@ -102,9 +116,9 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         inner, outer = config.intermediate_size, config.hidden_size
         has_bias = f"{prefix}up_proj.bias" in names
-        self.gate_proj = nn.Linear(outer, inner, has_bias)
-        self.up_proj = nn.Linear(outer, inner, has_bias)
-        self.down_proj = nn.Linear(inner, outer, has_bias)
+        self.gate_proj = Linear(outer, inner, has_bias)
+        self.up_proj = Linear(outer, inner, has_bias)
+        self.down_proj = Linear(inner, outer, has_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -137,9 +151,7 @@ class Decoder(nn.Module):
     def __init__(self, config: LlamaConfig, names: set[str]) -> None:
         super().__init__()
         self.config = config
-        # so that nothing draws random values: for tensors on "meta" that imports half of torch (3 s)
-        table = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(table)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             Layer(config, names, f"model.layers.{i}.") for i in range(config.num_hidden_layers)
         )
@@ -177,7 +189,7 @@ class LlamaLM(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config, names)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def base_model(self) -> Decoder:

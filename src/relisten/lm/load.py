@@ -188,19 +188,21 @@ def merge_adapter(causal: nn.Module, folder: Path) -> None:
         if not name.endswith("lora_A.weight"):
             continue
         target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        up = tensors[name.replace("lora_A", "lora_B")]
-        delta = scale * (up.float() @ down.float())
+        left, right = tensors[name.replace("lora_A", "lora_B")].float(), down.float()
+        if config.get("fan_in_fan_out"):
+            left, right = right.T, left.T
         try:
             weight = causal.get_submodule(target).weight.data
         except AttributeError as error:
             raise ModelError(f"{folder}: adapts {target}, which this LM has not") from error
-        delta = delta.T if config.get("fan_in_fan_out") else delta
-        if weight.shape != delta.shape:
+        shape = (left.shape[0], right.shape[1])
+        if weight.shape != shape:
             raise ModelError(
-                f"{folder}: {target} is {tuple(weight.shape)} in this LM, "
-                f"{tuple(delta.shape)} in the adapter"
+                f"{folder}: {target} is {tuple(weight.shape)} in this LM, {shape} in the adapter"
             )
-        weight += delta.to(weight)
+        exact = weight.float()  # of float32 weights no copy
+        exact.addmm_(left.to(exact), right.to(exact), alpha=scale)
+        weight.copy_(exact)
 
 
 def save_extension(extension: SpeechExtension, path: Path) -> None:
