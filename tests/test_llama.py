@@ -135,7 +135,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"mlp.down_proj.weight is \(32, 48\) in the weights"):
         load_llama(tmp_path, torch.float32)
     edit_config(tmp_path, intermediate_size=48, num_hidden_layers=3)
-    with pytest.raises(ModelError, match="model.layers.2.* is missing"):
+    with pytest.raises(ModelError, match=r"model\.layers\.2.* is missing"):
         load_llama(tmp_path, torch.float32)
 
 

@@ -58,7 +58,7 @@ class Int8Linear(nn.Module):
         out.mul_(step)
         if self.bias is not None:
             out.add_(self.bias)
-        return out.to(x.dtype).unflatten(0, x.shape[:-1])
+        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
 def is_available() -> bool:
