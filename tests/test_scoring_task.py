@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import wave
 from dataclasses import replace
 from itertools import pairwise
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import relisten
 from relisten.core.combine import Weights
@@ -20,6 +23,7 @@ from relisten.io.bundle import BundleConfig, write_bundle
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.io.shards import read_shards, shard_ids, shards
 from relisten.io.sources import weights_hash
+from relisten.lm.llama import LlamaLM
 from relisten.lm.load import save_extension
 from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
@@ -209,6 +213,31 @@ def test_score_listens(tmp_path: Path, manifest: Path, bundle: Path) -> None:
     for component in components:
         alone = rescorer.scorer.score([ScoringInput(texts, ends, speech)], component)[0]
         assert [h.scores[component] for h in scored.hypotheses] == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_bundle_scores_as_it_does_through_transformers(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its adapter; the LM is read without transformers, or, where it is not ours, with it."""
+    torch.manual_seed(0)
+    layer = "base_model.model.model.layers.0.mlp.down_proj.lora_{}.weight"
+    factors = {layer.format("A"): torch.randn(2, 48), layer.format("B"): torch.randn(32, 2)}
+    save_file(factors, bundle / "adapter_model.safetensors")
+    record = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (bundle / "adapter_config.json").write_text(json.dumps(record))
+    ours = load_rescorer(str(bundle), "cpu", "float32")
+    monkeypatch.setattr("relisten.lm.load.load_llama", lambda *_: None)
+    theirs = load_rescorer(str(bundle), "cpu", "float32")
+    assert isinstance(ours.scorer.model.causal, LlamaLM)
+    assert isinstance(theirs.scorer.model.causal, LlamaForCausalLM)
+    assert ours.scorer.texts.id == theirs.scorer.texts.id
+    speech = ours.need_listener().hear([np.linspace(0, 1, 16_000, dtype=np.float32)])[0]
+    texts, ends = ("a b", "a c", "i i i"), ((0.3, 0.6), (0.3, 0.6), (0.3, 0.6, 0.9))
+    for component in LM_COMPONENTS:
+        scores = [
+            r.score([ScoringInput(texts, ends, speech)], component)[0] for r in (ours, theirs)
+        ]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
 def test_a_bundle_of_strangers_is_refused(bundle: Path) -> None:

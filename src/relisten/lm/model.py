@@ -1,4 +1,4 @@
-"""Any Hugging Face causal LM, its vocabulary extended by speech units.
+"""Any causal LM, its vocabulary extended by speech units.
 
 The LM's own weights are left as they are: markers and units have their own small embedding and
 output tables beside it, so an extension is a few megabytes, the text head needs no copy, and each
@@ -7,7 +7,9 @@ position pays only for the tokens that can follow there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +113,8 @@ class SpeechExtension(nn.Module):
 class SpeechTextLM(nn.Module):
     """A causal LM over the joint vocabulary (Speech-Text Foundation Model, arXiv:2409.16654).
 
-    causal: a transformers `...ForCausalLM`. extension: None for a text-only LM, which is a valid
-    rescorer too.
+    causal: a `LlamaLM`, or a transformers `...ForCausalLM`, of which no more is asked than that one
+    has. extension: None for a text-only LM, which is a valid rescorer too.
     """
 
     def __init__(
@@ -191,19 +193,19 @@ class SpeechTextLM(nn.Module):
             )
         return output.last_hidden_state
 
-    def _output_blocks(self, as_text: bool) -> list[tuple[Tensor, Tensor | None, int]]:
-        """What can follow, as (weights [R, H], bias [R] or None, joint id of row 0): text and
+    def _output_blocks(self, as_text: bool) -> list[tuple[Callable[[Tensor], Tensor], int]]:
+        """What can follow, as (hidden [R, H] to logits [R, W], joint id of the first): text and
         markers, or units and markers. Blocks, since joining them would copy the whole text head."""
-        head = self.causal.get_output_embeddings()
         n_text = self.vocabulary.n_text
-        blocks: list[tuple[Tensor, Tensor | None, int]] = []
+        blocks: list[tuple[Callable[[Tensor], Tensor], int]] = []
         if as_text:
-            bias = getattr(head, "bias", None)
-            blocks.append((head.weight[:n_text], None if bias is None else bias[:n_text], 0))
+            head = self.causal.get_output_embeddings()
+            blocks.append((lambda hidden: head(hidden.to(self.dtype))[:, :n_text], 0))
         if self.extension is not None:
-            blocks.append((self.extension.marker_head, None, n_text))
+            tables = [(self.extension.marker_head, n_text)]
             if not as_text:
-                blocks.append((self.extension.unit_head, None, n_text + 2))
+                tables.append((self.extension.unit_head, n_text + 2))
+            blocks += [(partial(_product, table), offset) for table, offset in tables]
         return blocks
 
     def log_probs(self, hidden: Tensor, row: Tensor, target: Tensor, as_text: bool) -> Tensor:
@@ -221,15 +223,20 @@ class SpeechTextLM(nn.Module):
             chunk = order[bounds[i] : bounds[i + 1]]
             rows, first = row[chunk] - i * _LOGIT_ROWS, hidden[i * _LOGIT_ROWS :][:_LOGIT_ROWS]
             normaliser, picked = [], hidden.new_zeros(len(chunk), dtype=torch.float32)
-            for weight, bias, offset in blocks:
+            for to_logits, offset in blocks:
                 with OneDNNLinear():
-                    logits = nn.functional.linear(first.to(weight.dtype), weight, bias).float()
+                    logits = to_logits(first).float()
                 # log-sum-exp, in half the time of torch.logsumexp
                 normaliser.append(logits[:, 0] - logits.log_softmax(-1)[:, 0])
                 column = target[chunk] - offset
-                inside = (column >= 0) & (column < len(weight))
-                value = logits[rows, column.clamp(0, len(weight) - 1)]
+                inside = (column >= 0) & (column < logits.shape[1])
+                value = logits[rows, column.clamp(0, logits.shape[1] - 1)]
                 picked = torch.where(inside, value, picked)
             pieces.append(picked - torch.stack(normaliser).logsumexp(0)[rows])
         out = hidden.new_zeros(len(target), dtype=torch.float32)
         return out.index_copy(0, order, torch.cat(pieces)) if pieces else out
+
+
+def _product(table: Tensor, hidden: Tensor) -> Tensor:
+    """Logits [R, W] of hidden states [R, H] by output rows [W, H]."""
+    return nn.functional.linear(hidden.to(table.dtype), table)

@@ -19,7 +19,7 @@ TextForm = Literal["surface", "spoken"]
 class TextEncoder:
     """Tokenises a text and knows to which whitespace-separated word each token belongs.
 
-    tokenizer: a fast transformers tokenizer; no special tokens are added.
+    tokenizer: a `PlainTokenizer` or a fast transformers tokenizer; no special tokens are added.
     """
 
     def __init__(self, tokenizer: Any, form: TextForm = "surface") -> None:
@@ -27,15 +27,16 @@ class TextEncoder:
             raise ModelError("a fast tokenizer (tokenizer.json) is needed to place tokens in words")
         self.tokenizer = tokenizer
         self.form = form
+        self._backend = tokenizer.backend_tokenizer
         # In the spoken form the first word is tokenised like any other: " mark", not "mark".
         # Some tokenizers see to that themselves: their first token begins with their space mark.
-        first = tokenizer.tokenize("a", add_special_tokens=False)[0]
+        first = self._backend.encode("a", add_special_tokens=False).tokens[0]
         self._lead = " " if form == "spoken" and first[0] not in "▁Ġ" else ""
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits that tell it from encoders that tokenise otherwise."""
-        described = f"{self.form}|{self.tokenizer.backend_tokenizer.to_str()}"
+        described = f"{self.form}|{self._backend.to_str()}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def words(self, text: str) -> list[list[int]]:
@@ -54,12 +55,10 @@ class TextEncoder:
         for piece in pieces:
             length += len(piece) + 1 if piece else 0
             ends.append(length)
-        encoded = self.tokenizer(
-            joined, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        encoded = self._backend.encode(joined, add_special_tokens=False)
         words: list[list[int]] = [[] for _ in pieces]
         w = 0
-        for token, (_, stop) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        for token, (_, stop) in zip(encoded.ids, encoded.offsets, strict=True):
             while w < len(ends) - 1 and (stop > ends[w] or not pieces[w]):
                 w += 1
             words[w].append(token)

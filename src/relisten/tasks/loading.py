@@ -26,9 +26,10 @@ from relisten.io.bundle import (
     resolve_bundle,
 )
 from relisten.io.sources import resolve_model
+from relisten.lm.int8 import to_int8
 from relisten.lm.load import (
-    load_causal_lm,
     load_extension,
+    load_for_scoring,
     merge_adapter,
     text_lm,
     text_vocabulary,
@@ -209,25 +210,31 @@ class LoadedRescorer:
 def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> LoadedRescorer:
     """The rescorer of a bundle, or of a causal LM, which then knows text only.
 
-    reference: a folder, a known name or a hub id. Raises ModelError where it cannot be had, or its
-    parts do not belong together; UsageError for a dtype that it does not run in.
+    reference: a folder, a known name or a hub id. dtype: of the LM: float32, bfloat16, int8 (on the
+    CPU), or auto: float32 on the CPU, bfloat16 on CUDA. Raises ModelError where it cannot be had,
+    or its parts do not belong together; UsageError for a dtype that it does not run in.
     """
-    lm_device, lm_dtype = torch_placement(device, dtype)
+    is_int8 = dtype == "int8"
+    lm_device, lm_dtype = torch_placement(device, "float32" if is_int8 else dtype)
+    if is_int8 and lm_device != "cpu":
+        raise UsageError(f"dtype int8: a language model has it on the CPU, not on {lm_device}")
     folder = resolve_bundle(reference)
-    if not (folder / CONFIG).is_file():
-        causal, tokenizer = load_causal_lm(folder, lm_dtype, lm_device)
+    config = read_bundle(folder) if (folder / CONFIG).is_file() else None
+    base = folder if config is None else resolve_base(folder, config)
+    causal, tokenizer = load_for_scoring(base, lm_dtype, lm_device)
+    if config is not None and (folder / ADAPTER).is_file():
+        merge_adapter(causal, folder)
+    if is_int8:
+        to_int8(causal)
+    if config is None:
         scorer = Scorer(
             text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM), components=(TEXT,)
         )
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS)
-    config = read_bundle(folder)
-    causal, tokenizer = load_causal_lm(resolve_base(folder, config), lm_dtype, lm_device)
-    if (folder / ADAPTER).is_file():
-        merge_adapter(causal, folder)
     model, listener = text_lm(causal, tokenizer), None
     if config.hears:
         extension = load_extension(folder / EXTENSION, causal)
-        listener = bundle_listener(folder, config, device, dtype)
+        listener = bundle_listener(folder, config, device, "auto" if is_int8 else dtype)
         _check_fit(folder, extension, listener)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
