@@ -39,7 +39,7 @@ def summary(transcripts: list[Transcript], wall_s: float) -> dict[str, float]:
     audio_s = sum(transcript.duration_s for transcript in transcripts)
     again = sum(seconds for stage, seconds in stages.items() if stage not in ALONE)
     return {
-        "audio_s": audio_s,
+        "speech_s": audio_s,
         "real_time_factor": wall_s / audio_s,
         "second_pass_share": again / sum(stages.values()),
         **{f"{stage}_s": seconds for stage, seconds in stages.items()},
@@ -79,7 +79,7 @@ def main(
     result = {key: float(f"{value:.4g}") for key, value in result.items()}
 
     hosts = {**machine(), "n_recordings": len(paths), "samples": samples, "propose": propose}
-    table = Table(title=f"transcribe, {model}, {result['audio_s']:.1f} s of audio")
+    table = Table(title=f"transcribe, {model}, {result['speech_s']:.1f} s of speech")
     for heading in ("figure", "value"):
         table.add_column(heading, justify="right")
     for name, value in result.items():
