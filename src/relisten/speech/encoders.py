@@ -217,7 +217,7 @@ def batches(items: Sequence[Any], size: int = BATCH_SIZE) -> Iterator[Sequence[A
 def torch_placement(device: str, dtype: str) -> tuple[str, Any]:
     """Device name and torch dtype for the options auto|cpu|cuda and auto|float32|bfloat16.
 
-    auto is float32 on CPU, bfloat16 on CUDA. Raises UsageError for int8: only CTranslate2 has it.
+    auto is float32 on CPU, bfloat16 on CUDA. Raises UsageError for int8, which whole models of torch do not run in.
     """
     import torch
 
