@@ -11,8 +11,8 @@ an addition; on AMD's first EPYC, which has one unit of 128 bits for the former 
 units for float32, that is 8 products a cycle either way: nothing is gained but memory.
 
 It has its price: scores of SmolLM2-135M move by 1.3 nats within a list (rms), mostly for the inputs
-rounded to 8 bits, and on 300 lists of non-native English one choice in 25 changed, more of them for the worse.
-So it is chosen by name alone, never by `auto`.
+rounded to 8 bits, and on 300 lists of non-native English one choice in 25 changed: WER 25.45 % to
+26.25 %. So it is chosen by name alone, never by `auto`.
 """
 
 from __future__ import annotations

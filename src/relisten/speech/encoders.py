@@ -217,7 +217,8 @@ def batches(items: Sequence[Any], size: int = BATCH_SIZE) -> Iterator[Sequence[A
 def torch_placement(device: str, dtype: str) -> tuple[str, Any]:
     """Device name and torch dtype for the options auto|cpu|cuda and auto|float32|bfloat16.
 
-    auto is float32 on CPU, bfloat16 on CUDA. Raises UsageError for int8, which whole models of torch do not run in.
+    auto is float32 on CPU, bfloat16 on CUDA. Raises UsageError for int8: whole models of
+    torch do not run in it.
     """
     import torch
 

@@ -54,30 +54,30 @@ class Proposer:
 
         listenings, speeches: what the first pass made of the recordings, and what `hear` did.
         """
-        proposed = []
-        for recording, listening, speech in zip(recordings, listenings, speeches, strict=True):
-            letters = speech.letters
-            assert letters is not None
-            own = [h.text for h in listening.hypotheses]
+        return [
+            self._propose(recording, first_pass, listening, speech)
+            for recording, listening, speech in zip(recordings, listenings, speeches, strict=True)
+        ]
 
-            def by_ear(texts: Sequence[Words], letters: np.ndarray = letters) -> np.ndarray:
-                return self.ear.score(letters, [" ".join(words) for words in texts])
+    def _propose(
+        self, recording: np.ndarray, first_pass: FirstPass, listening: Listening, speech: Speech
+    ) -> list[Hypothesis]:
+        letters = speech.letters
+        assert letters is not None
+        own = [h.text for h in listening.hypotheses]
 
-            def by_first_pass(
-                texts: Sequence[Words],
-                recording: np.ndarray = recording,
-                own: Sequence[str] = own,
-                window: np.ndarray = listening.window,
-            ) -> np.ndarray:
-                written = [written_like(" ".join(words), own) for words in texts]
-                [given] = first_pass.score([recording], [written], [window], timed=False)
-                return np.array([hypothesis.scores[ASR] for hypothesis in given])
+        def by_ear(texts: Sequence[Words]) -> np.ndarray:
+            return self.ear.score(letters, [" ".join(words) for words in texts])
 
-            on_list = {tuple(spoken(text).split()): None for text in own}
-            found = search([*on_list], self._spell(letters), by_first_pass, by_ear)
-            new = [words for words in found if words not in on_list]
-            proposed.append([Hypothesis(" ".join(words)) for words in new[: self.n]])
-        return proposed
+        def by_first_pass(texts: Sequence[Words]) -> np.ndarray:
+            written = [written_like(" ".join(words), own) for words in texts]
+            [given] = first_pass.score([recording], [written], [listening.window], timed=False)
+            return np.array([hypothesis.scores[ASR] for hypothesis in given])
+
+        on_list = {tuple(spoken(text).split()): None for text in own}
+        found = search([*on_list], self._spell(letters), by_first_pass, by_ear)
+        new = [words for words in found if words not in on_list]
+        return [Hypothesis(" ".join(words)) for words in new[: self.n]]
 
     def hear(
         self,
