@@ -10,16 +10,13 @@ beam search, without word ends. The last line is one JSON object.
 
 from __future__ import annotations
 
-import json
-import resource
 import time
 from pathlib import Path
 
 import click
 import torch
-from rich.console import Console
-from rich.table import Table
-from scoring import machine
+from loading import peak_mib
+from scoring import machine, tell
 
 from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import load_first_pass
@@ -75,22 +72,11 @@ def main(
     transcripts = [transcribe_one(path, first_pass, rescorer, search, propose) for path in paths]
     result = summary(transcripts, time.perf_counter() - start)
     result["loading_s"] = loading_s
-    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_mib"] = peak_mib()
     result = {key: float(f"{value:.4g}") for key, value in result.items()}
 
     hosts = {**machine(), "n_recordings": len(paths), "samples": samples, "propose": propose}
-    table = Table(title=f"transcribe, {model}, {result['speech_s']:.1f} s of speech")
-    for heading in ("figure", "value"):
-        table.add_column(heading, justify="right")
-    for name, value in result.items():
-        table.add_row(name, f"{value:g}")
-    console = Console()
-    console.print(hosts)
-    console.print(table)
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps({"machine": hosts, "summary": result}, indent=1) + "\n")
-    print(json.dumps(result))
+    tell(f"transcribe, {model}, {result['speech_s']:.1f} s of speech", hosts, result, save)
 
 
 if __name__ == "__main__":

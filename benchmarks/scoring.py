@@ -173,6 +173,22 @@ def machine() -> dict[str, object]:
     }
 
 
+def tell(title: str, hosts: dict[str, object], result: dict[str, float], save: Path | None) -> None:
+    """Figures as a table, to a file if one is named, and as one JSON object on the last line."""
+    table = Table(title=title)
+    for heading in ("figure", "value"):
+        table.add_column(heading, justify="right")
+    for name, value in result.items():
+        table.add_row(name, f"{value:g}")
+    console = Console()
+    console.print(hosts)
+    console.print(table)
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps({"machine": hosts, "summary": result}, indent=1) + "\n")
+    print(json.dumps(result))
+
+
 def settings(quick: bool) -> Iterator[tuple[int, int, int]]:
     """(N, units of prefix, utterances)."""
     if quick:

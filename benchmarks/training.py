@@ -11,7 +11,6 @@ as they are; oneDNN's products; freed memory kept. The last line is one JSON obj
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -22,9 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from scoring import WRITTEN_LISTS, idle_cores, machine
+from scoring import WRITTEN_LISTS, idle_cores, machine, tell
 
 from relisten.apps.console import keep_freed_memory
 from relisten.io.nbest import load_nbest
@@ -149,18 +146,7 @@ def main(
         "speedup": float(f"{found['ours'] / found['plain']:.3g}"),
     }
     hosts = {**machine(), "threads": threads, "model": reference}
-    table = Table(title=f"A step of pre-training, {reference}, float32")
-    for heading in ("way", "tokens/s"):
-        table.add_column(heading, justify="right")
-    for way, value in found.items():
-        table.add_row(way, f"{value:.1f}")
-    console = Console()
-    console.print(hosts)
-    console.print(table)
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps({"machine": hosts, "summary": result}, indent=1) + "\n")
-    print(json.dumps(result))
+    tell(f"A step of pre-training, {reference}, float32", hosts, result, save)
 
 
 if __name__ == "__main__":
