@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,6 +84,25 @@ def written_like(text: str, models: Sequence[str]) -> str:
     """
     if not models or not models[0] or not (text.islower() or text.isupper()):
         return text
+    inner, opening = _forms(tuple(models))
+    fallback = str.upper if models[0].isupper() else str.lower
+    forms = [
+        inner[said] if said in inner else opening.get(said, fallback(word))
+        for word, said in zip(text.split(), spoken_words(text), strict=True)
+    ]
+    written = " ".join(forms)
+    if models[0][0].isupper():
+        written = written[:1].upper() + written[1:]
+    mark = models[0][len(models[0].rstrip(CLOSING)) :]
+    return written.rstrip(CLOSING) + mark
+
+
+@lru_cache(maxsize=16)
+def _forms(models: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """How words are written most often inside texts, and the first of them at the beginning.
+
+    Kept: the texts of one recording are asked about many times.
+    """
     seen: dict[str, Counter[str]] = {}
     opening: dict[str, str] = {}
     for model in models:
@@ -94,16 +114,7 @@ def written_like(text: str, models: Sequence[str]) -> str:
                 seen.setdefault(said, Counter())[word] += 1
             else:  # its capital may be the sentence's
                 opening.setdefault(said, word)
-    fallback = str.upper if models[0].isupper() else str.lower
-    forms = [
-        seen[said].most_common(1)[0][0] if said in seen else opening.get(said, fallback(word))
-        for word, said in zip(text.split(), spoken_words(text), strict=True)
-    ]
-    written = " ".join(forms)
-    if models[0][0].isupper():
-        written = written[:1].upper() + written[1:]
-    mark = models[0][len(models[0].rstrip(CLOSING)) :]
-    return written.rstrip(CLOSING) + mark
+    return {said: forms.most_common(1)[0][0] for said, forms in seen.items()}, opening
 
 
 def _groups(
