@@ -171,7 +171,7 @@ def dense(model: SpeechTextLM, shapes: list[tuple[int, int]], head_rows: int) ->
         hidden = model.hidden(embedded, None, torch.arange(length).expand(n_rows, -1))
     if head_rows:
         rows = hidden.flatten(0, 1)[torch.arange(head_rows) % hidden.shape[:2].numel()]
-        index = torch.arange(head_rows)
+        index = np.arange(head_rows)
         model.log_probs(rows, index, index % model.vocabulary.n_text, as_text=True)
 
 

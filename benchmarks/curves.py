@@ -27,7 +27,7 @@ from widen import confusions, widened
 from relisten.core.types import NBest
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
-from relisten.lm.load import load_causal_lm, text_vocabulary
+from relisten.lm.load import load_for_scoring, text_vocabulary
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.scorer import score_sequences
 from relisten.lm.sequences import Order, Speech, TokenSequence, build_sequence
@@ -121,7 +121,7 @@ def main(
     """Time trees against full sequences as N and the speech grow."""
     torch.set_num_threads(threads or idle_cores())
     torch.manual_seed(0)
-    causal, tokenizer = load_causal_lm(resolve_model(reference))
+    causal, tokenizer = load_for_scoring(resolve_model(reference))
     n_columns = causal.get_input_embeddings().weight.shape[1]
     n_rows = causal.get_output_embeddings().weight.shape[1]
     extension = SpeechExtension(SpeechShape(N_UNITS), n_columns, n_rows)

@@ -135,7 +135,8 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         table.add_column(heading, justify="right")
     rows = []
     for n_prefix in (0, 110):
-        problem = make_problem(wide[: 2 if quick else 6], model, texts, n_prefix)
+        some = wide[: 2 if quick else 6]
+        problem = make_problem(some, model.vocabulary, texts, n_prefix)
         row = {"prefix": n_prefix, **compare(model, problem, 2 if quick else 3)}
         rows.append(row)
         seconds = row["seconds"]

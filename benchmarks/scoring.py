@@ -30,9 +30,11 @@ from widen import Words, confusions, widened
 
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
-from relisten.lm.load import load_causal_lm, text_vocabulary
+from relisten.lm.load import load_causal_lm, load_for_scoring, text_vocabulary
 from relisten.lm.model import SpeechTextLM
+from relisten.lm.scorer import BATCH_TOKENS
 from relisten.lm.texts import TextEncoder
+from relisten.lm.vocabulary import Vocabulary
 
 WRITTEN_LISTS = Path(__file__).parent / "data" / "nbest.jsonl"
 PEERS = ("HF batch", "minicons")
@@ -47,10 +49,9 @@ JSON_PREFIX = 110
 
 
 def make_problem(
-    lists: list[list[Words]], model: SpeechTextLM, texts: TextEncoder, n_prefix: int
+    lists: list[list[Words]], vocabulary: Vocabulary, texts: TextEncoder, n_prefix: int
 ) -> Problem:
     rng = random.Random(n_prefix)
-    vocabulary = model.vocabulary
     sequences = []
     for hypotheses in lists:
         prefix = [rng.randrange(vocabulary.n_text) for _ in range(n_prefix)]
@@ -115,16 +116,16 @@ def compare(
 
 
 def dense_fractions(model: SpeechTextLM, problem: Problem, repeats: int) -> dict[str, float]:
-    """Our tokens a second over those of plain causal passes of the same shapes, products alike."""
-    shapes: list[tuple[int, int]] = []
-    handle = model.causal.base_model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["inputs_embeds"].shape[:2])),
-        with_kwargs=True,
-    )
-    score = contenders.tree(model)
-    score(problem)
-    handle.remove()
+    """Our tokens a second over those of plain causal passes over as many tokens, products alike.
+
+    A plain pass has as many rows as we have trees in a batch, each of their mean length.
+    """
     trees = problem.trees()
+    n_nodes = sum(map(len, trees))
+    mean = round(n_nodes / len(trees))
+    per_batch = max(1, BATCH_TOKENS // mean)
+    shapes = [(min(per_batch, len(trees) - i), mean) for i in range(0, len(trees), per_batch)]
+    score = contenders.tree(model)
     head_rows = sum(len(np.unique(t.target_node)) for t in trees)
     seconds = best_seconds(
         {
@@ -134,13 +135,12 @@ def dense_fractions(model: SpeechTextLM, problem: Problem, repeats: int) -> dict
         },
         repeats,
     )
-    ours = sum(map(len, trees)) / seconds["ours"]
+    ours = n_nodes / seconds["ours"]
     n_dense = sum(b * length for b, length in shapes)
     return {
         "dense_fraction": ours / (n_dense / seconds["dense"]),
         "dense_fraction_with_head": ours / (n_dense / seconds["dense_with_head"]),
-        "padding": 1 - sum(map(len, trees)) / n_dense,
-        "head_rows_per_token": head_rows / sum(map(len, trees)),
+        "head_rows_per_token": head_rows / n_nodes,
         "tokens_per_s": ours,
     }
 
@@ -208,11 +208,13 @@ def settings(quick: bool) -> Iterator[tuple[int, int, int]]:
 def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Path | None) -> None:
     """Time the tree scorer against a Hugging Face batch and minicons."""
     torch.set_num_threads(threads or idle_cores())
-    causal, tokenizer = load_causal_lm(resolve_model(reference))
+    folder = resolve_model(reference)
+    causal, tokenizer = load_causal_lm(folder)
     texts = TextEncoder(tokenizer)
     # peers normalise over all rows of the head, those that no token uses too
     n_rows = causal.get_output_embeddings().weight.shape[0]
-    model = SpeechTextLM(causal, replace(text_vocabulary(tokenizer), n_text=n_rows))
+    vocabulary = replace(text_vocabulary(tokenizer), n_text=n_rows)
+    model = SpeechTextLM(load_for_scoring(folder)[0], vocabulary)
     hf = contenders.hf_batch(causal)
     field = {
         TREE: contenders.tree(model),
@@ -235,10 +237,10 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         table.add_column(heading, justify="right")
 
     wide = {n: widened(lists, known, n) for n in (5, 10, 50)}
-    field[TREE](make_problem(wide[10][:1], model, texts, 0))  # warm-up
+    field[TREE](make_problem(wide[10][:1], model.vocabulary, texts, 0))  # warm-up
     rows = []
     for n, n_prefix, n_utterances in settings(quick):
-        problem = make_problem(wide[n][:n_utterances], model, texts, n_prefix)
+        problem = make_problem(wide[n][:n_utterances], model.vocabulary, texts, n_prefix)
         row = {"n": n, "prefix": n_prefix, **compare(problem, field, 2 if quick else 3)}
         rows.append(row)
         seconds = row["seconds"]
@@ -248,7 +250,8 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         )
     console.print(table)
 
-    problem = make_problem(wide[10][: 8 if quick else 20], model, texts, JSON_PREFIX)
+    some = wide[10][: 8 if quick else 20]
+    problem = make_problem(some, model.vocabulary, texts, JSON_PREFIX)
     result: dict[str, float] = {
         **_speedups(rows),
         **dense_fractions(model, problem, 3 if quick else 5),

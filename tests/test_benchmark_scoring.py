@@ -76,9 +76,8 @@ def test_quick_run_ends_with_one_json_line(monkeypatch, tmp_path):
     import scoring
 
     monkeypatch.setattr(scoring, "resolve_model", lambda reference: reference)
-    monkeypatch.setattr(
-        scoring, "load_causal_lm", lambda _: (tiny_causal_lm("llama"), tiny_tokenizer())
-    )
+    for name in ("load_causal_lm", "load_for_scoring"):
+        monkeypatch.setattr(scoring, name, lambda _: (tiny_causal_lm("llama"), tiny_tokenizer()))
     monkeypatch.setattr(contenders, "minicons", lambda causal, _: contenders.hf_batch(causal))
     monkeypatch.setattr(scoring, "version", lambda package: "any")
     saved = tmp_path / "results.json"
@@ -126,3 +125,37 @@ def test_quick_run_of_a_training_step(monkeypatch, tmp_path):
         assert row["tree_tokens"] < row["batch_tokens"] / 2
         ratio = row["seconds"][mwer.ONE_BY_ONE] / row["seconds"][mwer.TREE]
         assert summary[f"speedup_prefix{row['prefix']}"] == pytest.approx(ratio, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_quick_run_as_on_a_gpu(monkeypatch, tmp_path):
+    """All ways to attend agree, or it would say so and time nothing."""
+    import gpu
+    import scoring
+
+    monkeypatch.setattr(scoring, "version", lambda package: "any")
+    saved = tmp_path / "results.json"
+    asked = ["--device", "cpu", "--size", "tiny", "--lists", "4", "--repeats", "1"]
+    run = CliRunner().invoke(gpu.main, [*asked, "--save", str(saved)], catch_exceptions=False)
+    summary = json.loads(run.output.splitlines()[-1])
+    assert summary["largest_difference"] < scoring.TOLERANCE
+    rows = json.loads(saved.read_text())["rows"]
+    assert {row["way"] for row in rows} == set(gpu.WAYS)
+    for row in rows:
+        assert row["tflops"] == pytest.approx(
+            row["share_of_products"] * summary["products_tflops"], rel=1e-3
+        )
+
+
+def test_needed_flops_by_hand():
+    """The tree 0 5 6 7 of "0 5 6 E, 0 5 E, 0 7 E": depths 0 1 2 1, every node predicts.
+
+    Products: 4 nodes, 2 layers of 64 * (2 * 64 + 2 * 32 + 3 * 128) = 36,864 weights; head: 4 rows
+    of 64 * 300; attention: 1 + 2 + 3 + 2 = 8 pairs of 64 numbers, twice two FLOPs, in 2 layers.
+    """
+    import contenders
+    import gpu
+
+    problem = contenders.Problem([[[0, 5, 6, 1], [0, 5, 1], [0, 7, 1]]], 1)
+    products, head, attention = 2 * 4 * 2 * 36_864, 2 * 4 * 64 * 300, 4 * 8 * 64 * 2
+    assert gpu.needed_flops(gpu.SHAPES["tiny"], problem) == products + head + attention

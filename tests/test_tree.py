@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.lm.sequences import AS_TEXT, TokenSequence
-from relisten.lm.tree import build_tree, group_sequences
+from relisten.lm.tree import build_tree, group_sequences, visible
 
 
 def sequence(*ids: int) -> TokenSequence:
@@ -24,7 +24,10 @@ def test_layout_by_hand():
     assert len(tree.target_id) == 6
     depth = dict(zip(tree.ids.tolist(), tree.depth.tolist(), strict=True))
     assert depth == {0: 0, 5: 1, 6: 2, 7: 1}
-    seen = {i: set(tree.ids[tree.ancestors[n]].tolist()) for n, i in enumerate(tree.ids.tolist())}
+    seen = {
+        i: set(tree.ids[row].tolist())
+        for i, row in zip(tree.ids.tolist(), visible(tree.stop), strict=True)
+    }
     assert seen == {0: {0}, 5: {0, 5}, 6: {0, 5, 6}, 7: {0, 7}}
 
 
@@ -43,7 +46,7 @@ def test_every_path_reads_back_as_its_sequence(built):
     for s, path in zip(built, tree.paths, strict=True):
         assert tree.target_id[path].tolist() == s.ids[1:].tolist()
         for i, node in enumerate(tree.target_node[path]):
-            ancestors = np.flatnonzero(tree.ancestors[node])
+            ancestors = np.flatnonzero(visible(tree.stop)[node])
             assert tree.ids[ancestors].tolist() == s.ids[: i + 1].tolist()
             assert tree.depth[ancestors].tolist() == list(range(i + 1))
 

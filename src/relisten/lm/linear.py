@@ -8,6 +8,7 @@ oneDNN by itself for bfloat16 only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -74,6 +75,11 @@ class OneDNNLinear(TorchFunctionMode):
             if _is_ours(*inputs):
                 return _Linear.apply(*inputs) if torch.is_grad_enabled() else _product(*inputs)
         return func(*args, **kwargs)
+
+
+def own_products(device: torch.device) -> AbstractContextManager[object]:
+    """`OneDNNLinear` on the CPU, nothing elsewhere."""
+    return OneDNNLinear() if device.type == "cpu" else nullcontext()
 
 
 def _linear_inputs(

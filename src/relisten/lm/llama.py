@@ -11,11 +11,14 @@ arXiv:2305.13245, SwiGLU arXiv:2002.05202, Llama arXiv:2302.13971.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from relisten.lm.attention import MASKED, Attend, attend_masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,6 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig, names: set[str], prefix: str) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.group = config.num_attention_heads // config.num_key_value_heads
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
 
@@ -91,21 +93,15 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, x: Tensor, turn: Rotation, mask: Tensor | None) -> Tensor:
-        """x: [B, L, H]; mask: additive, broadcast over [B, heads, L, L], None: plain causal."""
+    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
+        """x: [B, L, H]."""
         query, key, value = (
             proj(x).unflatten(-1, (-1, self.head_dim))
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         query = rotate(self.q_norm(query).transpose(1, 2), turn)
         key = rotate(self.k_norm(key).transpose(1, 2), turn)
-        key, value = (
-            one.repeat_interleave(self.group, 1) if self.group > 1 else one
-            for one in (key, value.transpose(1, 2))
-        )
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, mask, is_causal=mask is None
-        )
+        attended = attend(query, key, value.transpose(1, 2))
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -134,8 +130,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedFeedForward(config, names, f"{prefix}mlp.")
 
-    def forward(self, x: Tensor, turn: Rotation, mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), turn, mask)
+    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), turn, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -160,22 +156,25 @@ class Decoder(nn.Module):
     def forward(
         self,
         inputs_embeds: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | Attend | None,
         position_ids: Tensor,
         use_cache: bool = False,
     ) -> Decoded:
-        """inputs_embeds: [B, L, E]; attention_mask: additive [B, 1, L, L], which then is all that
-        says what is seen, or None for what lies before, within the window; position_ids: [B, L].
-        Nothing is ever cached."""
+        """inputs_embeds: [B, L, E]; attention_mask: additive [B, 1, L, L] or a way to attend, which
+        then is all that says what is seen, or None for what lies before, within the window;
+        position_ids: [B, L]. Nothing is ever cached."""
         turn = rotation(position_ids, self.config, inputs_embeds.dtype)
         window, length = self.config.sliding_window, inputs_embeds.shape[1]
         if attention_mask is None and window is not None:
             back = torch.arange(length)[:, None] - torch.arange(length)
             unseen = ((back < 0) | (back >= window)).to(inputs_embeds.device)
-            attention_mask = inputs_embeds.new_zeros(length, length).masked_fill(unseen, -1e9)
+            attention_mask = inputs_embeds.new_zeros(length, length).masked_fill(unseen, MASKED)
+        attend = attention_mask
+        if attend is None or isinstance(attend, Tensor):
+            attend = partial(attend_masked, mask=attention_mask)
         hidden = inputs_embeds
         for layer in self.layers:
-            hidden = layer(hidden, turn, attention_mask)
+            hidden = layer(hidden, turn, attend)
         return Decoded(self.norm(hidden))
 
 
@@ -194,6 +193,12 @@ class LlamaLM(nn.Module):
     @property
     def base_model(self) -> Decoder:
         return self.model
+
+    def compile_layers(self) -> None:
+        """Let torch fuse what stands between the products, and attention's blocks: one layer is
+        compiled for all, on its first use, and for rows of any length."""
+        for layer in self.model.layers:
+            layer.compile(dynamic=True, fullgraph=True)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens

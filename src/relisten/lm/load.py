@@ -20,6 +20,7 @@ from torch import nn
 from relisten.core.types import ModelError
 from relisten.io.pinned import PINNED
 from relisten.io.sources import resolve_model
+from relisten.lm.attention import in_blocks
 from relisten.lm.llama_folder import load_llama
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.tokenizer import load_plain_tokenizer
@@ -59,6 +60,8 @@ def load_for_scoring(
     causal = load_llama(folder, dtype, device)
     if causal is None:
         return load_causal_lm(folder, dtype, device)
+    if in_blocks(torch.device(device)):
+        causal.compile_layers()
     return causal, load_plain_tokenizer(folder) or _transformers_tokenizer(folder)
 
 

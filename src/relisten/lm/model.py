@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError
-from relisten.lm.linear import OneDNNLinear
+from relisten.lm.attention import Attend
+from relisten.lm.linear import own_products
+from relisten.lm.llama import LlamaLM
 from relisten.lm.sequences import CHUNK_PARTS
 from relisten.lm.vocabulary import Vocabulary
 
-_LOGIT_ROWS = 128
-"""Rows of hidden states whose logits are held at a time: 25 MB in float32 for 49,152 tokens. glibc
-gives buffers above 32 MB back to the kernel each time; 256 rows made it 1.4 x slower."""
+_LOGIT_ROWS = {"cpu": 128, "cuda": 2048}
+"""Rows of hidden states whose logits are held at a time: 25 MB in float32 for 49,152 tokens on the
+CPU. glibc gives buffers above 32 MB back to the kernel each time; 256 rows made it 1.4 x slower."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +188,15 @@ class SpeechTextLM(nn.Module):
             embedded = embedded.index_copy(0, index, value)
         return embedded
 
-    def hidden(self, embedded: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
+    @property
+    def attends_as_told(self) -> bool:
+        """Whether `hidden` takes a way to attend in place of a mask."""
+        return isinstance(self.causal, LlamaLM)
+
+    def hidden(self, embedded: Tensor, mask: Tensor | Attend | None, positions: Tensor) -> Tensor:
         """Last hidden states [B, L, H]. embedded: [B, L, E]; positions: [B, L]; mask: additive
-        [B, 1, L, L], or None for plain causal attention."""
-        with OneDNNLinear():
+        [B, 1, L, L], or None for plain causal attention, or, of a `LlamaLM`, a way to attend."""
+        with own_products(self.device):
             output = self.causal.base_model(
                 inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
             )
@@ -208,33 +217,40 @@ class SpeechTextLM(nn.Module):
             blocks += [(partial(_product, table), offset) for table, offset in tables]
         return blocks
 
-    def log_probs(self, hidden: Tensor, row: Tensor, target: Tensor, as_text: bool) -> Tensor:
+    def log_probs(
+        self, hidden: Tensor, row: np.ndarray, target: np.ndarray, as_text: bool
+    ) -> Tensor:
         """log P(target[k] | hidden[row[k]]) in nats, float32 [K].
 
-        hidden: [R, H], the distinct positions; row, target: [K]. The log-softmax runs over the
-        part of the vocabulary that can follow, a chunk of rows at a time.
+        hidden: [R, H], the distinct positions; row, target: int64 [K]. The log-softmax runs over
+        the part of the vocabulary that can follow, a chunk of rows at a time.
         """
         blocks = self._output_blocks(as_text)
-        order = torch.argsort(row, stable=True)
-        starts = torch.arange(0, len(hidden) + _LOGIT_ROWS, _LOGIT_ROWS, device=row.device)
-        bounds = torch.searchsorted(row[order], starts).tolist()
+        n_rows = _LOGIT_ROWS.get(hidden.device.type, _LOGIT_ROWS["cuda"])
+        order = np.argsort(row, kind="stable")
+        bounds = np.searchsorted(row[order], np.arange(0, len(hidden) + n_rows, n_rows))
         pieces = []
-        for i in range(len(bounds) - 1):
-            chunk = order[bounds[i] : bounds[i + 1]]
-            rows, first = row[chunk] - i * _LOGIT_ROWS, hidden[i * _LOGIT_ROWS :][:_LOGIT_ROWS]
+        for i, (start, end) in enumerate(pairwise(bounds)):
+            chunk = order[start:end]
+            rows, wanted = (
+                torch.from_numpy(x).to(hidden.device)
+                for x in (row[chunk] - i * n_rows, target[chunk])
+            )
+            first = hidden[i * n_rows :][:n_rows]
             normaliser, picked = [], hidden.new_zeros(len(chunk), dtype=torch.float32)
             for to_logits, offset in blocks:
-                with OneDNNLinear():
+                with own_products(self.device):
                     logits = to_logits(first).float()
                 # log-sum-exp, in half the time of torch.logsumexp
                 normaliser.append(logits[:, 0] - logits.log_softmax(-1)[:, 0])
-                column = target[chunk] - offset
+                column = wanted - offset
                 inside = (column >= 0) & (column < logits.shape[1])
                 value = logits[rows, column.clamp(0, logits.shape[1] - 1)]
                 picked = torch.where(inside, value, picked)
             pieces.append(picked - torch.stack(normaliser).logsumexp(0)[rows])
         out = hidden.new_zeros(len(target), dtype=torch.float32)
-        return out.index_copy(0, order, torch.cat(pieces)) if pieces else out
+        where = torch.from_numpy(order).to(hidden.device)
+        return out.index_copy(0, where, torch.cat(pieces)) if pieces else out
 
 
 def _product(table: Tensor, hidden: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from relisten.core.types import LM_COMPONENTS, ModelError, UsageError
+from relisten.lm.attention import MASKED, Attend, Forest, in_blocks
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.sequences import (
     AS_SPEECH,
@@ -28,15 +29,15 @@ from relisten.lm.sequences import (
     speech_inputs,
 )
 from relisten.lm.texts import TextEncoder
-from relisten.lm.tree import PrefixTree, build_tree, group_sequences
+from relisten.lm.tree import PrefixTree, build_tree, group_sequences, visible
 
 Component = Literal["text", "text_given_speech", "speech_given_text"]
 SpeechOrder = Literal["speech_first", "interleaved", "chunked"]
 
-BATCH_TOKENS = 1024
-"""Tokens of a batch on the CPU, padding included; a wider tree is cut into groups of hypotheses.
-Attention grows with the square of a tree's nodes, and two cores gain nothing beyond this."""
-_MASKED = -1e9  # additive; finite, so that a padded row has no NaN
+BATCH_TOKENS, GPU_BATCH_TOKENS = 1024, 16_384
+"""Tokens of a batch on the CPU and elsewhere, padding included; a wider tree is cut into groups of
+hypotheses. On the CPU attention grows with the square of a tree's nodes, and two cores gain nothing
+beyond this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +63,59 @@ class _Job:
     speech: Speech | None
 
 
-def batch_attention(
-    trees: Seq[PrefixTree], window: int | None, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Additive mask [B, 1, L, L] and positions [B, L] of trees padded to the longest."""
-    length = max(len(t) for t in trees)
-    allowed = np.zeros((len(trees), length, length), bool)
-    allowed[:, np.arange(length), np.arange(length)] = True
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the nodes of a batch of trees stand: first[b] is the place of tree b's first one in the
+    flattened [n_rows, length]. sight: how `SpeechTextLM.hidden` is told who sees whom."""
+
+    n_rows: int
+    length: int
+    first: np.ndarray
+    positions: np.ndarray
+    sight: Tensor | Attend
+
+
+def _in_one_row(model: SpeechTextLM, trees: Seq[PrefixTree]) -> _Layout:
+    """The trees one behind the other."""
+    fill = in_blocks(model.device)
+    forest = Forest.of(trees, model.sliding_window, fill)
+    if fill:
+        attend = forest.attend_in_blocks(model.device)
+    else:
+        attend = forest.attend_apart(model.device, model.dtype)
+    return _Layout(1, len(forest), forest.bounds[:-1], forest.depth, attend)
+
+
+def _padded(model: SpeechTextLM, trees: Seq[PrefixTree]) -> _Layout:
+    """A row a tree, and an additive mask [B, 1, L, L], which every architecture takes."""
+    length = max(map(len, trees))
+    seen = np.zeros((len(trees), length, length), bool)
+    seen[:, np.arange(length), np.arange(length)] = True
     positions = np.zeros((len(trees), length), np.int64)
     for b, tree in enumerate(trees):
         n = len(tree)
-        allowed[b, :n, :n] = tree.ancestors
-        if window is not None:
-            allowed[b, :n, :n] &= tree.depth[:, None] - tree.depth[None, :] < window
+        seen[b, :n, :n] = visible(tree.stop)
+        if model.sliding_window is not None:
+            seen[b, :n, :n] &= tree.depth[:, None] - tree.depth < model.sliding_window
         positions[b, :n] = tree.depth
-    mask = torch.zeros(allowed.shape, dtype=dtype)
-    mask.masked_fill_(torch.from_numpy(~allowed), _MASKED)
-    return mask[:, None].to(device), torch.from_numpy(positions).to(device)
+    mask = torch.zeros(seen.shape, dtype=model.dtype)
+    mask.masked_fill_(torch.from_numpy(~seen), MASKED)
+    first = np.arange(len(trees)) * length
+    return _Layout(len(trees), length, first, positions, mask[:, None].to(model.device))
 
 
-def embed_trees(
+def _embedded(
     model: SpeechTextLM,
+    layout: _Layout,
     trees: Seq[PrefixTree],
     speeches: Seq[Speech | None],
-    guesses: Seq[np.ndarray] | None = None,
+    guesses: Seq[np.ndarray] | None,
 ) -> Tensor:
-    """Input embeddings [B, L, E] of trees padded to the longest; guesses: see `tree_log_probs`."""
-    length = max(len(t) for t in trees)
-    ids = np.full((len(trees), length), model.vocabulary.bos_id, np.int64)
+    """Input embeddings [n_rows, length, E]; guesses: see `tree_log_probs`."""
+    ids = np.full(layout.n_rows * layout.length, model.vocabulary.bos_id, np.int64)
     codes, chunks = [], []
-    for b, (tree, speech) in enumerate(zip(trees, speeches, strict=True)):
-        ids[b, : len(tree)] = tree.ids
+    for first, tree, speech in zip(layout.first, trees, speeches, strict=True):
+        ids[first : first + len(tree)] = tree.ids
         if speech is None:
             continue
         units, features = speech_inputs(model.vocabulary, tree.ids, tree.rows, speech)
@@ -104,8 +127,10 @@ def embed_trees(
         else None
         for rows in (codes, chunks, guesses or [])
     )
-    flat = torch.from_numpy(ids).to(model.device).reshape(-1)
-    return model.embed(flat, code_rows, chunk_rows, guess_rows).view(*ids.shape, -1)
+    embedded = model.embed(
+        torch.from_numpy(ids).to(model.device), code_rows, chunk_rows, guess_rows
+    )
+    return embedded.view(layout.n_rows, layout.length, -1)
 
 
 def tree_log_probs(
@@ -119,11 +144,15 @@ def tree_log_probs(
     guesses: for each tree float32 [n_chunks, E], what the projector is to guess for the chunks of
     its nodes, in their order.
     """
-    mask, positions = batch_attention(trees, model.sliding_window, model.dtype, model.device)
-    hidden = model.hidden(embed_trees(model, trees, speeches, guesses), mask, positions)
-    length = hidden.shape[1]
-    hidden = hidden.reshape(-1, hidden.shape[-1])
-    node = np.concatenate([t.target_node + b * length for b, t in enumerate(trees)])
+    layout = (_in_one_row if model.attends_as_told else _padded)(model, trees)
+    hidden = model.hidden(
+        _embedded(model, layout, trees, speeches, guesses),
+        layout.sight,
+        torch.from_numpy(layout.positions.reshape(layout.n_rows, -1)).to(model.device),
+    ).flatten(0, 1)
+    node = np.concatenate(
+        [tree.target_node + first for tree, first in zip(trees, layout.first, strict=True)]
+    )
     target = np.concatenate([t.target_id for t in trees])
     scored = np.concatenate([t.target_scored for t in trees])
     log_probs = torch.zeros(len(node), device=model.device)
@@ -131,11 +160,11 @@ def tree_log_probs(
         where = np.flatnonzero(scored == kind)
         if not len(where):
             continue
-        positions_needed, row = np.unique(node[where], return_inverse=True)
+        needed, row = np.unique(node[where], return_inverse=True)
         values = model.log_probs(
-            hidden[torch.from_numpy(positions_needed).to(model.device)],
-            torch.from_numpy(row.reshape(-1)).to(model.device),
-            torch.from_numpy(target[where]).to(model.device),
+            hidden[torch.from_numpy(needed).to(model.device)],
+            row.reshape(-1),
+            target[where],
             as_text=kind == AS_TEXT,
         )
         log_probs = log_probs.index_copy(0, torch.from_numpy(where).to(model.device), values)
@@ -146,8 +175,8 @@ class Scorer:
     """Scores N-best lists with one model.
 
     speech_order: the order `text_given_speech` is asked in. batch_tokens: tokens of one forward
-    pass, padding included; it bounds memory and changes no score. components: what the model was
-    trained to score.
+    pass, padding included; it bounds memory and changes no score (None: what the device likes).
+    components: what the model was trained to score.
     """
 
     def __init__(
@@ -155,7 +184,7 @@ class Scorer:
         model: SpeechTextLM,
         texts: TextEncoder,
         speech_order: SpeechOrder = "chunked",
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         components: Seq[str] = LM_COMPONENTS,
     ) -> None:
         self.model = model.eval()
@@ -217,31 +246,45 @@ def score_sequences(
     model: SpeechTextLM,
     sequences: Seq[Seq[TokenSequence]],
     speeches: Seq[Speech | None],
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> list[np.ndarray]:
-    """Sum of the scored tokens' log-probabilities, nats: float64 [N] for each utterance's N."""
-    jobs = [
+    """Sum of the scored tokens' log-probabilities, nats: float64 [N] for each utterance's N.
+
+    batch_tokens: as `Scorer` takes it.
+    """
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
+    jobs = (
         _Job(u, tuple(group), build_tree([utterance[n] for n in group]), speeches[u])
         for u, utterance in enumerate(sequences)
         for group in group_sequences(utterance, batch_tokens)
+    )
+    # A GPU is not waited for until all batches are under way: trees are built while it works.
+    done = [
+        (batch, tree_log_probs(model, [j.tree for j in batch], [j.speech for j in batch]))
+        for batch in _batches(jobs, batch_tokens, padded=not model.attends_as_told)
     ]
     scores = [np.zeros(len(utterance)) for utterance in sequences]
-    for batch in _batches(jobs, batch_tokens):
-        values = tree_log_probs(model, [j.tree for j in batch], [j.speech for j in batch])
-        for job, value in zip(batch, values, strict=True):
-            logs = value.double().cpu().numpy()
+    for batch, found in done:
+        logs = torch.cat(found).double().cpu().numpy()
+        ends = np.cumsum([len(j.tree.target_node) for j in batch])[:-1]
+        for job, its in zip(batch, np.split(logs, ends), strict=True):
             for n, path in zip(job.members, job.tree.paths, strict=True):
-                scores[job.utterance][n] = logs[path].sum()
+                scores[job.utterance][n] = its[path].sum()
     return scores
 
 
-def _batches(jobs: Iterable[_Job], batch_tokens: int) -> Iterator[list[_Job]]:
-    """Jobs of like size together, each batch within batch_tokens (a larger job goes alone)."""
+def _batches(jobs: Iterable[_Job], batch_tokens: int, padded: bool) -> Iterator[list[_Job]]:
+    """Each batch within batch_tokens (a larger job goes alone); where jobs are to be padded to the
+    longest, those of like size together."""
     batch: list[_Job] = []
-    for job in sorted(jobs, key=lambda job: -len(job.tree)):
-        if batch and len(batch[0].tree) * (len(batch) + 1) > batch_tokens:
+    n_tokens = 0
+    for job in sorted(jobs, key=lambda job: -len(job.tree)) if padded else jobs:
+        added = len(batch[0].tree) if batch and padded else len(job.tree)
+        if batch and n_tokens + added > batch_tokens:
             yield batch
-            batch = []
+            batch, n_tokens, added = [], 0, len(job.tree)
         batch.append(job)
+        n_tokens += added
     if batch:
         yield batch

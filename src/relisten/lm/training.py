@@ -68,17 +68,16 @@ def sequence_losses(
     place, target, kind = (np.concatenate(parts) for parts in (places, targets, kinds))
     losses = torch.zeros(len(place), device=device)
     for k in (AS_TEXT, AS_SPEECH):
-        where = torch.from_numpy(np.flatnonzero(kind == k)).to(device)
+        where = np.flatnonzero(kind == k)
         if not len(where):
             continue
-        here = where.cpu().numpy()
         log_probs = model.log_probs(
-            hidden[torch.from_numpy(place[here]).to(device)],
-            torch.arange(len(where), device=device),
-            torch.from_numpy(target[here]).to(device),
+            hidden[torch.from_numpy(place[where]).to(device)],
+            np.arange(len(where)),
+            target[where],
             as_text=k == AS_TEXT,
         )
-        losses = losses.index_copy(0, where, -log_probs)
+        losses = losses.index_copy(0, torch.from_numpy(where).to(device), -log_probs)
     return losses
 
 

@@ -16,22 +16,23 @@ import numpy as np
 from relisten.lm.sequences import TokenSequence
 
 _ROW_BITS = 24  # 65,536 chunk starts: 44 minutes at 25 Hz
+_TARGET_BITS = 34  # 4 billion token ids, and how they are scored
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """Nodes of one utterance's hypotheses, parents before children.
+    """Nodes of one utterance's hypotheses in preorder: behind each all that lies below it.
 
-    ids, rows: int64 [M], as in `TokenSequence`. depth: int64 [M], the position. ancestors: bool
-    [M, M], row i true at i and at every ancestor of i. Targets are the distinct (node, next token)
-    pairs: target_node, target_id int64 [K], target_scored int8 [K]. paths[n]: int64, the targets of
-    hypothesis n that count in its score.
+    ids, rows: int64 [M], as in `TokenSequence`. depth: int64 [M], the position. stop: int64 [M],
+    where what lies below a node ends: i is j, or below it, just where j <= i < stop[j]. Targets are
+    the distinct (node, next token) pairs: target_node, target_id int64 [K], target_scored int8 [K].
+    paths[n]: int64, the targets of hypothesis n that count in its score.
     """
 
     ids: np.ndarray
     rows: np.ndarray
     depth: np.ndarray
-    ancestors: np.ndarray
+    stop: np.ndarray
     target_node: np.ndarray
     target_id: np.ndarray
     target_scored: np.ndarray
@@ -41,71 +42,76 @@ class PrefixTree:
         return len(self.ids)
 
 
-def _keys(sequence: TokenSequence) -> np.ndarray:
-    """Keys that agree exactly where token and speech do; big-endian, so that bytes sort alike."""
-    return ((sequence.ids << _ROW_BITS) | (sequence.rows + 1)).astype(">i8")
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """Sequences in lexicographic order. order: int64 [N], which they are. tokens: int64 [N, L, 3],
+    ids, rows and scored, filled up to the longest. n_fed, shared: int64 [N], how many of their
+    tokens are fed, and how many of these a sequence shares with those before it."""
+
+    order: np.ndarray
+    tokens: np.ndarray
+    n_fed: np.ndarray
+    shared: np.ndarray
 
 
-def _shared_length(a: np.ndarray, b: np.ndarray) -> int:
-    n = min(len(a), len(b))
-    different = np.flatnonzero(a[:n] != b[:n])
-    return int(different[0]) if len(different) else n
+def _sorted(sequences: Seq[TokenSequence]) -> _Sorted:
+    """In this order what a sequence shares with all before it, it shares with its neighbour."""
+    lengths = np.array([len(s.ids) for s in sequences])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full((*inside.shape, 3), -2, np.int64)
+    for i, name in enumerate(("ids", "rows", "scored")):
+        tokens[inside, i] = np.concatenate([getattr(s, name) for s in sequences])
+    # agree exactly where token and speech do; big-endian, so that bytes sort alike
+    keys = (tokens[..., 0] + 2 << _ROW_BITS) | (tokens[..., 1] + 2)
+    raw = [row.tobytes() for row in keys.astype(">i8")]
+    order = np.array(sorted(range(len(raw)), key=raw.__getitem__))
+    keys, n_fed = keys[order], lengths[order] - 1
+    differ = np.ones((len(order), keys.shape[1] + 1), bool)
+    differ[1:, :-1] = keys[1:] != keys[:-1]
+    shared = np.minimum(differ.argmax(1), n_fed)
+    shared[1:] = np.minimum(shared[1:], n_fed[:-1])
+    return _Sorted(order, tokens[order], n_fed, shared)
 
 
 def build_tree(sequences: Seq[TokenSequence]) -> PrefixTree:
     """The prefix tree of one utterance's sequences (each of at least two tokens).
 
-    In sorted order a sequence shares with all before it just what it shares with its neighbour, so
-    each needs one comparison and adds one run of new nodes.
+    Each adds one run of new nodes to what it shares with those sorted before it.
     """
-    keys = [_keys(s) for s in sequences]
-    order = sorted(range(len(keys)), key=lambda n: keys[n].tobytes())
-    starts: list[tuple[int, int]] = []  # sequence, where its new nodes begin
-    node_paths: dict[int, np.ndarray] = {}
-    n_nodes = 0
-    previous, previous_path = np.empty(0, ">i8"), np.empty(0, np.int64)
-    for n in order:
-        fed = keys[n][:-1]
-        shared = _shared_length(fed, previous)
-        new = np.arange(n_nodes, n_nodes + len(fed) - shared)
-        path = np.concatenate([previous_path[:shared], new])
-        starts.append((n, shared))
-        node_paths[n] = path
-        n_nodes += len(new)
-        previous, previous_path = fed, path
+    some = _sorted(sequences)
+    column = np.arange(some.tokens.shape[1])
+    starts = np.cumsum(some.n_fed - some.shared) - (some.n_fed - some.shared)
+    n_nodes = int(starts[-1] + some.n_fed[-1] - some.shared[-1])
+    parts = column >= some.shared[:, None]  # from where a sequence's own nodes would stand
+    is_new = parts & (column < some.n_fed[:, None])
+    own = (starts - some.shared)[:, None] + column
+    # a sequence's node at a depth is the last new one there, up to it in the order
+    node = np.maximum.accumulate(np.where(is_new, own, 0), 0)
+    ends = np.where(parts, starts[:, None], n_nodes)
+    ends = np.minimum.accumulate(np.vstack([ends[1:], np.full_like(column, n_nodes)])[::-1], 0)
+    fed, depth = some.tokens[is_new], np.broadcast_to(column, is_new.shape)[is_new]
 
-    ids, rows, depth = (np.empty(n_nodes, np.int64) for _ in range(3))
-    ancestors = np.zeros((n_nodes, n_nodes), bool)
-    for n, shared in starts:
-        path = node_paths[n]
-        new = path[shared:]
-        if not len(new):
-            continue
-        ids[new] = sequences[n].ids[shared:-1]
-        rows[new] = sequences[n].rows[shared:-1]
-        depth[new] = np.arange(shared, len(path))
-        first = new[0]
-        ancestors[first : first + len(new), path[:shared]] = True
-        ancestors[first : first + len(new), first : first + len(new)] = np.tri(len(new), dtype=bool)
-
-    pairs = [
-        np.stack([node_paths[n][keep], s.ids[1:][keep], s.scored[1:][keep]], 1)
-        for n, s in enumerate(sequences)
-        for keep in [s.scored[1:] > 0]
-    ]
-    stacked = np.concatenate(pairs) if pairs else np.empty((0, 3), np.int64)
-    targets, index = np.unique(stacked, axis=0, return_inverse=True)
-    ends = np.cumsum([len(p) for p in pairs])
+    is_target = some.tokens[:, 1:, 2] > 0
+    following = some.tokens[:, 1:][is_target]
+    pairs = node[:, :-1][is_target] << _TARGET_BITS | following[:, 0] << 2 | following[:, 2]
+    targets, index = np.unique(pairs, return_inverse=True)
+    paths = np.split(index, np.cumsum(is_target.sum(1))[:-1])
     return PrefixTree(
-        ids,
-        rows,
+        fed[:, 0],
+        fed[:, 1],
         depth,
-        ancestors,
-        targets[:, 0],
-        targets[:, 1],
-        targets[:, 2].astype(np.int8),
-        tuple(np.split(index.reshape(-1), ends[:-1])),
+        ends[::-1][is_new],
+        targets >> _TARGET_BITS,
+        (targets & ((1 << _TARGET_BITS) - 1)) >> 2,
+        (targets & 3).astype(np.int8),
+        tuple(paths[i] for i in np.argsort(some.order)),
     )
+
+
+def visible(stop: np.ndarray) -> np.ndarray:
+    """Who sees whom in a tree, bool [M, M]: row i is true at i and at every ancestor of i."""
+    node = np.arange(len(stop))
+    return (node <= node[:, None]) & (node[:, None] < stop)
 
 
 def group_sequences(sequences: Seq[TokenSequence], max_nodes: int) -> list[list[int]]:
@@ -114,16 +120,17 @@ def group_sequences(sequences: Seq[TokenSequence], max_nodes: int) -> list[list[
     Neighbours in sorted order stay together, for they share most. A sequence longer than max_nodes
     is a group of its own.
     """
-    keys = [_keys(s) for s in sequences]
+    if sum(map(len, sequences)) <= max_nodes:
+        return [list(range(len(sequences)))] if sequences else []
+    some = _sorted(sequences)
     groups: list[list[int]] = []
     n_nodes = 0
-    previous = np.empty(0, ">i8")
-    for n in sorted(range(len(keys)), key=lambda n: keys[n].tobytes()):
-        added = len(keys[n]) - 1 - _shared_length(keys[n][:-1], previous)
+    rows = np.stack([some.order, some.n_fed, some.shared], 1).tolist()
+    for n, n_fed, shared in rows:
+        added = n_fed - shared
         if not groups or n_nodes + added > max_nodes:
             groups.append([])
-            n_nodes, added = 0, len(keys[n]) - 1
+            n_nodes, added = 0, n_fed
         groups[-1].append(n)
         n_nodes += added
-        previous = keys[n][:-1]
     return groups

@@ -22,8 +22,8 @@ from relisten.tasks.streams import (
     work_on_accepted,
 )
 
-CHUNK_SIZE = 16
-"""Utterances scored together: enough to fill batches of some 1,000 tokens with like trees."""
+CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
+"""Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
 
 
 def score(
@@ -53,11 +53,12 @@ def score(
     components = components or rescorer.components
     for component in components:
         rescorer.check(component)  # fails now, not after an hour
+    on_cpu = rescorer.scorer.model.device.type == "cpu"
     return walk(
         nbest,
         output,
         lambda chunk: score_chunk(rescorer, chunk, components, nbest, wrong_speech),
-        CHUNK_SIZE,
+        CHUNK_SIZE if on_cpu else GPU_CHUNK_SIZE,
         input_format,
         manifest,
         resume,

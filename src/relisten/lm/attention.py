@@ -1,0 +1,139 @@
+"""Attention over a row of many prefix trees: no padding, and no matrix of who sees whom.
+
+Trees stand one behind the other, each in preorder, so that all below node j are the nodes up to
+stop[j]: i sees j just where j <= i < stop[j], and no tree sees another. Two comparisons say it
+all, to a GPU as well: of blocks of 128 nodes, the last stop in a block tells whether later ones
+see any of it, the first whether they see all of it (FlexAttention, arXiv:2412.05496).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from relisten.lm.tree import PrefixTree, visible
+
+MASKED = -1e9  # additive; finite, so that a padded row has no NaN
+BLOCK = 128
+"""Nodes of a block: what FlexAttention's kernels work on at a time."""
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(queries [B, heads, L, d], keys and values [B, key heads, L, d]) → values attended to, as the
+queries; each key head answers the same number of query heads."""
+
+
+def in_blocks(device: torch.device) -> bool:
+    """Whether FlexAttention's kernels run there: on a GPU, through Triton."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
+def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """mask: additive, broadcast over [B, heads, L, L]; None: plain causal."""
+    key, value = _widened(key, query), _widened(value, query)
+    return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """Trees in one row of L nodes: depth, stop int64 [L], as in `PrefixTree` but that stop counts
+    from the row's start; bounds int64 [n_trees + 1]. A layer looks back less than window tokens.
+
+    What fills the row up to a multiple of BLOCK, where that is asked for, sees itself alone.
+    """
+
+    depth: np.ndarray
+    stop: np.ndarray
+    bounds: np.ndarray
+    window: int | None = None
+
+    @classmethod
+    def of(cls, trees: Seq[PrefixTree], window: int | None = None, fill: bool = False) -> Forest:
+        """fill: whether the row is to be filled up."""
+        bounds = np.cumsum([0, *map(len, trees)])
+        length = -(-bounds[-1] // BLOCK) * BLOCK if fill else bounds[-1]
+        depth, stop = np.zeros(length, np.int64), np.arange(1, length + 1)
+        for tree, start, end in zip(trees, bounds[:-1], bounds[1:], strict=True):
+            depth[start:end] = tree.depth
+            stop[start:end] = tree.stop + start
+        return cls(depth, stop, bounds, window)
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def attend_apart(self, device: torch.device, dtype: torch.dtype) -> Attend:
+        """Each tree by itself, with the matrix of its nodes; the row is not filled up."""
+        masks = []
+        for start, end in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+            seen = visible(self.stop[start:end] - start)
+            if self.window is not None:
+                depth = self.depth[start:end]
+                seen &= depth[:, None] - depth < self.window
+            mask = torch.zeros(seen.shape, dtype=dtype)
+            masks.append(mask.masked_fill_(torch.from_numpy(~seen), MASKED).to(device))
+        sizes = np.diff(self.bounds).tolist()
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            parts = zip(
+                *(x.split(sizes, 2) for x in (query, _widened(key, query), _widened(value, query))),
+                masks,
+                strict=True,
+            )
+            return torch.cat([functional.scaled_dot_product_attention(*some) for some in parts], 2)
+
+        return attend
+
+    def attend_in_blocks(self, device: torch.device) -> Attend:
+        """All trees at once in a kernel that leaves out the blocks of which nothing is seen.
+
+        The row is filled up. Outside of `torch.compile` all blocks are computed.
+        """
+        from torch.nn.attention.flex_attention import flex_attention
+
+        mask = self.block_mask(device)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return flex_attention(query, key, value, block_mask=mask, enable_gqa=True)
+
+        return attend
+
+    def block_mask(self, device: torch.device) -> Any:
+        """FlexAttention's BlockMask, made block by block and not from all pairs of nodes."""
+        from torch.nn.attention.flex_attention import BlockMask
+
+        n = len(self) // BLOCK
+        last, first = (f(self.stop.reshape(n, BLOCK), 1) for f in (np.max, np.min))
+        start = np.arange(n) * BLOCK
+        before = np.tri(n, k=-1, dtype=bool)
+        full = before & (first >= start[:, None] + BLOCK) & (self.window is None)
+        partial = (before & (last > start[:, None]) & ~full) | np.eye(n, dtype=bool)
+        stop, depth = (torch.from_numpy(x).int().to(device) for x in (self.stop, self.depth))
+        window = self.window
+
+        def sees(_batch: Tensor, _head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            seen = (j <= i) & (i < stop[j])
+            return seen if window is None else seen & (depth[i] - depth[j] < window)
+
+        return BlockMask.from_kv_blocks(
+            *_indexed(partial, device), *_indexed(full, device), BLOCK, sees
+        )
+
+
+def _indexed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """How many of each row [n, n] are true, and which, these first: [1, 1, n], [1, 1, n, n]."""
+    order = np.argsort(~blocks, 1, kind="stable")
+    counts, order = (torch.from_numpy(x).int().to(device) for x in (blocks.sum(1), order))
+    return counts[None, None], order[None, None]
+
+
+def _widened(x: Tensor, query: Tensor) -> Tensor:
+    """Keys or values, each head as often as query heads ask it."""
+    group = query.shape[1] // x.shape[1]
+    return x if group == 1 else x.repeat_interleave(group, 1)
