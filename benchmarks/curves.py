@@ -62,7 +62,12 @@ def evenly_timed(texts: Sequence[tuple[str, ...]], duration_s: float) -> Timed:
 
 
 def measure(
-    model: SpeechTextLM, texts: TextEncoder, order: Order, lists: Sequence[Timed], duration_s: float
+    model: SpeechTextLM,
+    texts: TextEncoder,
+    order: Order,
+    lists: Sequence[Timed],
+    duration_s: float,
+    repeats: int,
 ) -> dict[str, float]:
     """Seconds a list of both ways, and what they compute."""
     rng = np.random.default_rng(0)
@@ -88,7 +93,7 @@ def measure(
     def full() -> None:
         scores["full"] = score_sequences(model, apart, apart_speeches)
 
-    seconds = best_seconds({"tree": tree, "full": full}, 2)
+    seconds = best_seconds({"tree": tree, "full": full}, repeats)
     check_agreement({name: [np.concatenate(found)] for name, found in scores.items()})
     nodes = sum(len(build_tree(some)) for some in sequences)
     fed = sum(len(sequence) - 1 for some in sequences for sequence in some)
@@ -113,10 +118,16 @@ def dense_fraction(model: SpeechTextLM, order: Order, row: dict[str, float]) -> 
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
 @click.option("--nbest", type=click.Path(exists=True), help="Lists with word_ends_s, as they are.")
 @click.option("--lists", "n_lists", default=3, help="Lists of each setting.")
+@click.option("--repeats", default=2, help="The quickest counts.")
 @click.option("--threads", type=int, help="Of both ways (default: idle cores).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
-    reference: str, nbest: str | None, n_lists: int, threads: int | None, save: Path | None
+    reference: str,
+    nbest: str | None,
+    n_lists: int,
+    repeats: int,
+    threads: int | None,
+    save: Path | None,
 ) -> None:
     """Time trees against full sequences as N and the speech grow."""
     torch.set_num_threads(threads or idle_cores())
@@ -144,7 +155,8 @@ def main(
             settings += [(N, s) for s in DURATION_CURVE_S if s != DURATION_S]
         for n, duration_s in sorted(settings):
             lists = given if given is not None else wide(n, duration_s)
-            row = measure(model, texts, order, lists, 0.0 if given is not None else duration_s)
+            lasting_s = 0.0 if given is not None else duration_s
+            row = measure(model, texts, order, lists, lasting_s, repeats)
             fraction = dense_fraction(model, order, row)
             rows.append(
                 {"order": order, "n": n, "s": duration_s, **row, "dense_fraction": fraction}

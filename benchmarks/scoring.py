@@ -1,6 +1,6 @@
 """Seconds to score N-best lists: the prefix tree against padded batches of full sequences.
 
-    python benchmarks/scoring.py [--quick] [--nbest LISTS.jsonl] [--save RESULTS.json]
+    python benchmarks/scoring.py [--quick] [--n 50 --prefix 300] [--save RESULTS.json]
 
 Same LM, same token ids, same threads, one process; contenders take turns and the best of the
 repeats counts. Before a time is believed, all contenders must give the same scores. The last line
@@ -45,7 +45,7 @@ of the prefix too: the first is what trees and batches gain, the second what sha
 TOLERANCE = 1e-3
 """Nats by which the scores of a hypothesis may differ between contenders."""
 JSON_PREFIX = 110
-"""Units of 4.4 s of speech at 25 Hz, the setting of the figures on the last line."""
+"""Units of 4.4 s of speech at 25 Hz; figures on the last line without a prefix named are for it."""
 
 
 def make_problem(
@@ -189,23 +189,35 @@ def tell(title: str, hosts: dict[str, object], result: dict[str, float], save: P
     print(json.dumps(result))
 
 
-def settings(quick: bool) -> Iterator[tuple[int, int, int]]:
+def settings(
+    quick: bool, ns: tuple[int, ...], prefixes: tuple[int, ...]
+) -> Iterator[tuple[int, int, int]]:
     """(N, units of prefix, utterances)."""
-    if quick:
+    if quick and not ns and not prefixes:
         yield from ((5, 0, 2), (10, JSON_PREFIX, 2), (50, JSON_PREFIX, 1))
         return
-    for n, n_utterances in ((5, 8), (10, 6), (50, 2)):
-        for n_prefix in (0, 100, JSON_PREFIX, 300):
-            yield n, n_prefix, n_utterances
+    for n in ns or (5, 10, 50):
+        for n_prefix in prefixes or (0, 100, JSON_PREFIX, 300):
+            yield n, n_prefix, max(1, (20 if quick else 80) // n)
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Few settings and repeats: under five minutes.")
+@click.option("--n", "ns", multiple=True, type=click.Choice(["5", "10", "50"]), help="Hypotheses.")
+@click.option("--prefix", "prefixes", multiple=True, type=int, help="Units before the texts.")
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
 @click.option("--nbest", default=WRITTEN_LISTS, help="N-best lists to take the texts from.")
 @click.option("--threads", type=int, help="Of every contender (default: idle cores).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
-def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Path | None) -> None:
+def main(
+    quick: bool,
+    ns: tuple[str, ...],
+    prefixes: tuple[int, ...],
+    reference: str,
+    nbest: Path,
+    threads: int | None,
+    save: Path | None,
+) -> None:
     """Time the tree scorer against a Hugging Face batch and minicons."""
     torch.set_num_threads(threads or idle_cores())
     folder = resolve_model(reference)
@@ -239,7 +251,7 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
     wide = {n: widened(lists, known, n) for n in (5, 10, 50)}
     field[TREE](make_problem(wide[10][:1], model.vocabulary, texts, 0))  # warm-up
     rows = []
-    for n, n_prefix, n_utterances in settings(quick):
+    for n, n_prefix, n_utterances in settings(quick, tuple(map(int, ns)), prefixes):
         problem = make_problem(wide[n][:n_utterances], model.vocabulary, texts, n_prefix)
         row = {"n": n, "prefix": n_prefix, **compare(problem, field, 2 if quick else 3)}
         rows.append(row)
@@ -269,13 +281,15 @@ def _speedups(rows: list[dict]) -> dict[str, float]:
     """Fastest peer's seconds over ours, and the same for peers given our products."""
     result = {}
     for row in rows:
-        if row["prefix"] != JSON_PREFIX:
+        if not row["prefix"]:
             continue
         seconds = row["seconds"]
-        n = row["n"]
-        result[f"speedup_n{n}"] = min(seconds[p] for p in PEERS) / seconds[TREE]
-        result[f"speedup_n{n}_same_products"] = seconds[OWN_PRODUCTS] / seconds[TREE]
-        result[f"speedup_n{n}_cached_prefix"] = seconds[CACHED] / seconds[TREE]
+        name = f"speedup_n{row['n']}"
+        if row["prefix"] != JSON_PREFIX:
+            name += f"_prefix{row['prefix']}"
+        result[name] = min(seconds[p] for p in PEERS) / seconds[TREE]
+        result[f"{name}_same_products"] = seconds[OWN_PRODUCTS] / seconds[TREE]
+        result[f"{name}_cached_prefix"] = seconds[CACHED] / seconds[TREE]
     return result
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from relisten.core.recombination import Change
 from relisten.core.types import ModelError
 from relisten.speech.ear import STEPS, UNSAYABLE, Ear, alphabet_of
 from relisten.tasks.corpus import Heard
@@ -64,6 +65,50 @@ def test_a_score_sums_all_alignments():
             if spelled == model.letters(text):
                 total = np.logaddexp(total, sum(log_probs[i, c] for i, c in enumerate(path)))
         assert score == pytest.approx(total, abs=1e-5), text
+
+
+CHANGES = [
+    Change(1, 2, ("bb",)),
+    Change(0, 1, ()),
+    Change(3, 3, ("ab", "a")),
+    Change(2, 4, ("a",)),
+    Change(0, 0, ("b",)),
+]
+
+
+def whole_difference(model: Ear, heard: np.ndarray, base: tuple[str, ...]) -> np.ndarray:
+    texts = [" ".join(words) for words in (base, *(change.of(base) for change in CHANGES))]
+    scores = model.score(heard, texts)
+    return scores[1:] - scores[0]
+
+
+def test_changes_of_a_short_text_cost_what_they_cost():
+    """All its words are near every change."""
+    model = ear()
+    heard = model.hear(frames(20))
+    base = ("ab", "a", "bb", "ba")
+    wide = [change for change in CHANGES if change.start <= 2 and change.stop >= 2]
+    found = model.score_changes(heard, base, CHANGES)
+    expected = whole_difference(model, heard, base)
+    for change, a, b in zip(CHANGES, found, expected, strict=True):
+        if change in wide:
+            assert a == pytest.approx(b, abs=1e-4)
+    assert len(wide) == 2
+    assert model.score_changes(heard, base, []).tolist() == []
+
+
+def test_changes_of_a_long_text_cost_nearly_what_they_cost():
+    """What is clearly heard stands where it stands, whatever is said far from it."""
+    model = ear()
+    base = ("ab", "a", "bb", "ba", *["ab", "ba"] * 6)
+    letters = model.letters(" ".join(base))
+    heard = np.full((2 * len(letters), STEPS, 4), -6.0, np.float32)
+    heard[:, 1, 0] = -0.01  # a blank behind each letter
+    for i, letter in enumerate(letters):
+        heard[2 * i : 2 * i + 2, 0, letter] = -0.3
+    found = model.score_changes(heard, base, CHANGES)
+    assert found == pytest.approx(whole_difference(model, heard, base), abs=1.0)
+    assert (found < -2).all()
 
 
 def test_a_word_of_a_long_recording_is_not_spared_the_rest():

@@ -60,6 +60,7 @@ class Recogniser:
         texts: list[list[str]],
         windows: list[np.ndarray],
         timed: bool = True,
+        context: int | None = None,
     ) -> list[tuple[Hypothesis, ...]]:
         assert len(audio) == len(texts) == len(windows)
         self.asked += [text for its_texts in texts for text in its_texts]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.core.recombination import recombinations
+from relisten.core.recombination import Change, recombinations
 from relisten.tasks.proposals import search
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=6).map(tuple)
@@ -19,20 +19,20 @@ def words(text: str) -> tuple[str, ...]:
 def test_by_hand():
     """From the first: cat → hat, and "today" taken in; from the second: "the" left out."""
     others = [words("the hat sat here today"), words("cat sat here"), words("the cat sat here")]
-    assert recombinations(words("the cat sat here"), others) == [
-        words("the hat sat here"),
-        words("the cat sat here today"),
-        words("cat sat here"),
-    ]
-    assert recombinations(words("no"), [()]) == [], "never no words at all"
+    assert recombinations(words("the cat sat here"), others) == {
+        words("the hat sat here"): Change(1, 2, ("hat",)),
+        words("the cat sat here today"): Change(4, 4, ("today",)),
+        words("cat sat here"): Change(0, 1, ()),
+    }
+    assert recombinations(words("no"), [()]) == {}, "never no words at all"
 
 
 @given(WORDS, st.lists(WORDS, max_size=4))
 def test_each_differs_in_one_stretch_whose_words_another_has(base, others):
     made = recombinations(base, others)
-    assert len(set(made)) == len(made)
     assert base not in made
-    for text in made:
+    for text, change in made.items():
+        assert change.of(base) == text
         start = 0
         while start < min(len(base), len(text)) and base[start] == text[start]:
             start += 1
@@ -46,8 +46,8 @@ def test_each_differs_in_one_stretch_whose_words_another_has(base, others):
 
 
 def test_the_search_finds_what_no_text_holds_whole():
-    """Each text has one word wrong, and the right one needs two exchanges; both scorers count wrong
-    words. Nothing is rated twice by the first pass."""
+    """Each text has one word wrong, and the right one needs two exchanges; both scorers count
+    wrong words. The first pass is asked twice about nothing but what texts are mixed from."""
     right = words("she sells sea shells")
     own = [words("she tells sea shells"), words("he sells tea shells")]
     asked: list[tuple[str, ...]] = []
@@ -56,15 +56,23 @@ def test_the_search_finds_what_no_text_holds_whole():
         return np.array([-3.0 * sum(w not in right for w in t) - abs(len(t) - 4) for t in texts])
 
     def by_first_pass(texts):
-        asked.extend(texts)
+        known = [text for text in texts if text in asked]
+        assert list(texts[: len(known)]) == known, "what is known stands first"
+        asked.extend(texts[len(known) :])
         return wrong(texts)
 
-    found = search(own, [words("she sells sea bells")], by_first_pass, wrong)
+    def changed(base, changes):
+        return wrong([change.of(base) for change in changes]) - wrong([base])
+
+    found = search(own, [words("she sells sea bells")], by_first_pass, wrong, changed)
     assert found[0] == right
     assert set(found) >= {*own}
     assert len(asked) == len(set(asked)) == len(found)
 
 
 def test_nothing_to_search():
-    nothing = search([], [], lambda texts: np.zeros(0), lambda texts: np.zeros(0))
+    def none(*_):
+        return np.zeros(0)
+
+    nothing = search([], [], none, none, none)
     assert nothing == []

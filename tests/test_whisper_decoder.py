@@ -33,6 +33,23 @@ def test_texts_that_begin_alike_share_their_beginning():
     assert [path.tolist() for path in paths] == [[1, 2, 3], [1, 2, 4, 5], [1], [1, 2, 3]]
 
 
+def test_texts_that_end_alike_share_their_end_after_a_context():
+    """2 for 9 in the middle: 3 4 are read anew behind the 9, 5 and 6 are the first one's; without
+    a context all is. What ends otherwise is not alike, nor what agrees for one token alone."""
+    sequences = [(1, 2, 3, 4, 5, 6), (1, 9, 3, 4, 5, 6), (1, 9, 3, 4, 5, 7), (8, 6)]
+    nodes, parents, paths = _tree([0], sequences, context=3)
+    assert [path.tolist() for path in paths] == [
+        [0, 1, 2, 3, 4, 5, 6],
+        [0, 1, 7, 8, 9, 5, 6],
+        [0, 1, 7, 8, 9, 10, 11],
+        [0, 12, 13],
+    ]
+    assert nodes == [0, 1, 2, 3, 4, 5, 6, 9, 3, 4, 5, 7, 8, 6]
+    assert parents == [-1, 0, 1, 2, 3, 4, 5, 1, 7, 8, 9, 10, 0, 12]
+    apart = _tree([0], sequences)[2]
+    assert apart[1].tolist() == [0, 1, 7, 8, 9, 10, 11]
+
+
 def test_many_at_once_are_each_alone(source, folder):
     """Sequences with shared beginnings, one of a single token, one twice, over random frames."""
     generator = np.random.default_rng(0)
@@ -52,6 +69,23 @@ def test_many_at_once_are_each_alone(source, folder):
         assert found == pytest.approx(float(expected), abs=1e-3)
     assert together[1] == together[4]
     assert decoder.logprobs(decoder.hear(frames), prompt, []) == []
+
+
+def test_a_shared_end_costs_what_it_costs_in_the_text_before(folder):
+    """The sequence that differs in its second token: its own first four, then the other's."""
+    generator = np.random.default_rng(1)
+    decoder = WhisperDecoder(folder, "cpu")
+    heard = decoder.hear(generator.normal(size=(40, 32)).astype(np.float32))
+    base, other = (1, 2, 3, 4, 5, 6, 7), (1, 9, 3, 4, 5, 6, 7)
+
+    def nats(ids):
+        return decoder.logprobs(heard, [5], [ids])[0]
+
+    found = decoder.logprobs(heard, [5], [base, other], context=3)
+    assert found[0] == pytest.approx(nats(base), abs=1e-4)
+    # 5 is node for node the base's: what it predicts, and all behind it, is the base's
+    assert found[1] == pytest.approx(nats(other[:5]) + nats(base) - nats(base[:5]), abs=1e-4)
+    assert found[1] != pytest.approx(nats(other), abs=1e-4)
 
 
 def test_a_folder_without_a_decoder_is_refused(folder, tmp_path):

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 Words = tuple[str, ...]
 
 
-def recombinations(base: Words, others: Iterable[Words]) -> list[Words]:
-    """What base becomes where it takes one differing stretch from one of the others, no text twice.
+class Change(NamedTuple):
+    """words in place of those from start up to stop."""
+
+    start: int
+    stop: int
+    words: Words
+
+    def of(self, base: Words) -> Words:
+        """What the change makes of base."""
+        return base[: self.start] + self.words + base[self.stop :]
+
+
+def recombinations(base: Words, others: Iterable[Words]) -> dict[Words, Change]:
+    """What base becomes where it takes one differing stretch from one of the others, and how.
 
     A stretch is a run of words that stand in for other words, or were added or left out. The base
     itself, and a text without words, are not among them.
     """
-    made: dict[Words, None] = {}
+    made: dict[Words, Change] = {}
     for other in others:
         matcher = SequenceMatcher(None, base, other, autojunk=False)
-        for kind, start, end, other_start, other_end in matcher.get_opcodes():
+        for kind, start, stop, other_start, other_stop in matcher.get_opcodes():
             if kind != "equal":
-                made[base[:start] + other[other_start:other_end] + base[end:]] = None
-    return [words for words in made if words and words != base]
+                change = Change(start, stop, other[other_start:other_stop])
+                made.setdefault(change.of(base), change)
+    return {words: change for words, change in made.items() if words and words != base}

@@ -98,11 +98,15 @@ class FirstPass(Protocol):
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
         timed: bool = True,
+        context: int | None = None,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as if it had proposed them: one hypothesis each, for each recording.
 
         windows: `Listening.window` of the same recordings, if at hand: nothing is encoded again.
-        timed: whether word ends are wanted.
+        timed: whether word ends are wanted. context: a recogniser to which reading is dear may take
+        a text's ending to cost what it costs in a text before it, from the token on at which it has
+        agreed with that for so many (history clustering: Liu et al., ICASSP 2014); None: it reads
+        everything.
 
         `asr` is what `listen` would say of `tokens(text)`, by teacher forcing, and always finite:
         of a token that its decoder would suppress, the suppression is lifted there and then.

@@ -141,6 +141,7 @@ class CTranslate2Whisper:
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
         timed: bool = True,
+        context: int | None = None,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`.
 
@@ -156,7 +157,7 @@ class CTranslate2Whisper:
         for recording, output, its_texts in zip(audio, windows, texts, strict=True):
             prompt = self._prompts(_view(output[None]), 1)[0]
             sequences = [self.tokens(text) for text in its_texts]
-            forced = self._forced(output, [*prompt, self.text_only], sequences)
+            forced = self._forced(output, [*prompt, self.text_only], sequences, context)
             rated = list(zip(its_texts, sequences, forced, strict=True))
             scored.append(self._hypotheses(output, prompt, rated, recording, timed))
         return scored
@@ -203,14 +204,18 @@ class CTranslate2Whisper:
         return scored
 
     def _forced(
-        self, output: np.ndarray, prompt: list[int], sequences: Sequence[tuple[int, ...]]
+        self,
+        output: np.ndarray,
+        prompt: list[int],
+        sequences: Sequence[tuple[int, ...]],
+        context: int | None = None,
     ) -> list[float]:
         """Summed log-probability of token sequences over the window's frames [1500, dim]."""
         kept = [ids[:MAX_ALIGNED_TOKENS] for ids in sequences]
         ended = [ids if len(ids) >= MAX_TOKENS else (*ids, self.end) for ids in kept]
         if self._heard is None or self._heard[0] is not output:
             self._heard = output, self._decoder.hear(output)
-        return self._decoder.logprobs(self._heard[1], prompt, ended)
+        return self._decoder.logprobs(self._heard[1], prompt, ended, context)
 
     @cached_property
     def _decoder(self) -> WhisperDecoder:

@@ -106,6 +106,7 @@ class TransformersCTC:
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
         timed: bool = True,
+        context: int | None = None,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`.
 

@@ -181,6 +181,7 @@ class TransformersWhisper:
         texts: Sequence[Sequence[str]],
         windows: Sequence[np.ndarray] | None = None,
         timed: bool = True,
+        context: int | None = None,
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as hypotheses; see `FirstPass.score`."""
         import torch

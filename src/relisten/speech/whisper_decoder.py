@@ -18,6 +18,8 @@ from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
 from relisten.speech.first_pass import forced_logprobs
 
+LOGIT_ROWS = 128
+"""Rows whose logits over all 51,864 tokens are held at a time."""
 Heard = Sequence[tuple[Tensor, ...]]
 """Keys and values [T, dim] of a recording's frames, for each layer."""
 
@@ -54,20 +56,32 @@ class WhisperDecoder:
 
     @torch.inference_mode()
     def logprobs(
-        self, heard: Heard, prompt: Sequence[int], sequences: Sequence[Sequence[int]]
+        self,
+        heard: Heard,
+        prompt: Sequence[int],
+        sequences: Sequence[Sequence[int]],
+        context: int | None = None,
     ) -> list[float]:
         """Summed log-probability, nats, of each sequence after the prompt, as it stands.
 
-        An end of transcript counts where the sequence has one.
+        An end of transcript counts where the sequence has one. context: see `FirstPass.score`.
         """
         if not sequences:
             return []
-        nodes, parents, paths = _tree(prompt, [ids[:-1] for ids in sequences])
+        nodes, parents, paths = _tree(prompt, [ids[:-1] for ids in sequences], context)
         hidden = self._read(heard, nodes, parents)[len(prompt) - 1 :]
-        logits = functional.linear(hidden, self._at["projection/weight"])
         rows = np.concatenate(paths) - (len(prompt) - 1)
         targets = np.concatenate([np.array(ids, np.int64) for ids in sequences])
-        found = forced_logprobs(logits, rows, targets, self.suppressed, self.suppressed_first)
+        found = np.zeros(len(rows))
+        for start in range(0, len(hidden), LOGIT_ROWS):
+            logits = functional.linear(
+                hidden[start : start + LOGIT_ROWS], self._at["projection/weight"]
+            )
+            here = (rows >= start) & (rows < start + LOGIT_ROWS)
+            first = [] if start else self.suppressed_first
+            found[here] = forced_logprobs(
+                logits, rows[here] - start, targets[here], self.suppressed, first
+            )
         ends = np.cumsum([len(path) for path in paths])[:-1]
         return [float(part.sum()) for part in np.split(found, ends)]
 
@@ -114,22 +128,29 @@ class WhisperDecoder:
 
 
 def _tree(
-    prompt: Sequence[int], sequences: Sequence[Sequence[int]]
+    prompt: Sequence[int], sequences: Sequence[Sequence[int]], context: int | None = None
 ) -> tuple[list[int], list[int], list[np.ndarray]]:
     """The tokens that are read, the parent of each (-1: none), and the path of each sequence.
 
-    A path begins with the last token of the prompt, which predicts the sequence's first.
+    A path begins with the last token of the prompt, which predicts the sequence's first. context:
+    a path joins another where the last so many tokens and all that follow are the same.
     """
     nodes, parents = list(prompt), list(range(-1, len(prompt) - 1))
     known: dict[tuple[int, int], int] = {}  # (parent, token) → node
+    alike: dict[tuple[int, ...], int] = {}  # the last tokens, and all that follow → node
     paths = []
-    for ids in sequences:
+    for ids in map(tuple, sequences):
         path = [len(prompt) - 1]
-        for token in ids:
-            node = known.setdefault((path[-1], token), len(nodes))
-            if node == len(nodes):
+        for i, token in enumerate(ids):
+            node = known.get((path[-1], token))
+            if node is None and context is not None and i >= context:
+                node = alike.get(ids[i - context + 1 :])
+            if node is None:
+                node = known[path[-1], token] = len(nodes)
                 nodes.append(token)
                 parents.append(path[-1])
+                if context is not None and i >= context:
+                    alike[ids[i - context + 1 :]] = node
             path.append(node)
         paths.append(np.array(path))
     return nodes, parents, paths
