@@ -25,7 +25,7 @@ from relisten.tasks.loading import Listener
 
 BEAM = 64
 """Spellings kept while an utterance is spelled, at least; more where more are asked for."""
-N_SPELLED = 20
+N_SPELLED = 10
 """Spellings, the likeliest, that are mixed with the list's hypotheses."""
 ROUNDS, N_BASES, N_DONORS, N_MIXED = 2, 3, 30, 25
 """How often texts are mixed; how many, the best so far, take words; how many give some; and how
