@@ -8,7 +8,7 @@ from torch import nn
 
 from relisten.core.types import UsageError
 from relisten.lm import int8
-from relisten.lm.int8 import Int8Linear, to_int8
+from relisten.lm.int8 import Int8Linear, adds_in_16_bits, hadamard, to_int8
 from relisten.lm.scorer import ScoringInput
 from relisten.tasks.loading import load_rescorer
 from tiny_models import tiny_causal_lm
@@ -19,10 +19,17 @@ TEXTS = ("the cat sat", "a cat sat", "the cat, sat on it")
 
 
 def rounded_product(x, weight, bias):
-    """The same with the rounding written out, in float64: x to 127 steps a row, weights to 63."""
-    x_step = x.double().abs().amax(1, keepdim=True) / 127
-    w_step = weight.double().abs().amax(1) / 63
-    sums = (x / x_step).round() @ (weight / w_step[:, None]).round().T
+    """The same with the rounding written out: turned by 32 numbers, x to 127 steps a row, weights
+    to 127 for the largest, or the largest sum of two where the CPU adds two in 16 bits."""
+    turn = hadamard(96)
+    assert turn.shape == (32, 32)
+    x, weight = ((v.view(-1, 32) @ turn).view(v.shape) for v in (x, weight))
+    x_step = x.abs().amax(1, keepdim=True) / 127
+    most = weight.abs().amax(1)
+    if adds_in_16_bits():
+        most = torch.maximum(most, (weight[:, ::2] + weight[:, 1::2]).abs().amax(1))
+    w_step = most / 127
+    sums = (x / x_step).round().double() @ (weight / w_step[:, None]).round().double().T
     return sums * x_step * w_step + bias
 
 
@@ -36,11 +43,36 @@ def test_the_product_is_that_of_the_rounded_numbers():
     assert 1e-3 < off < 0.03
 
 
-def test_the_largest_numbers_do_not_overflow():
-    """Of 8-bit weights, pairs of products overflow 16 bits where the CPU adds them so."""
+def test_what_stands_out_does_not_take_its_neighbours_steps():
+    """One input a hundred times the others: rounded as it is, the others are 0 or 1 step."""
+    torch.manual_seed(3)
+    x, weight = torch.randn(9, 256), torch.randn(40, 256)
+    x[:, 17] *= 100
+    weight[:, 17] = 0  # so that the others count
+    off = (Int8Linear(weight)(x) - x @ weight.T).norm() / (x @ weight.T).norm()
+    step = x.abs().amax(1, keepdim=True) / 127
+    plain = ((x / step).round() * step @ weight.T - x @ weight.T).norm() / (x @ weight.T).norm()
+    assert off < plain / 2
+
+
+@pytest.mark.parametrize("n", [1, 6, 64, 576, 1536])
+def test_turning_changes_no_product(n):
+    turn = hadamard(n)
+    assert n % len(turn) == 0
+    assert len(turn) == min(64, n & -n)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(len(turn)))
+
+
+@pytest.mark.parametrize("signs", [(1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
+@pytest.mark.parametrize("small", [0.0, 0.3, 1.0])
+def test_the_largest_numbers_do_not_overflow(signs, small):
+    """Weights a b a b …, all inputs at either end of their range, once they are turned."""
+    pattern = torch.tensor([signs[0], small * signs[1]]).repeat(32)
+    weight = pattern.expand(5, 64) @ hadamard(64)
     for sign in (1.0, -1.0):
-        x, weight = torch.full((2, 64), 3.0), torch.full((5, 64), sign * 2.0)
-        torch.testing.assert_close(Int8Linear(weight)(x), torch.full((2, 5), sign * 384.0))
+        x = torch.full((2, 64), 3.0 * sign) @ hadamard(64)
+        expected = 3.0 * sign * pattern.sum().expand(2, 5)
+        torch.testing.assert_close(Int8Linear(weight)(x), expected, atol=0.7, rtol=0.01)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
