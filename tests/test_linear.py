@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from relisten.lm import linear
 from relisten.lm.linear import OneDNNLinear
 from tiny_models import tiny_causal_lm
 
@@ -28,7 +29,10 @@ class Calls(TorchDispatchMode):
 @pytest.mark.skipif(not HAS_ONEDNN, reason="this torch has no oneDNN")
 @pytest.mark.parametrize("shape", [(1, 5), (7, 5), (2, 3, 5)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_values_and_gradients_are_those_of_torch(shape, with_bias):
+@pytest.mark.parametrize("has_avx512", [False, True])
+def test_values_and_gradients_are_those_of_torch(shape, with_bias, has_avx512, monkeypatch):
+    """oneDNN runs the product, and its gradients where the CPU has AVX-512."""
+    monkeypatch.setattr(linear, "_has_avx512", lambda: has_avx512)
     torch.manual_seed(0)
     leaves = [torch.randn(s, requires_grad=True) for s in (shape, (4, 5), (4,))]
     inputs = (*leaves[:2], leaves[2] if with_bias else None)
@@ -40,7 +44,10 @@ def test_values_and_gradients_are_those_of_torch(shape, with_bias):
         actual = nn.functional.linear(*inputs)
     assert any("mkldnn" in name for name in calls.names)
     torch.testing.assert_close(actual, expected)
-    for a, e in zip(torch.autograd.grad(actual, wanted, downstream), expected_grads, strict=True):
+    with Calls() as calls:
+        grads = torch.autograd.grad(actual, wanted, downstream)
+    assert any("mkldnn" in name for name in calls.names) == has_avx512
+    for a, e in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(a, e)
 
 

@@ -13,7 +13,14 @@ import torch
 
 from relisten.core.types import UsageError
 from relisten.lm.model import ChunkProjector, SpeechTextLM
-from relisten.lm.sequences import Order, Speech, build_sequence, chunk_features
+from relisten.lm.sequences import (
+    AS_SPEECH,
+    AS_TEXT,
+    Order,
+    Speech,
+    build_sequence,
+    chunk_features,
+)
 from relisten.lm.training import chunk_rows, projector_guesses, sequence_losses, train_projector
 from relisten.lm.vocabulary import Vocabulary
 from relisten.tasks.corpus import Heard
@@ -67,6 +74,57 @@ def test_losses_are_the_naive_scores(order):
         naive_score(model, s, e.speech) for s, e in zip(sequences, examples, strict=True)
     )
     assert float(losses.sum()) == pytest.approx(-expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("order", ["text", "speech_first", "text_first", "interleaved"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_gradients_are_those_of_the_plain_loop(order, architecture):
+    """One padded batch through the transformers model, its tables grown by markers and units, one
+    cross-entropy over what can follow."""
+    model = tiny_speech_text_lm(architecture)
+    head, extension = model.causal.get_output_embeddings().weight, model.extension
+    examples = [example(seed, n) for seed, n in enumerate([3, 1, 5])]
+    sequences = [
+        build_sequence(order, model.vocabulary, e.words, e.speech, e.heard.word_ends_s)
+        for e in examples
+    ]
+    trained = [p for name, p in model.named_parameters() if "projector" not in name]
+    trained = [p for p in trained if p is not model.text_embedding.weight]
+    ours = sequence_losses(model, sequences, [e.speech for e in examples]).mean()
+    our_grads = torch.autograd.grad(ours, trained, allow_unused=True)
+
+    n_text, length = model.vocabulary.n_text, max(map(len, sequences))
+    embedded = torch.zeros(len(sequences), length, head.shape[1])
+    seen = torch.zeros(len(sequences), length, dtype=torch.long)
+    labels = torch.full((len(sequences), length), -100)
+    allowed = torch.zeros(len(sequences), length, n_text + 2 + N_UNITS, dtype=torch.bool)
+    for b, (sequence, e) in enumerate(zip(sequences, examples, strict=True)):
+        n = len(sequence)
+        levels = extension.unit_embedding
+        rows = [
+            model.text_embedding.weight[i]
+            if i < n_text
+            else extension.marker_embedding[i - n_text]
+            if i < n_text + 2
+            else sum(levels[q, code] for q, code in enumerate(e.speech.codes[row]))
+            for i, row in zip(sequence.ids.tolist(), sequence.rows.tolist(), strict=True)
+        ]
+        scored = torch.from_numpy(sequence.scored).long()
+        embedded[b, :n], seen[b, :n] = torch.stack(rows), 1
+        labels[b, :n] = torch.where(scored > 0, torch.from_numpy(sequence.ids), -100)
+        allowed[b, :n, :n_text] = scored[:, None] == AS_TEXT
+        allowed[b, :n, n_text + 2 :] = scored[:, None] == AS_SPEECH
+        allowed[b, :n, n_text : n_text + 2] = True
+    outputs = torch.cat([head[:n_text], extension.marker_head, extension.unit_head])
+    hidden = model.causal.base_model(inputs_embeds=embedded, attention_mask=seen).last_hidden_state
+    logits = (hidden[:, :-1] @ outputs.T)[labels[:, 1:] >= 0]
+    logits = logits.masked_fill(~allowed[labels >= 0], -torch.inf)
+    plain = torch.nn.functional.cross_entropy(logits, labels[labels >= 0])
+
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=0)
+    for a, e in zip(our_grads, torch.autograd.grad(plain, trained, allow_unused=True), strict=True):
+        a, e = (torch.zeros(()) if grad is None else grad for grad in (a, e))
+        assert float((a - e).norm()) <= 1e-5 * float(e.norm())
 
 
 @pytest.mark.parametrize("order", get_args(Order))
