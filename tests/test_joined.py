@@ -287,6 +287,20 @@ def test_the_ear_proposes(
     }, "its own words, and the first pass's"
 
 
+def test_finds_come_with_the_first_pass_score(
+    recognisers: dict[str, Recogniser], listener: Listener
+) -> None:
+    """So that nobody need ask for it again; `a` reads every text whole, whatever the context."""
+    first, audio = recognisers["a"], np.zeros(16000, np.float32)
+    listenings = first.listen([audio])
+    proposer = make_proposer(listener, 3)
+    heard = proposer.hear([audio], first, listenings)
+    [found] = proposer.propose([audio], first, listenings, heard)
+    assert len(found) == 3
+    [again] = first.score([audio], [[h.text for h in found]], [listenings[0].window])
+    assert [h.scores["asr"] for h in found] == [h.scores["asr"] for h in again]
+
+
 def test_no_ear_no_proposals(tmp_path: Path, listener: Listener) -> None:
     (tmp_path / "words.txt").write_text("ç 14")
     with pytest.raises(UsageError, match="no word in it"):

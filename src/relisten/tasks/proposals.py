@@ -54,8 +54,9 @@ class Proposer:
         listenings: Sequence[Listening],
         speeches: Sequence[Speech],
     ) -> list[list[Hypothesis]]:
-        """The n best texts off the list of each recording, best first, without scores.
+        """The n best texts off the list of each recording, best first, written like the list's.
 
+        Their `asr` is the first pass's to within what CONTEXT spares it; no word ends.
         listenings, speeches: what the first pass made of the recordings, and what `hear` did.
         """
         return [
@@ -69,12 +70,14 @@ class Proposer:
         letters = speech.letters
         assert letters is not None
         own = [h.text for h in listening.hypotheses]
+        rated: dict[Words, Hypothesis] = {}
 
         def by_first_pass(texts: Sequence[Words]) -> np.ndarray:
             written = [written_like(" ".join(words), own) for words in texts]
             [given] = first_pass.score(
                 [recording], [written], [listening.window], timed=False, context=CONTEXT
             )
+            rated.update(zip(texts, given, strict=True))
             return np.array([hypothesis.scores[ASR] for hypothesis in given])
 
         on_list = {tuple(spoken(text).split()): None for text in own}
@@ -86,7 +89,7 @@ class Proposer:
             lambda base, changes: self.ear.score_changes(letters, base, changes),
         )
         new = [words for words in found if words not in on_list]
-        return [Hypothesis(" ".join(words)) for words in new[: self.n]]
+        return [rated[words] for words in new[: self.n]]
 
     def hear(
         self,

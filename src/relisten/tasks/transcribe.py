@@ -12,6 +12,7 @@ import numpy as np
 
 from relisten.core.biasing import Biasing, Phrase
 from relisten.core.combine import merge_hypotheses, with_context
+from relisten.core.contenders import contenders
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import LETTERS, TEXT, TEXT_GIVEN_SPEECH, AudioError, Hypothesis, NBest
 from relisten.io.audio import load_audio
@@ -23,7 +24,6 @@ from relisten.speech.segmentation import split_audio
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.joined import join_lists
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.proposals import Proposer, make_proposer
 from relisten.tasks.rescore import rank
@@ -32,6 +32,10 @@ from relisten.tasks.streams import Refusal, Tick, all_accepted, no_tick
 
 CHUNK_SIZE = 8
 """Stretches heard at once."""
+MARGIN = 8.0
+"""Nats below the best, all scores but the LM's, beyond which the LM is not asked about a text. Of
+1,240 lists with samples and finds (speechocean dev) it leaves 8.7 of 21.6 texts, and 99.2 % of the
+choices: WER 22.31 instead of 22.35."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +210,21 @@ class _SecondPass:
                 speeches = listener.hear_beside(self.first_pass, asked, pieces, listenings)
         lists = self._lists(pieces, listenings, speeches)
         with self.clock("scores"):
-            if components:
-                lists = all_accepted(add_scores(self.rescorer, lists, speeches, components))
+            lists = self._scored(lists, speeches)
             ranked = [rank(one, with_context(self.rescorer.weights)) for one in lists]
         return self._timed(pieces, listenings, ranked)
+
+    def _scored(self, lists: Sequence[NBest], speeches: Sequence[Speech | None]) -> Sequence[NBest]:
+        """With all scores that count; where the ear added texts, only contenders reach the LM."""
+        weights = self.rescorer.weights
+        components = weights.to_score
+        if self.proposer is not None and LETTERS in components:
+            lists = all_accepted(add_scores(self.rescorer, lists, speeches, (LETTERS,)))
+            lists = [contenders(one, with_context(weights), MARGIN) for one in lists]
+            components = tuple(name for name in components if name != LETTERS)
+        if components:
+            lists = all_accepted(add_scores(self.rescorer, lists, speeches, components))
+        return lists
 
     def _lists(
         self,
@@ -223,15 +238,10 @@ class _SecondPass:
         if self.proposer is not None:
             with self.clock("proposals"):
                 heard = [speech for speech in speeches if speech is not None]
-                further = self.proposer.propose(pieces, self.first_pass, listenings, heard)
-                hypotheses = join_lists(
-                    pieces,
-                    [self.first_pass],
-                    [listenings],
-                    further,
-                    normalise,
-                    self.needs_word_ends,
-                )
+                found = self.proposer.propose(pieces, self.first_pass, listenings, heard)
+                if self.needs_word_ends:
+                    found = self._all_timed(pieces, listenings, found)
+                hypotheses = [(*own, *new) for own, new in zip(hypotheses, found, strict=True)]
         lists = [
             merge_hypotheses(NBest(str(i), some), normalise) for i, some in enumerate(hypotheses)
         ]
@@ -246,17 +256,30 @@ class _SecondPass:
         ranked: Sequence[NBest],
     ) -> list[NBest]:
         """The same, the chosen one with its word ends where it has none yet."""
-        texts = [[h.text for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
-        if not any(texts):
+        untimed = [[h for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
+        if not any(untimed):
             return list(ranked)
-        frames = [listening.frames for listening in listenings]
         with self.clock("word_ends"):
-            ends = self.first_pass.align(pieces, texts, frames)
-        timed = []
-        for one, found in zip(ranked, ends, strict=True):
-            chosen = [replace(one.hypotheses[0], word_ends_s=word_ends_s) for word_ends_s in found]
-            timed.append(replace(one, hypotheses=(*chosen, *one.hypotheses[len(chosen) :])))
-        return timed
+            timed = self._all_timed(pieces, listenings, untimed)
+        return [
+            replace(one, hypotheses=(*chosen, *one.hypotheses[len(chosen) :]))
+            for one, chosen in zip(ranked, timed, strict=True)
+        ]
+
+    def _all_timed(
+        self,
+        pieces: Sequence[np.ndarray],
+        listenings: Sequence[Listening],
+        lists: Sequence[Sequence[Hypothesis]],
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses of each piece with the word ends that the first pass finds for them."""
+        frames = [listening.frames for listening in listenings]
+        texts = [[hypothesis.text for hypothesis in one] for one in lists]
+        ends = self.first_pass.align(pieces, texts, frames)
+        return [
+            [replace(h, word_ends_s=ends_s) for h, ends_s in zip(one, its_ends, strict=True)]
+            for one, its_ends in zip(lists, ends, strict=True)
+        ]
 
 
 def render(transcripts: Sequence[Transcript], format: str) -> str:
