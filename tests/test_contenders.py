@@ -1,4 +1,4 @@
-"""Texts that a language model need not read."""
+"""Texts that need not be scored to the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from relisten.core.contenders import contenders
 from relisten.core.types import FormatError, Hypothesis, NBest
 
 WEIGHTS = Weights({"asr": 1.0, "letters": 0.5, "text": 0.4, "length": 1.0})
+LATER = ("text",)
 NATS = st.floats(-40, 0)
 
 
@@ -26,14 +27,14 @@ def test_by_hand():
     nbest = NBest("u", hypotheses)
 
     def left(margin: float) -> list[str]:
-        return [h.text for h in contenders(nbest, WEIGHTS, margin).hypotheses]
+        return [h.text for h in contenders(nbest, WEIGHTS, margin, LATER).hypotheses]
 
     assert left(6.0) == ["a b", "a c", "d", "e"]
     assert left(5.0) == ["a b", "a c", "e"]
     assert left(1.0) == ["a b", "a c"]
-    assert contenders(NBest("u", ()), WEIGHTS, 1.0).hypotheses == ()
+    assert contenders(NBest("u", ()), WEIGHTS, 1.0, LATER).hypotheses == ()
     with pytest.raises(FormatError, match="letters"):
-        contenders(NBest("u", (Hypothesis("a", {"asr": -1.0}),)), WEIGHTS, 1.0)
+        contenders(NBest("u", (Hypothesis("a", {"asr": -1.0}),)), WEIGHTS, 1.0, LATER)
 
 
 @given(st.lists(st.tuples(NATS, NATS, NATS), min_size=1, max_size=8), st.floats(0, 20))
@@ -45,7 +46,7 @@ def test_what_is_lost_is_what_the_model_would_have_lifted_over_the_margin(scores
         for i, (asr, letters, text) in enumerate(scores)
     )
     nbest = NBest("u", hypotheses)
-    left = contenders(nbest, WEIGHTS, margin).hypotheses
+    left = contenders(nbest, WEIGHTS, margin, LATER).hypotheses
     assert left[0] == hypotheses[0]
     winner = rank_hypotheses(nbest, WEIGHTS).hypotheses[0]
     if winner.text not in {h.text for h in left}:
