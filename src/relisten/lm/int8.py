@@ -4,12 +4,12 @@ Weights are rounded once, by output; inputs as they come, row by row, so that no
 on what stands beside it in the batch. Both are turned first, 64 numbers at a time, by a Hadamard
 matrix: the product stays the same, but a number a hundred times its neighbours, which language
 models have, is spread over all of them and no longer takes their steps away (QuaRot,
-arXiv:2404.00456). Scores of SmolLM2-135M within a list are 0.4 nats off (root mean square) instead
-of 1.0.
+arXiv:2404.00456). Scores of SmolLM2-135M within a list are 0.3 nats off (root mean square) instead
+of 1.0, and choices as good: WER 27.28 % on 1,240 lists, in float32 27.23.
 
 Products and sums are exact integers. Without VNNI instructions a CPU adds the products of two
-neighbours in 16 bits, which hold 255 · 128: there the steps are as small as the weights' largest
-sum of two neighbours allows, half as large again as those of the largest weight.
+neighbours in 16 bits, which hold 255 · 128: there the steps are as small as the largest sum of two
+neighbouring weights allows, a third larger than the largest weight alone would have them.
 
 What it gains is the CPU's affair. With VNNI an instruction does four times the products of a
 float32 one. Without it (AVX2), 16 products take two instructions, `vpmaddubsw` and `vpmaddwd`, and
