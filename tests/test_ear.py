@@ -88,13 +88,13 @@ def test_changes_of_a_short_text_cost_what_they_cost():
     heard = model.hear(frames(20))
     base = ("ab", "a", "bb", "ba")
     wide = [change for change in CHANGES if change.start <= 2 and change.stop >= 2]
-    found = model.score_changes(heard, base, CHANGES)
+    found = model.score_changes(heard, base, model.letter_ends(heard, base), CHANGES)
     expected = whole_difference(model, heard, base)
     for change, a, b in zip(CHANGES, found, expected, strict=True):
         if change in wide:
             assert a == pytest.approx(b, abs=1e-4)
     assert len(wide) == 2
-    assert model.score_changes(heard, base, []).tolist() == []
+    assert model.score_changes(heard, base, np.zeros(0, int), []).tolist() == []
 
 
 def test_changes_of_a_long_text_cost_nearly_what_they_cost():
@@ -106,7 +106,7 @@ def test_changes_of_a_long_text_cost_nearly_what_they_cost():
     heard[:, 1, 0] = -0.01  # a blank behind each letter
     for i, letter in enumerate(letters):
         heard[2 * i : 2 * i + 2, 0, letter] = -0.3
-    found = model.score_changes(heard, base, CHANGES)
+    found = model.score_changes(heard, base, model.letter_ends(heard, base), CHANGES)
     assert found == pytest.approx(whole_difference(model, heard, base), abs=1.0)
     assert (found < -2).all()
 

@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError
-from relisten.speech.whisper_decoder import WhisperDecoder, _tree
+from relisten.speech.whisper_decoder import TokenTree, WhisperDecoder
 from tiny_speech import tiny_ct2_whisper, tiny_whisper
 
 
@@ -27,27 +27,27 @@ def folder(source, tmp_path_factory):
 
 
 def test_texts_that_begin_alike_share_their_beginning():
-    nodes, parents, paths = _tree([7, 8], [(1, 2), (1, 3, 2), (), (1, 2)])
-    assert nodes == [7, 8, 1, 2, 3, 2]
-    assert parents == [-1, 0, 1, 2, 2, 4]
-    assert [path.tolist() for path in paths] == [[1, 2, 3], [1, 2, 4, 5], [1], [1, 2, 3]]
+    tree = TokenTree([7, 8])
+    paths = [tree.add(ids).tolist() for ids in ((1, 2), (1, 3, 2), (), (1, 2))]
+    assert tree.tokens == [7, 8, 1, 2, 3, 2]
+    assert tree.parents == [-1, 0, 1, 2, 2, 4]
+    assert paths == [[1, 2, 3], [1, 2, 4, 5], [1], [1, 2, 3]]
 
 
 def test_texts_that_end_alike_share_their_end_after_a_context():
     """2 for 9 in the middle: 3 4 are read anew behind the 9, 5 and 6 are the first one's; without
     a context all is. What ends otherwise is not alike, nor what agrees for one token alone."""
     sequences = [(1, 2, 3, 4, 5, 6), (1, 9, 3, 4, 5, 6), (1, 9, 3, 4, 5, 7), (8, 6)]
-    nodes, parents, paths = _tree([0], sequences, context=3)
-    assert [path.tolist() for path in paths] == [
+    tree, apart = TokenTree([0], context=3), TokenTree([0])
+    assert [tree.add(ids).tolist() for ids in sequences] == [
         [0, 1, 2, 3, 4, 5, 6],
         [0, 1, 7, 8, 9, 5, 6],
         [0, 1, 7, 8, 9, 10, 11],
         [0, 12, 13],
     ]
-    assert nodes == [0, 1, 2, 3, 4, 5, 6, 9, 3, 4, 5, 7, 8, 6]
-    assert parents == [-1, 0, 1, 2, 3, 4, 5, 1, 7, 8, 9, 10, 0, 12]
-    apart = _tree([0], sequences)[2]
-    assert apart[1].tolist() == [0, 1, 7, 8, 9, 10, 11]
+    assert tree.tokens == [0, 1, 2, 3, 4, 5, 6, 9, 3, 4, 5, 7, 8, 6]
+    assert tree.parents == [-1, 0, 1, 2, 3, 4, 5, 1, 7, 8, 9, 10, 0, 12]
+    assert [apart.add(ids).tolist() for ids in sequences][1] == [0, 1, 7, 8, 9, 10, 11]
 
 
 def test_many_at_once_are_each_alone(source, folder):
@@ -57,7 +57,8 @@ def test_many_at_once_are_each_alone(source, folder):
     prompt = [5, 9, 3]
     sequences = [(1, 2, 3, 4), (1, 2, 9), (2,), (1, 2, 3, 5, 6), (1, 2, 9)]
     decoder = WhisperDecoder(folder, "cpu")
-    together = decoder.logprobs(decoder.hear(frames), prompt, sequences)
+    reading = decoder.reading(decoder.hear(frames), prompt)
+    together = reading.logprobs(sequences)
     model = WhisperForConditionalGeneration.from_pretrained(source).eval()
     for ids, found in zip(sequences, together, strict=True):
         with torch.no_grad():
@@ -68,7 +69,25 @@ def test_many_at_once_are_each_alone(source, folder):
         expected = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum()
         assert found == pytest.approx(float(expected), abs=1e-3)
     assert together[1] == together[4]
-    assert decoder.logprobs(decoder.hear(frames), prompt, []) == []
+    assert reading.logprobs([]) == []
+
+
+def test_texts_that_come_later_go_on_from_what_was_read(folder, monkeypatch):
+    """One by one, again, and as a beginning of another: as all at once, each token read once."""
+    generator = np.random.default_rng(2)
+    decoder = WhisperDecoder(folder, "cpu", suppressed=[3], suppressed_first=[1])
+    heard = decoder.hear(generator.normal(size=(40, 32)).astype(np.float32))
+    sequences = [(1, 2, 3, 4), (1, 2), (1, 2, 9, 8), (6,), (1, 2, 3, 4)]
+    together = decoder.reading(heard, [5, 7]).logprobs(sequences)
+    read = []
+    embed = decoder.embed
+    monkeypatch.setattr(
+        decoder, "embed", lambda tokens, depth: read.extend(tokens) or embed(tokens, depth)
+    )
+    reading = decoder.reading(heard, [5, 7])
+    apart = [reading.logprobs([ids])[0] for ids in sequences]
+    assert apart == pytest.approx(together, abs=1e-4)
+    assert read == [5, 7, 1, 2, 3, 9]
 
 
 def test_a_shared_end_costs_what_it_costs_in_the_text_before(folder):
@@ -79,9 +98,9 @@ def test_a_shared_end_costs_what_it_costs_in_the_text_before(folder):
     base, other = (1, 2, 3, 4, 5, 6, 7), (1, 9, 3, 4, 5, 6, 7)
 
     def nats(ids):
-        return decoder.logprobs(heard, [5], [ids])[0]
+        return decoder.reading(heard, [5]).logprobs([ids])[0]
 
-    found = decoder.logprobs(heard, [5], [base, other], context=3)
+    found = decoder.reading(heard, [5], context=3).logprobs([base, other])
     assert found[0] == pytest.approx(nats(base), abs=1e-4)
     # 5 is node for node the base's: what it predicts, and all behind it, is the base's
     assert found[1] == pytest.approx(nats(other[:5]) + nats(base) - nats(base[:5]), abs=1e-4)

@@ -31,4 +31,3 @@ def contenders(nbest: NBest, weights: Weights, margin: float, unknown: Collectio
     stays[0] = True
     kept = tuple(nbest.hypotheses[i] for i in np.flatnonzero(stays))
     return replace(nbest, hypotheses=kept)
-

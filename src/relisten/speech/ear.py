@@ -111,10 +111,15 @@ class Ear(nn.Module):
         n_steps = [len(log_probs)] * len(texts)
         return _sayable(-ctc_nats(log_probs.expand(len(texts), -1, -1), n_steps, spelled), spelled)
 
+    def letter_ends(self, heard: np.ndarray, words: Words) -> np.ndarray:
+        """The step behind the last one that says each letter of a text, int [n]."""
+        log_probs = heard.reshape(-1, heard.shape[-1])
+        return ctc_token_ends(log_probs, self.letters(" ".join(words)), BLANK)
+
     def score_changes(
-        self, heard: np.ndarray, base: Words, changes: Sequence[Change]
+        self, heard: np.ndarray, base: Words, ends: np.ndarray, changes: Sequence[Change]
     ) -> np.ndarray:
-        """What each change adds to the score of a text, nats, float64 [n].
+        """What each change adds to the score of a text, nats, float64 [n]; ends: its letters'.
 
         Of the words around a change alone, over the frames in which the ear hears these: a tenth of
         the work where texts are long, and the same to within a nat or so (NEAR_WORDS).
@@ -122,7 +127,6 @@ class Ear(nn.Module):
         if not changes:
             return np.zeros(0)
         log_probs = heard.astype(np.float32, copy=False).reshape(-1, heard.shape[-1])
-        ends = ctc_token_ends(log_probs, self.letters(" ".join(base)), BLANK)
         n_space = " " in self._letter
         first = np.cumsum([0, *(len(self.letters(word)) + n_space for word in base)])
         pieces, spelled = [], []

@@ -185,10 +185,16 @@ def forced_logprobs(
     allowed = logits.clone()
     allowed[:, list(suppressed)] = -torch.inf
     allowed[0, list(suppressed_first)] = -torch.inf
-    is_lifted = allowed[at, said] == -torch.inf
     mass = torch.logsumexp(allowed, dim=-1)[at]
-    mass = torch.where(is_lifted, torch.logaddexp(mass, spoken), mass)
-    return (spoken - mass).double().cpu().numpy()
+    return lifted(spoken, mass, allowed[at, said] == -torch.inf).double().cpu().numpy()
+
+
+def lifted(spoken: Tensor, mass: Tensor, is_suppressed: Tensor) -> Tensor:
+    """Log-probabilities [K] of logits `spoken` under log-sums `mass` of all that is not suppressed;
+    what is spoken counts among that all the same."""
+    import torch
+
+    return spoken - torch.where(is_suppressed, torch.logaddexp(mass, spoken), mass)
 
 
 def aligned_form(text: str) -> str:

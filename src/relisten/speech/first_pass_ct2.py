@@ -24,7 +24,7 @@ from relisten.speech.first_pass import (
 )
 
 if TYPE_CHECKING:
-    from relisten.speech.whisper_decoder import Heard, WhisperDecoder
+    from relisten.speech.whisper_decoder import Heard, Reading, WhisperDecoder
 
 MAX_TOKENS = 224  # of a transcript, as CTranslate2 and Whisper cut it
 MARGIN_FRAMES = 25  # silence left behind the speech for alignment: half a second
@@ -76,6 +76,7 @@ class CTranslate2Whisper:
         self.suppressed = list(config.get("suppress_ids") or ())
         self.suppressed_first = list(config.get("suppress_ids_begin") or ())
         self._heard: tuple[np.ndarray, Heard] | None = None  # the last window, kept for more texts
+        self._readings: dict[tuple[tuple[int, ...], int | None], Reading] = {}  # of that window
         self.language = language
         if self.model.is_multilingual and language != "auto":
             self._token(f"<|{language}|>")
@@ -214,8 +215,11 @@ class CTranslate2Whisper:
         kept = [ids[:MAX_ALIGNED_TOKENS] for ids in sequences]
         ended = [ids if len(ids) >= MAX_TOKENS else (*ids, self.end) for ids in kept]
         if self._heard is None or self._heard[0] is not output:
-            self._heard = output, self._decoder.hear(output)
-        return self._decoder.logprobs(self._heard[1], prompt, ended, context)
+            self._heard, self._readings = (output, self._decoder.hear(output)), {}
+        key = (tuple(prompt), context)
+        if key not in self._readings:
+            self._readings[key] = self._decoder.reading(self._heard[1], prompt, context)
+        return self._readings[key].logprobs(ended)
 
     @cached_property
     def _decoder(self) -> WhisperDecoder:

@@ -1,12 +1,13 @@
 """Whisper's decoder reading given texts, all texts of a recording at once.
 
 CTranslate2 projects 30 s of frames anew for every text that it is given. Here its weights run in
-torch: the frames are projected once, texts that begin alike are read once up to where they part.
+torch: the frames are projected once, texts that begin alike are read once up to where they part,
+and texts that come later go on from what was read before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
-from relisten.speech.first_pass import forced_logprobs
+from relisten.speech.first_pass import lifted
 
 LOGIT_ROWS = 128
 """Rows whose logits over all 51,864 tokens are held at a time."""
@@ -54,63 +55,46 @@ class WhisperDecoder:
             for i in range(self.n_layers)
         ]
 
-    @torch.inference_mode()
-    def logprobs(
-        self,
-        heard: Heard,
-        prompt: Sequence[int],
-        sequences: Sequence[Sequence[int]],
-        context: int | None = None,
-    ) -> list[float]:
-        """Summed log-probability, nats, of each sequence after the prompt, as it stands.
+    def reading(self, heard: Heard, prompt: Sequence[int], context: int | None = None) -> Reading:
+        """Of texts behind this prompt; context: see `FirstPass.score`."""
+        return Reading(self, heard, prompt, context)
 
-        An end of transcript counts where the sequence has one. context: see `FirstPass.score`.
-        """
-        if not sequences:
-            return []
-        nodes, parents, paths = _tree(prompt, [ids[:-1] for ids in sequences], context)
-        hidden = self._read(heard, nodes, parents)[len(prompt) - 1 :]
-        rows = np.concatenate(paths) - (len(prompt) - 1)
-        targets = np.concatenate([np.array(ids, np.int64) for ids in sequences])
-        found = np.zeros(len(rows))
-        for start in range(0, len(hidden), LOGIT_ROWS):
-            logits = functional.linear(
-                hidden[start : start + LOGIT_ROWS], self._at["projection/weight"]
-            )
-            here = (rows >= start) & (rows < start + LOGIT_ROWS)
-            first = [] if start else self.suppressed_first
-            found[here] = forced_logprobs(
-                logits, rows[here] - start, targets[here], self.suppressed, first
-            )
-        ends = np.cumsum([len(path) for path in paths])[:-1]
-        return [float(part.sum()) for part in np.split(found, ends)]
+    def embed(self, tokens: Sequence[int], depth: Tensor) -> Tensor:
+        """[n, dim] of tokens that stand at depth int64 [n]."""
+        ids = torch.tensor(tokens, device=depth.device)
+        return self._at["embeddings/weight"][ids] + self._at["position_encodings/encodings"][depth]
 
-    def _read(self, heard: Heard, nodes: Sequence[int], parents: Sequence[int]) -> Tensor:
-        """The last hidden state [M, dim] of a tree of tokens; parents stand before children."""
-        at = self._at
-        sees = torch.eye(len(nodes), dtype=torch.bool)
-        for node, parent in enumerate(parents):
-            if parent >= 0:
-                sees[node] |= sees[parent]
-        depth = sees.sum(1) - 1
-        device = at["embeddings/weight"].device
-        sees, depth = sees.to(device), depth.to(device)
-        x = at["embeddings/weight"][torch.tensor(nodes, device=device)]
-        x = x + at["position_encodings/encodings"][depth]
-        for i, (key, value) in enumerate(heard):
-            layer = f"layer_{i}/"
-            normed = self._norm(f"{layer}self_attention/layer_norm", x)
-            own = self._linear(f"{layer}self_attention/linear_0", normed).chunk(3, -1)
-            attended = self._attend(own[0], own[1], own[2], sees)
-            x = x + self._linear(f"{layer}self_attention/linear_1", attended)
-            query = self._linear(
-                f"{layer}attention/linear_0", self._norm(f"{layer}attention/layer_norm", x)
-            )
-            attended = self._attend(query, key, value)
-            x = x + self._linear(f"{layer}attention/linear_2", attended)
-            fed = self._linear(f"{layer}ffn/linear_0", self._norm(f"{layer}ffn/layer_norm", x))
-            x = x + self._linear(f"{layer}ffn/linear_1", functional.gelu(fed))
+    def keys(self, i: int, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of layer i's attention to the text, each [n, dim]."""
+        layer = f"layer_{i}/self_attention"
+        return self._linear(f"{layer}/linear_0", self._norm(f"{layer}/layer_norm", x)).chunk(3, -1)
+
+    def layer(self, i: int, x: Tensor, text: Tensor, heard: tuple[Tensor, ...]) -> Tensor:
+        """[n, dim] behind layer i; text: what its attention to the text found, [n, dim]."""
+        layer = f"layer_{i}"
+        x = x + self._linear(f"{layer}/self_attention/linear_1", text)
+        query = self._linear(
+            f"{layer}/attention/linear_0", self._norm(f"{layer}/attention/layer_norm", x)
+        )
+        x = x + self._linear(f"{layer}/attention/linear_2", self.attend(query, *heard))
+        fed = self._linear(f"{layer}/ffn/linear_0", self._norm(f"{layer}/ffn/layer_norm", x))
+        return x + self._linear(f"{layer}/ffn/linear_1", functional.gelu(fed))
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        """[n, dim], what the projection takes."""
         return self._norm("layer_norm", x)
+
+    @property
+    def projection(self) -> Tensor:
+        """[V, dim]."""
+        return self._at["projection/weight"]
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """[n, dim]; mask: bool [n, keys], what is seen."""
+        q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(0, 1) for x in (query, key, value))
+        return functional.scaled_dot_product_attention(q, k, v, mask).transpose(0, 1).flatten(1)
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         return functional.layer_norm(
@@ -120,37 +104,108 @@ class WhisperDecoder:
     def _linear(self, name: str, x: Tensor) -> Tensor:
         return functional.linear(x, self._at[f"{name}/weight"], self._at[f"{name}/bias"])
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(0, 1) for x in (query, key, value))
-        return functional.scaled_dot_product_attention(q, k, v, mask).transpose(0, 1).flatten(1)
+
+class Reading:
+    """Texts over one recording's frames, as one tree of tokens: nothing is read twice, however
+    often it is asked about."""
+
+    def __init__(
+        self, decoder: WhisperDecoder, heard: Heard, prompt: Sequence[int], context: int | None
+    ) -> None:
+        self._decoder, self._heard = decoder, heard
+        self._tree = TokenTree(prompt, context)
+        self._sees = np.zeros((0, 0), bool)
+        empty = decoder.projection[:0]
+        self._text = [(empty, empty)] * decoder.n_layers  # keys and values of what has been read
+        self._hidden, self._mass = empty, empty[:, 0]
+
+    @torch.inference_mode()
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """Summed log-probability, nats, of each sequence after the prompt, as it stands.
+
+        An end of transcript counts where the sequence has one.
+        """
+        if not sequences:
+            return []
+        decoder = self._decoder
+        paths = [self._tree.add(ids[:-1]) for ids in sequences]
+        self._read()
+        rows = np.concatenate(paths)
+        targets = np.concatenate([np.array(ids, np.int64) for ids in sequences])
+        is_suppressed = np.isin(targets, decoder.suppressed)
+        is_suppressed |= (rows == self._tree.root) & np.isin(targets, decoder.suppressed_first)
+        at, said = (torch.from_numpy(x).to(self._hidden.device) for x in (rows, targets))
+        spoken = (self._hidden[at] * decoder.projection[said]).sum(-1)
+        found = lifted(spoken, self._mass[at], torch.from_numpy(is_suppressed).to(spoken.device))
+        ends = np.cumsum([len(path) for path in paths])[:-1]
+        return [float(part.sum()) for part in np.split(found.double().cpu().numpy(), ends)]
+
+    def _read(self) -> None:
+        """What of the tree has not been read."""
+        decoder, tree = self._decoder, self._tree
+        start, end = len(self._sees), len(tree.tokens)
+        if start == end:
+            return
+        sees = np.eye(end, dtype=bool)
+        sees[:start, :start] = self._sees
+        for node in range(max(start, 1), end):
+            sees[node] |= sees[tree.parents[node]]
+        self._sees = sees
+        mask, depth = (
+            torch.from_numpy(x).to(self._hidden.device)
+            for x in (sees[start:], sees[start:].sum(1) - 1)
+        )
+        x = decoder.embed(tree.tokens[start:], depth)
+        for i, heard in enumerate(self._heard):
+            query, *new = decoder.keys(i, x)
+            key, value = (torch.cat(pair) for pair in zip(self._text[i], new, strict=True))
+            self._text[i] = key, value
+            x = decoder.layer(i, x, decoder.attend(query, key, value, mask), heard)
+        hidden = decoder.last_norm(x)
+        self._hidden = torch.cat([self._hidden, hidden])
+        self._mass = torch.cat([self._mass, *self._masses(hidden, start)])
+
+    def _masses(self, hidden: Tensor, start: int) -> Iterator[Tensor]:
+        """Log of the sum of what is not suppressed behind the nodes from start on, a part at a
+        time; before the end of the prompt it is of no use."""
+        decoder, root = self._decoder, self._tree.root
+        for first in range(0, len(hidden), LOGIT_ROWS):
+            logits = functional.linear(hidden[first : first + LOGIT_ROWS], decoder.projection)
+            logits[:, decoder.suppressed] = -torch.inf
+            row = root - start - first
+            if 0 <= row < len(logits):
+                logits[row, decoder.suppressed_first] = -torch.inf
+            yield logits.logsumexp(-1)
 
 
-def _tree(
-    prompt: Sequence[int], sequences: Sequence[Sequence[int]], context: int | None = None
-) -> tuple[list[int], list[int], list[np.ndarray]]:
-    """The tokens that are read, the parent of each (-1: none), and the path of each sequence.
+class TokenTree:
+    """Texts behind a prompt, as a tree of tokens, parents before children (-1: none).
 
-    A path begins with the last token of the prompt, which predicts the sequence's first. context:
-    a path joins another where the last so many tokens and all that follow are the same.
+    root: the last token of the prompt, which predicts a text's first. context: a text goes on in
+    the tree where its last so many tokens and all that follow are those of another.
     """
-    nodes, parents = list(prompt), list(range(-1, len(prompt) - 1))
-    known: dict[tuple[int, int], int] = {}  # (parent, token) → node
-    alike: dict[tuple[int, ...], int] = {}  # the last tokens, and all that follow → node
-    paths = []
-    for ids in map(tuple, sequences):
-        path = [len(prompt) - 1]
+
+    def __init__(self, prompt: Sequence[int], context: int | None = None) -> None:
+        self.tokens, self.parents = list(prompt), list(range(-1, len(prompt) - 1))
+        self.root, self.context = len(prompt) - 1, context
+        self._known: dict[tuple[int, int], int] = {}  # (parent, token) → node
+        self._alike: dict[tuple[int, ...], int] = {}  # the last tokens, and all that follow → node
+
+    def add(self, ids: Sequence[int]) -> np.ndarray:
+        """The nodes of a text, from the root on: int64 [1 + n]."""
+        path, ids = [self.root], tuple(ids)
         for i, token in enumerate(ids):
-            node = known.get((path[-1], token))
-            if node is None and context is not None and i >= context:
-                node = alike.get(ids[i - context + 1 :])
+            rest = None
+            if self.context is not None and i >= self.context:
+                rest = ids[i - self.context + 1 :]
+            node = self._known.get((path[-1], token))
+            if node is None and rest is not None:
+                node = self._alike.get(rest)
             if node is None:
-                node = known[path[-1], token] = len(nodes)
-                nodes.append(token)
-                parents.append(path[-1])
-                if context is not None and i >= context:
-                    alike[ids[i - context + 1 :]] = node
+                node = self._known[path[-1], token] = len(self.tokens)
+                self.tokens.append(token)
+                self.parents.append(path[-1])
+                if rest is not None:
+                    self._alike[rest] = node
             path.append(node)
-        paths.append(np.array(path))
-    return nodes, parents, paths
+        return np.array(path)

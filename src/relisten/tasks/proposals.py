@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class Proposer:
         assert letters is not None
         own = [h.text for h in listening.hypotheses]
         rated: dict[Words, Hypothesis] = {}
+        ends = cache(partial(self.ear.letter_ends, letters))
 
         def by_first_pass(texts: Sequence[Words]) -> np.ndarray:
             written = [written_like(" ".join(words), own) for words in texts]
@@ -86,7 +87,7 @@ class Proposer:
             self._spell(letters),
             by_first_pass,
             lambda texts: self.ear.score(letters, [" ".join(words) for words in texts]),
-            lambda base, changes: self.ear.score_changes(letters, base, changes),
+            lambda base, changes: self.ear.score_changes(letters, base, ends(base), changes),
         )
         new = [words for words in found if words not in on_list]
         return [rated[words] for words in new[: self.n]]
@@ -119,15 +120,13 @@ def search(
     """Texts of a list, spelled ones and mixtures of all, best first.
 
     by_first_pass, by_ear: the log-probabilities of texts, nats, float64 [N]; by_ear_changed: what
-    changes add to that of a text. What texts are mixed from stands before them where the first pass
-    is asked.
+    changes add to that of a text.
     """
     values: dict[Words, float] = {}
     heard: dict[Words, float] = {}
 
-    def rate(texts: Sequence[Words], bases: Sequence[Words] = ()) -> None:
-        rated = by_first_pass([*bases, *texts])[len(bases) :].tolist()
-        for words, nats in zip(texts, rated, strict=True):
+    def rate(texts: Sequence[Words]) -> None:
+        for words, nats in zip(texts, by_first_pass(texts).tolist(), strict=True):
             values[words] = nats + LETTERS_WEIGHT * heard[words] + LENGTH_WEIGHT * len(words)
 
     first = list(dict.fromkeys([*own, *spelled]))
@@ -136,8 +135,8 @@ def search(
         rate(first)
     for _ in range(ROUNDS):
         best = sorted(values, key=values.__getitem__, reverse=True)
-        bases, new = best[:N_BASES], dict[Words, float]()
-        for base in bases:
+        new: dict[Words, float] = {}
+        for base in best[:N_BASES]:
             mixed = recombinations(base, best[:N_DONORS])
             mixed = {words: how for words, how in mixed.items() if words not in heard | new}
             added = by_ear_changed(base, list(mixed.values()))
@@ -145,7 +144,7 @@ def search(
         if not new:
             break
         heard.update(new)
-        rate(sorted(new, key=new.__getitem__, reverse=True)[:N_MIXED], bases)
+        rate(sorted(new, key=new.__getitem__, reverse=True)[:N_MIXED])
     return sorted(values, key=values.__getitem__, reverse=True)
 
 
