@@ -101,7 +101,7 @@ def test_blocks_say_who_sees_whom(some, window):
     length = len(forest)
     expected = np.eye(length, dtype=bool)
     for tree, start in zip(some, forest.bounds[:-1], strict=False):
-        seen = visible(tree.stop)
+        seen = visible(tree.stop, tree.depth)
         if window is not None:
             seen &= tree.depth[:, None] - tree.depth < window
         expected[start : start + len(tree), start : start + len(tree)] = seen

@@ -26,7 +26,7 @@ def test_layout_by_hand():
     assert depth == {0: 0, 5: 1, 6: 2, 7: 1}
     seen = {
         i: set(tree.ids[row].tolist())
-        for i, row in zip(tree.ids.tolist(), visible(tree.stop), strict=True)
+        for i, row in zip(tree.ids.tolist(), visible(tree.stop, tree.depth), strict=True)
     }
     assert seen == {0: {0}, 5: {0, 5}, 6: {0, 5, 6}, 7: {0, 7}}
 
@@ -46,7 +46,7 @@ def test_every_path_reads_back_as_its_sequence(built):
     for s, path in zip(built, tree.paths, strict=True):
         assert tree.target_id[path].tolist() == s.ids[1:].tolist()
         for i, node in enumerate(tree.target_node[path]):
-            ancestors = np.flatnonzero(visible(tree.stop)[node])
+            ancestors = np.flatnonzero(visible(tree.stop, tree.depth)[node])
             assert tree.ids[ancestors].tolist() == s.ids[: i + 1].tolist()
             assert tree.depth[ancestors].tolist() == list(range(i + 1))
 

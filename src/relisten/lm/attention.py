@@ -35,6 +35,12 @@ def in_blocks(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("triton") is not None
 
 
+def additive(seen: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """The mask that lets through what is seen, bool of any shape."""
+    mask = torch.zeros(seen.shape, dtype=dtype)
+    return mask.masked_fill_(torch.from_numpy(~seen), MASKED)
+
+
 def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """mask: additive, broadcast over [B, heads, L, L]; None: plain causal."""
     key, value = _widened(key, query), _widened(value, query)
@@ -72,12 +78,8 @@ class Forest:
         """Each tree by itself, with the matrix of its nodes; the row is not filled up."""
         masks = []
         for start, end in zip(self.bounds[:-1], self.bounds[1:], strict=True):
-            seen = visible(self.stop[start:end] - start)
-            if self.window is not None:
-                depth = self.depth[start:end]
-                seen &= depth[:, None] - depth < self.window
-            mask = torch.zeros(seen.shape, dtype=dtype)
-            masks.append(mask.masked_fill_(torch.from_numpy(~seen), MASKED).to(device))
+            stop, depth = self.stop[start:end] - start, self.depth[start:end]
+            masks.append(additive(visible(stop, depth, self.window), dtype).to(device))
         sizes = np.diff(self.bounds).tolist()
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

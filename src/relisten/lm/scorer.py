@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from relisten.core.types import LM_COMPONENTS, ModelError, UsageError
-from relisten.lm.attention import MASKED, Attend, Forest, in_blocks
+from relisten.lm.attention import Attend, Forest, additive, in_blocks
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.sequences import (
     AS_SPEECH,
@@ -94,14 +94,11 @@ def _padded(model: SpeechTextLM, trees: Seq[PrefixTree]) -> _Layout:
     positions = np.zeros((len(trees), length), np.int64)
     for b, tree in enumerate(trees):
         n = len(tree)
-        seen[b, :n, :n] = visible(tree.stop)
-        if model.sliding_window is not None:
-            seen[b, :n, :n] &= tree.depth[:, None] - tree.depth < model.sliding_window
+        seen[b, :n, :n] = visible(tree.stop, tree.depth, model.sliding_window)
         positions[b, :n] = tree.depth
-    mask = torch.zeros(seen.shape, dtype=model.dtype)
-    mask.masked_fill_(torch.from_numpy(~seen), MASKED)
+    mask = additive(seen[:, None], model.dtype).to(model.device)
     first = np.arange(len(trees)) * length
-    return _Layout(len(trees), length, first, positions, mask[:, None].to(model.device))
+    return _Layout(len(trees), length, first, positions, mask)
 
 
 def _embedded(

@@ -108,10 +108,12 @@ def build_tree(sequences: Seq[TokenSequence]) -> PrefixTree:
     )
 
 
-def visible(stop: np.ndarray) -> np.ndarray:
-    """Who sees whom in a tree, bool [M, M]: row i is true at i and at every ancestor of i."""
+def visible(stop: np.ndarray, depth: np.ndarray, window: int | None = None) -> np.ndarray:
+    """Who sees whom in a tree, bool [M, M]: row i is true at i and at every ancestor of i less than
+    window tokens above it."""
     node = np.arange(len(stop))
-    return (node <= node[:, None]) & (node[:, None] < stop)
+    seen = (node <= node[:, None]) & (node[:, None] < stop)
+    return seen if window is None else seen & (depth[:, None] - depth < window)
 
 
 def group_sequences(sequences: Seq[TokenSequence], max_nodes: int) -> list[list[int]]:

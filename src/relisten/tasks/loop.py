@@ -171,8 +171,8 @@ def train(
 
 
 def adamw(groups: Sequence[Mapping[str, Any]], learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over groups of parameters, in one pass over each where they lie on the CPU: 135M take
-    0.1 s on a core of Zen 1 instead of 0.6."""
+    """AdamW over groups of parameters, in one pass over each where they lie on the CPU: 110M take
+    0.20 s on a core of Zen 1 instead of 0.65."""
     on_cpu = all(p.device.type == "cpu" for group in groups for p in group["params"])
     return torch.optim.AdamW(
         [dict(group) for group in groups], learning_rate, weight_decay=0.01, fused=on_cpu or None

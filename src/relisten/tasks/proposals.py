@@ -138,7 +138,8 @@ def search(
         new: dict[Words, float] = {}
         for base in best[:N_BASES]:
             mixed = recombinations(base, best[:N_DONORS])
-            mixed = {words: how for words, how in mixed.items() if words not in heard | new}
+            known = heard | new
+            mixed = {words: how for words, how in mixed.items() if words not in known}
             added = by_ear_changed(base, list(mixed.values()))
             new.update(zip(mixed, (heard[base] + added).tolist(), strict=True))
         if not new:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from relisten.core.biasing import Biasing, Phrase
-from relisten.core.combine import merge_hypotheses, with_context
+from relisten.core.combine import Weights, merge_hypotheses, with_context
 from relisten.core.contenders import contenders
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
@@ -220,14 +220,15 @@ class _SecondPass:
                 speeches = listener.hear_beside(self.first_pass, asked, pieces, listenings)
         lists = self._lists(pieces, listenings, speeches)
         with self.clock("scores"):
-            lists = self._scored(lists, speeches)
-            ranked = [rank(one, with_context(self.rescorer.weights)) for one in lists]
+            weights = with_context(self.rescorer.weights)
+            ranked = [rank(one, weights) for one in self._scored(lists, speeches, weights)]
         return self._timed(pieces, listenings, ranked)
 
-    def _scored(self, lists: Sequence[NBest], speeches: Sequence[Speech | None]) -> Sequence[NBest]:
+    def _scored(
+        self, lists: Sequence[NBest], speeches: Sequence[Speech | None], weights: Weights
+    ) -> Sequence[NBest]:
         """With all scores that count, the cheap ones first; once what they cost grows with the
         list, only contenders get the dear ones."""
-        weights = with_context(self.rescorer.weights)
         unknown = set(weights.to_score)
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]
