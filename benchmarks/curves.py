@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from scoring import WRITTEN_LISTS, best_seconds, check_agreement, idle_cores, machine
+from scoring import best_seconds, check_agreement, idle_cores, keep, machine, written_lists
 from widen import confusions, widened
 
 from relisten.core.types import NBest
@@ -138,8 +138,7 @@ def main(
     extension = SpeechExtension(SpeechShape(N_UNITS), n_columns, n_rows)
     model = SpeechTextLM(causal, text_vocabulary(tokenizer, N_UNITS), extension).eval()
     texts = TextEncoder(tokenizer)
-    written = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(WRITTEN_LISTS)]
-    written = [some for some in written if some and len(some[0]) > 2]
+    written = written_lists()
     known = confusions(written)
 
     def wide(n: int, duration_s: float) -> list[Timed]:
@@ -172,9 +171,7 @@ def main(
     console = Console()
     console.print(hosts)
     console.print(table)
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps({"machine": hosts, "rows": rows}, indent=1) + "\n")
+    keep({"machine": hosts, "rows": rows}, save)
     main_row = next(r for r in rows if r["order"] == "interleaved" and r["n"] == N)
     keys = ("speedup", "dense_fraction")
     print(json.dumps({f"interleaved_{key}": float(f"{main_row[key]:.4g}") for key in keys}))

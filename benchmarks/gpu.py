@@ -18,10 +18,9 @@ are within the seconds. The last line is one JSON object.
 from __future__ import annotations
 
 import json
-import time
 import zlib
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,11 +30,18 @@ import torch
 from contenders import Problem
 from rich.console import Console
 from rich.table import Table
-from scoring import JSON_PREFIX, WRITTEN_LISTS, check_agreement, machine, make_problem
+from scoring import (
+    JSON_PREFIX,
+    best_seconds,
+    check_agreement,
+    keep,
+    machine,
+    make_problem,
+    written_lists,
+)
 from torch import nn
 from widen import Words, confusions, widened
 
-from relisten.io.nbest import load_nbest
 from relisten.lm import scorer
 from relisten.lm.attention import in_blocks
 from relisten.lm.llama import LlamaConfig, LlamaLM
@@ -107,29 +113,22 @@ def attending(way: str) -> ExitStack:
     return stack
 
 
-def seconds(run: Callable[[], object], repeats: int, device: str) -> float:
-    """The quickest of the repeats, after one to warm up."""
-    best = float("inf")
-    for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if repeat:
-            best = min(best, time.perf_counter() - start)
-    return best
-
-
 def score_seconds(model: SpeechTextLM, sequences: list[list[TokenSequence]], repeats: int) -> float:
     """Of all lists."""
-    speeches = [None] * len(sequences)
-    return seconds(lambda: score_sequences(model, sequences, speeches), repeats, model.device.type)
+    run = partial(score_sequences, model, sequences, [None] * len(sequences))
+    return best_seconds({"scores": run}, 1 + repeats)["scores"]  # the first warms up
 
 
 def products_tflops(device: str, dtype: torch.dtype, size: int) -> float:
     """What one large product reaches."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2e-12 * size**3 / seconds(lambda: a @ b, 10, device)
+
+    def product() -> None:
+        torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2e-12 * size**3 / best_seconds({"product": product}, 10)["product"]
 
 
 def written_problem(config: LlamaConfig, lists: list[list[Words]], n: int, many: int) -> Problem:
@@ -180,8 +179,7 @@ def main(
     """Time tree scoring on a GPU against its limit."""
     if device == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("torch sees no GPU here; --device cpu --size tiny tries the code")
-    lists = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(WRITTEN_LISTS)]
-    lists = [some for some in lists if some and len(some[0]) > 2]
+    lists = written_lists()
     worst = check_scores(lists, device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     limit = products_tflops(device, dtype, 8192 if device == "cuda" else 512)
@@ -235,10 +233,7 @@ def tell_rows(
     console = Console(width=150)
     console.print(hosts)
     console.print(table)
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        everything = {"machine": hosts, "rows": rows, "summary": result}
-        save.write_text(json.dumps(everything, indent=1) + "\n")
+    keep({"machine": hosts, "rows": rows, "summary": result}, save)
     print(json.dumps({k: None if v is None else float(f"{v:.4g}") for k, v in result.items()}))
 
 

@@ -19,11 +19,18 @@ import torch
 from contenders import Problem
 from rich.console import Console
 from rich.table import Table
-from scoring import WRITTEN_LISTS, best_seconds, idle_cores, machine, make_problem
+from scoring import (
+    WRITTEN_LISTS,
+    best_seconds,
+    idle_cores,
+    keep,
+    machine,
+    make_problem,
+    written_lists,
+)
 from torch import Tensor
 from widen import confusions, widened
 
-from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechTextLM
@@ -124,8 +131,7 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         if "lora_B" in name:  # at zero, half of the gradients are zero as well
             torch.nn.init.normal_(parameter, std=0.01)
     model = SpeechTextLM(causal, text_vocabulary(tokenizer)).eval()
-    lists = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(nbest)]
-    lists = [list_ for list_ in lists if list_ and len(list_[0]) > 2]
+    lists = written_lists(nbest)
     wide = widened(lists, confusions(lists), N)
     hosts = {key: value for key, value in machine().items() if key != "minicons"}
     console = Console()
@@ -152,10 +158,7 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         for row in rows
         for name, key in ((ONE_BY_ONE, ""), (PADDED, "_batched"))
     }
-    if save:
-        everything = {"machine": hosts, "model": reference, "rows": rows, "summary": result}
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps(everything, indent=1) + "\n")
+    keep({"machine": hosts, "model": reference, "rows": rows, "summary": result}, save)
     print(json.dumps(result))
 
 

@@ -36,6 +36,8 @@ from relisten.lm.scorer import BATCH_TOKENS
 from relisten.lm.texts import TextEncoder
 from relisten.lm.vocabulary import Vocabulary
 
+LISTS, QUICK_LISTS = {5: 8, 10: 6, 50: 2}, {5: 2, 10: 2, 50: 1}
+"""N → how many lists of it."""
 WRITTEN_LISTS = Path(__file__).parent / "data" / "nbest.jsonl"
 PEERS = ("HF batch", "minicons")
 TREE = "tree"
@@ -183,10 +185,21 @@ def tell(title: str, hosts: dict[str, object], result: dict[str, float], save: P
     console = Console()
     console.print(hosts)
     console.print(table)
+    keep({"machine": hosts, "summary": result}, save)
+    print(json.dumps(result))
+
+
+def keep(everything: dict[str, object], save: Path | None) -> None:
+    """All figures as a file of JSON, if one is named."""
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps({"machine": hosts, "summary": result}, indent=1) + "\n")
-    print(json.dumps(result))
+        save.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def written_lists(nbest: Path = WRITTEN_LISTS) -> list[list[Words]]:
+    """The words of each hypothesis, of lists whose first has more than two."""
+    lists = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(nbest)]
+    return [some for some in lists if some and len(some[0]) > 2]
 
 
 def settings(
@@ -194,11 +207,13 @@ def settings(
 ) -> Iterator[tuple[int, int, int]]:
     """(N, units of prefix, utterances)."""
     if quick and not ns and not prefixes:
-        yield from ((5, 0, 2), (10, JSON_PREFIX, 2), (50, JSON_PREFIX, 1))
+        for n, n_utterances in QUICK_LISTS.items():
+            yield n, JSON_PREFIX if n > 5 else 0, n_utterances
         return
-    for n in ns or (5, 10, 50):
+    for n, n_utterances in (QUICK_LISTS if quick else LISTS).items():
         for n_prefix in prefixes or (0, 100, JSON_PREFIX, 300):
-            yield n, n_prefix, max(1, (20 if quick else 80) // n)
+            if n in (ns or LISTS):
+                yield n, n_prefix, n_utterances
 
 
 @click.command()
@@ -235,8 +250,7 @@ def main(
         OWN_PRODUCTS: contenders.through_onednn(hf),
         CACHED: contenders.through_onednn(contenders.hf_cached_prefix(causal)),
     }
-    lists = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(nbest)]
-    lists = [texts_ for texts_ in lists if texts_ and len(texts_[0]) > 2]
+    lists = written_lists(nbest)
     known = confusions(lists)
     hosts = machine()
     console = Console()
@@ -270,10 +284,7 @@ def main(
         "largest_difference": max(r["largest_difference"] for r in rows),
     }
     result = {key: float(f"{value:.4g}") for key, value in result.items()}
-    if save:
-        everything = {"machine": hosts, "model": reference, "rows": rows, "summary": result}
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps(everything, indent=1) + "\n")
+    keep({"machine": hosts, "model": reference, "rows": rows, "summary": result}, save)
     print(json.dumps(result))
 
 
