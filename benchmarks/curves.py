@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import contenders
 import numpy as np
+import peers
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -110,7 +110,7 @@ def measure(
 def dense_fraction(model: SpeechTextLM, order: Order, row: dict[str, float]) -> float:
     """The tree's tokens a second over a plain causal pass's of as many tokens."""
     n = max(1, round(row["nodes"]))
-    seconds = best_seconds({"dense": lambda: contenders.dense(model, [(1, n)], 0)}, 3)["dense"]
+    seconds = best_seconds({"dense": lambda: peers.dense(model, [(1, n)], 0)}, 3)["dense"]
     return row["tokens_per_s"] / (n / seconds)
 
 

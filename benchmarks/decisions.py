@@ -23,7 +23,7 @@ from relisten.core.text import normaliser
 from relisten.core.tune import tune_weights
 from relisten.core.types import NBest
 from relisten.io.nbest import load_nbest
-from relisten.tasks.evaluate import EvaluationReport, evaluate
+from relisten.tasks.evaluation.evaluate import EvaluationReport, evaluate
 from relisten.tasks.rescore import rank
 
 NORMALISER = "english"

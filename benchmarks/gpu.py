@@ -27,7 +27,7 @@ from unittest.mock import patch
 import click
 import numpy as np
 import torch
-from contenders import Problem
+from peers import Problem
 from rich.console import Console
 from rich.table import Table
 from scoring import (
@@ -44,7 +44,7 @@ from widen import Words, confusions, widened
 
 from relisten.lm import scorer
 from relisten.lm.attention import in_blocks
-from relisten.lm.llama import LlamaConfig, LlamaLM
+from relisten.lm.backend.llama import LlamaConfig, LlamaLM
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.scorer import score_sequences
 from relisten.lm.sequences import TokenSequence

@@ -26,8 +26,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from relisten.io.nbest import load_nbest
-from relisten.lm.int8 import Int8Linear
-from relisten.lm.linear import OneDNNLinear
+from relisten.lm.backend.int8 import Int8Linear
+from relisten.lm.backend.linear import OneDNNLinear
 from relisten.lm.scorer import ScoringInput
 from relisten.tasks.loading import load_rescorer
 

@@ -2,8 +2,8 @@
 
     python benchmarks/loading.py [--model relisten-tiny] [--repeats 3]
 
-Each run is a fresh process: imports, the model, one list of five hypotheses (`text`, and `letters`
-where the model has an ear). relisten's own way is held against the same with the LM through
+Each run is a fresh process: imports, the model, one list of five hypotheses (`text`, and `ctc_log_probs`
+where the model has a CTC head). relisten's own way is held against the same with the LM through
 transformers. What is fetched or converted once is so before anything is timed. The last line is one
 JSON object. Peak memory is the resident set's (Linux, macOS).
 """
@@ -59,11 +59,11 @@ def start_and_score(model: str, through_transformers: bool, dtype: str) -> None:
     mark()
     rescorer = load_rescorer(model, "cpu", dtype)
     mark()
-    components = [name for name in ("text", "letters") if name in rescorer.components]
+    components = [name for name in ("text", "ctc") if name in rescorer.components]
     speech = None
-    if "letters" in components:
+    if "ctc" in components:
         second = np.sin(np.arange(16_000, dtype=np.float32) / 20)
-        speech = rescorer.need_listener().hear_for(components, [second])[0]
+        speech = rescorer.need_frontend().encode_for(components, [second])[0]
     scores = {}
     for name in components:
         utterance = ScoringInput(TEXTS, speech=speech)

@@ -2,7 +2,7 @@
 
     python benchmarks/mwer.py [--quick] [--model NAME] [--nbest LISTS.jsonl] [--save RESULTS.json]
 
-Forward and backward, LoRA on the same LM, same token ids, same threads, one process; contenders
+Forward and backward, LoRA on the same LM, same token ids, same threads, one process; peers
 take turns and the best of the repeats counts. Before a time is believed, all must give the same
 gradients. The last line is one JSON object.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from contenders import Problem
+from peers import Problem
 from rich.console import Console
 from rich.table import Table
 from scoring import (
@@ -37,12 +37,12 @@ from relisten.lm.model import SpeechTextLM
 from relisten.lm.mwer import hypothesis_scores, mwer_loss
 from relisten.lm.texts import TextEncoder
 from relisten.lm.training import sequence_losses
-from relisten.tasks.trainable import add_lora
+from relisten.tasks.training.trainable import add_lora
 
 N = 10
 TREE, PADDED, ONE_BY_ONE = "tree", "batch of N", "one by one"
 TOLERANCE = 1e-3
-"""Relative to the largest gradient: what the contenders may differ by."""
+"""Relative to the largest gradient: what the peers may differ by."""
 
 
 def on_trees(model: SpeechTextLM, problem: Problem) -> list[Tensor]:

@@ -4,9 +4,9 @@
 
 SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
 below name the MODELs. A row whose file or score is not there is left out. `relisten pretrain`
-leaves what a reference word costs in its bundle's state/gauge.json; where SCORED holds it as
-MODEL.gauge.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one
-with +ear ten texts that the ear found (`nbest --propose 10`). Scoring is not done here; this takes
+leaves what a reference word costs in its bundle's state/dev-metrics.json; where SCORED holds it as
+MODEL.dev-metrics.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one
+with +CTC head ten texts that the CTC head found (`nbest --propose 10`). Scoring is not done here; this takes
 some minutes.
 """
 
@@ -22,17 +22,17 @@ import relisten
 from relisten.core.bootstrap import paired_bootstrap
 from relisten.core.tune import TuningResult, tune_weights
 from relisten.core.types import NBest
-from relisten.tasks.evaluate import evaluate
+from relisten.tasks.evaluation.evaluate import evaluate
 
 SETS = {
     "speechocean": "Read sentences, Mandarin speakers, half of them children (speechocean762)",
     "steelsky": "Acted dialogue, 8 bit (Beneath a Steel Sky)",
     "ljspeech": "Audiobook reading (LJ Speech)",
 }
-FIRST_PASSES = ("tiny.en", "tiny.en+10", "tiny.en+10+ear", "base")
+FIRST_PASSES = ("tiny.en", "tiny.en+10", "tiny.en+10+CTC head", "base")
 TEXTS = ("asr", "text", "length")
-READ_AND_SPELLED = ("asr", "text", "letters", "length")
-HEARD = ("asr", "text", "text_given_speech", "letters", "length")
+READ_AND_SPELLED = ("asr", "text", "ctc", "length")
+HEARD = ("asr", "text", "text_given_speech", "ctc", "length")
 ROWS = (  # name, model, components
     ("length weight tuned", "relisten-tiny", ("asr", "length")),
     ("text LM as it came", "zeroshot", TEXTS),
@@ -41,19 +41,19 @@ ROWS = (  # name, model, components
     ("speech-text LM, reading only", "relisten-tiny", TEXTS),
     ("speech-text LM, listening only", "relisten-tiny", ("asr", "text_given_speech", "length")),
     ("speech-text LM, both", "relisten-tiny", ("asr", "text", "text_given_speech", "length")),
-    ("ear alone, no LM", "relisten-tiny", ("asr", "letters", "length")),
-    ("ear and text LM as it came", "zeroshot+ear", READ_AND_SPELLED),
-    ("reading and ear, the scores of the bundle's weights", "relisten-tiny", READ_AND_SPELLED),
-    ("all: reading, listening, ear", "relisten-tiny", HEARD),
+    ("CTC head alone, no LM", "relisten-tiny", ("asr", "ctc", "length")),
+    ("CTC head and text LM as it came", "zeroshot+CTC head", READ_AND_SPELLED),
+    ("reading and CTC head, the scores of the bundle's weights", "relisten-tiny", READ_AND_SPELLED),
+    ("all: reading, listening, CTC head", "relisten-tiny", HEARD),
     ("all, LM then tuned for MWER", "mwer", HEARD),
     ("all, LM then adapted on speech alone", "adapted", HEARD),
-    ("control: reading and ear, wrong speech", "wrong-speech", READ_AND_SPELLED),
+    ("control: reading and CTC head, wrong speech", "wrong-speech", READ_AND_SPELLED),
 )
-BEST = "reading and ear, the scores of the bundle's weights"
+BEST = "reading and CTC head, the scores of the bundle's weights"
 COMPARED = (
     "text LM fine-tuned on the same transcripts",
     "speech-text LM, reading only",
-    "control: reading and ear, wrong speech",
+    "control: reading and CTC head, wrong speech",
 )
 HEAD = """# Results
 
@@ -61,8 +61,8 @@ Word error rates in per cent under the `english` normaliser, development parts; 
 speechocean in no training set. In every row the weights are tuned on four fifths of a set's
 speakers (utterances, where they are not known) and the errors counted on the fifth they never saw.
 Reductions are relative to the best row without a language model, with 95 % intervals of a paired
-bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides; +ear: and with
-ten texts that the ear found ([richer lists](richer-lists.md)), all rated by Whisper. The control
+bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides; +CTC head: and with
+ten texts that the CTC head found ([richer lists](richer-lists.md)), all rated by Whisper. The control
 scores every hypothesis with another recording's speech: what is left of a gain there, the speech
 itself did not give. Whisper base as first pass, LJ Speech, and LMs without speech that were
 fine-tuned on the same transcripts were measured with [the bundle before](results-2026-11-23.md).
@@ -95,7 +95,7 @@ def main() -> None:
                 for fp, rows in columns.items()
                 for row in rows
             ]
-    if gauges := sorted(options.scored.glob("*.gauge.json")):
+    if gauges := sorted(options.scored.glob("*.dev-metrics.json")):
         pages.append(gauge_section(gauges))
     page = "\n".join(pages)
     if options.output:
@@ -182,8 +182,10 @@ def comparisons(first_pass: str, rows: Sequence[Row]) -> list[str]:
 
 def gauge_section(paths: Sequence[Path]) -> str:
     """What a development reference word costs each model, nats, in each order."""
-    gauges = {path.name.removesuffix(".gauge.json"): json.loads(path.read_text()) for path in paths}
-    orders = list(dict.fromkeys(order for gauge in gauges.values() for order in gauge))
+    gauges = {
+        path.name.removesuffix(".dev-metrics.json"): json.loads(path.read_text()) for path in paths
+    }
+    orders = list(dict.fromkeys(order for dev_metrics in gauges.values() for order in dev_metrics))
     lines = [
         "## Nats a reference word",
         "",
@@ -193,8 +195,8 @@ def gauge_section(paths: Sequence[Path]) -> str:
         f"| model | {' | '.join(orders)} |",
         "|---" * (1 + len(orders)) + "|",
     ]
-    for name, gauge in gauges.items():
-        cells = (f"{gauge[order]:.2f}" if order in gauge else "" for order in orders)
+    for name, dev_metrics in gauges.items():
+        cells = (f"{dev_metrics[order]:.2f}" if order in dev_metrics else "" for order in orders)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 

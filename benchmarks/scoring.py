@@ -2,8 +2,8 @@
 
     python benchmarks/scoring.py [--quick] [--n 50 --prefix 300] [--save RESULTS.json]
 
-Same LM, same token ids, same threads, one process; contenders take turns and the best of the
-repeats counts. Before a time is believed, all contenders must give the same scores. The last line
+Same LM, same token ids, same threads, one process; peers take turns and the best of the
+repeats counts. Before a time is believed, all peers must give the same scores. The last line
 is one JSON object. Needs minicons.
 """
 
@@ -20,10 +20,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
-import contenders
 import numpy as np
+import peers
 import torch
-from contenders import Problem
+from peers import Problem
 from rich.console import Console
 from rich.table import Table
 from widen import Words, confusions, widened
@@ -45,7 +45,7 @@ OWN_PRODUCTS, CACHED = "HF*", "HF* cached"
 """Not peers, but what is left of the ratio when HF gets our matrix products (*), and then a cache
 of the prefix too: the first is what trees and batches gain, the second what sharing words gains."""
 TOLERANCE = 1e-3
-"""Nats by which the scores of a hypothesis may differ between contenders."""
+"""Nats by which the scores of a hypothesis may differ between peers."""
 JSON_PREFIX = 110
 """Units of 4.4 s of speech at 25 Hz; figures on the last line without a prefix named are for it."""
 
@@ -67,7 +67,7 @@ def make_problem(
     return Problem(sequences, n_prefix + 1)
 
 
-def check_agreement(scores: dict[str, contenders.Scores]) -> float:
+def check_agreement(scores: dict[str, peers.Scores]) -> float:
     """The largest difference to the first contender's scores, nats; exits above TOLERANCE."""
     (first, *rest) = scores
     wanted = np.concatenate(scores[first])
@@ -92,10 +92,10 @@ def best_seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[st
 
 
 def compare(
-    problem: Problem, field: dict[str, Callable[[Problem], contenders.Scores]], repeats: int
+    problem: Problem, field: dict[str, Callable[[Problem], peers.Scores]], repeats: int
 ) -> dict[str, object]:
     """Tokens and seconds of one problem."""
-    scores: dict[str, contenders.Scores] = {}
+    scores: dict[str, peers.Scores] = {}
 
     def run(name: str) -> Callable[[], None]:
         return lambda: scores.__setitem__(name, field[name](problem))
@@ -127,13 +127,13 @@ def dense_fractions(model: SpeechTextLM, problem: Problem, repeats: int) -> dict
     mean = round(n_nodes / len(trees))
     per_batch = max(1, BATCH_TOKENS // mean)
     shapes = [(min(per_batch, len(trees) - i), mean) for i in range(0, len(trees), per_batch)]
-    score = contenders.tree(model)
+    score = peers.tree(model)
     head_rows = sum(len(np.unique(t.target_node)) for t in trees)
     seconds = best_seconds(
         {
             "ours": lambda: score(problem),
-            "dense": lambda: contenders.dense(model, shapes, 0),
-            "dense_with_head": lambda: contenders.dense(model, shapes, head_rows),
+            "dense": lambda: peers.dense(model, shapes, 0),
+            "dense_with_head": lambda: peers.dense(model, shapes, head_rows),
         },
         repeats,
     )
@@ -242,13 +242,13 @@ def main(
     n_rows = causal.get_output_embeddings().weight.shape[0]
     vocabulary = replace(text_vocabulary(tokenizer), n_text=n_rows)
     model = SpeechTextLM(load_for_scoring(folder)[0], vocabulary)
-    hf = contenders.hf_batch(causal)
+    hf = peers.hf_batch(causal)
     field = {
-        TREE: contenders.tree(model),
+        TREE: peers.tree(model),
         "HF batch": hf,
-        "minicons": contenders.minicons(causal, tokenizer),
-        OWN_PRODUCTS: contenders.through_onednn(hf),
-        CACHED: contenders.through_onednn(contenders.hf_cached_prefix(causal)),
+        "minicons": peers.minicons(causal, tokenizer),
+        OWN_PRODUCTS: peers.through_onednn(hf),
+        CACHED: peers.through_onednn(peers.hf_cached_prefix(causal)),
     }
     lists = written_lists(nbest)
     known = confusions(lists)

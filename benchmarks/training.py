@@ -30,14 +30,14 @@ from torch import nn
 from relisten.apps.console import keep_freed_memory
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
-from relisten.lm.linear import OneDNNLinear
+from relisten.lm.backend.linear import OneDNNLinear
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.sequences import Speech, TokenSequence, build_sequence
 from relisten.lm.texts import TextEncoder
 from relisten.lm.training import sequence_losses
-from relisten.tasks.loop import adamw
-from relisten.tasks.trainable import add_lora, thaw
+from relisten.tasks.training.loop import adamw
+from relisten.tasks.training.trainable import add_lora, thaw
 
 N_UNITS, N_SPEECH, BATCH_SIZE = 500, 110, 6
 """First-level codes; units of 4.4 s of speech at 25 Hz; sequences a step, some 768 tokens."""

@@ -81,8 +81,8 @@ def steps(
 
 
 def _first_pass(config: str, overrides: Sequence[str]) -> str:
-    from relisten.tasks.config import read_config
     from relisten.tasks.pretrain import PretrainConfig
+    from relisten.tasks.training.config import read_config
 
     pairs = dict(zip(overrides[::2], overrides[1::2], strict=False))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in pairs.items()}

@@ -16,12 +16,12 @@ from relisten.io.bundle import read_bundle
 from relisten.io.nbest import load_nbest, read_nbest, save_nbest
 from relisten.tasks import adapt as adapt_module
 from relisten.tasks.adapt import AdaptConfig, adapt
-from relisten.tasks.config import STATE
-from relisten.tasks.examples import draw_batch
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
-from relisten.tasks.pseudo import pseudo_references, without_references
 from relisten.tasks.streams import Outcome
+from relisten.tasks.training.config import STATE
+from relisten.tasks.training.examples import draw_batch
+from relisten.tasks.training.pseudo import pseudo_references, without_references
 from tiny_speech import noise
 from tiny_world import fill_cache
 
@@ -65,7 +65,7 @@ def pretraining(folder: Path, name: str, manifest: str, tasks) -> PretrainConfig
         units=8,
         folds=2,
         projector_epochs=1,
-        ear_steps=2,
+        ctc_steps=2,
         lora_rank=2,
         steps=3,
         batch_tokens=64,
@@ -114,7 +114,7 @@ def proposals(monkeypatch):
         save_nbest(lists, output)
         return Outcome(len(lists))
 
-    monkeypatch.setattr("relisten.tasks.pseudo.make_nbest", propose)
+    monkeypatch.setattr("relisten.tasks.training.pseudo.make_nbest", propose)
 
 
 def test_nothing_sure_is_said(world):
@@ -134,8 +134,8 @@ def test_an_adapted_bundle_is_another_bundle(world, proposals, way):
     before = parts(world / "bundle")
     name = f"adapted-{len(way)}"
     dev = (str(world / "old.jsonl"),)
-    gauge = adapt(config(world, name, dev_manifests=dev, **way), lambda line: None)
-    assert {"speech", "chunked", "chunked, wrong speech", "text"} <= set(gauge)
+    dev_metrics = adapt(config(world, name, dev_manifests=dev, **way), lambda line: None)
+    assert {"speech", "chunked", "chunked, wrong speech", "text"} <= set(dev_metrics)
     after = parts(world / name)
     assert parts(world / "bundle") == before
     assert after["codebook.safetensors"] == before["codebook.safetensors"]
@@ -145,7 +145,7 @@ def test_an_adapted_bundle_is_another_bundle(world, proposals, way):
     assert set(load_rescorer(str(world / name)).components) == {
         "text",
         "text_given_speech",
-        "letters",
+        "ctc",
     }
 
 
@@ -195,7 +195,7 @@ def test_replay_is_drawn(world, proposals, way, monkeypatch):
     seen = {order: set() for order in MIXTURE}
     for step in range(40):
         order, batch = draw_batch(corpora[0], MIXTURE, 64, 0, step)
-        seen[order] |= {e.heard.id[:3] for e in batch}
+        seen[order] |= {e.cached.id[:3] for e in batch}
         assert order != "chunked" or all(len(e.guesses) == len(e.chunks) for e in batch)
     told = {"old", "new"} if way else {"old"}
     assert seen == {"speech": {"old", "new"}, "chunked": told, "text": told}

@@ -55,8 +55,8 @@ TASKS = {
     "score": "relisten.tasks.score:score",
     "tune": "relisten.tasks.tune:tune",
     "rescore": "relisten.tasks.rescore:rescore",
-    "evaluate": "relisten.tasks.evaluate:evaluate",
-    "doctor": "relisten.tasks.doctor:doctor",
+    "evaluate": "relisten.tasks.evaluation.evaluate:evaluate",
+    "doctor": "relisten.tasks.doctor.doctor:doctor",
 }
 OF_THE_COMMAND_ALONE = {
     "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them

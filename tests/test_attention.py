@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relisten.lm import model as model_module
 from relisten.lm import scorer as scorer_module
 from relisten.lm.attention import BLOCK, Forest
-from relisten.lm.llama_folder import MODEL_TYPES, load_llama
+from relisten.lm.backend.llama_folder import MODEL_TYPES, load_llama
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.scorer import Scorer
 from relisten.lm.sequences import AS_TEXT, TokenSequence

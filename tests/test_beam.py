@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from relisten.speech.beam import Spelling, ctc_beam
+from relisten.speech.ctc.beam import Spelling, ctc_beam
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:

@@ -28,15 +28,15 @@ def words(*texts: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("n_given", [1, 9])
 def test_contenders_agree(n_given):
     """Also where a batch is padded and where a list takes several batches (1,024 tokens each)."""
-    import contenders
+    import peers
 
     rng = np.random.default_rng(0)
     given = rng.integers(2, 60, n_given).tolist()
     utterance = [[*given, *rng.integers(2, 60, k % 7 + 1).tolist(), 1] for k in range(90)]
-    problem = contenders.Problem([utterance, utterance[:3]], n_given)
+    problem = peers.Problem([utterance, utterance[:3]], n_given)
     causal = tiny_causal_lm("llama")
-    wanted = contenders.tree(SpeechTextLM(causal, Vocabulary(60 + 4, 0, 1)))(problem)
-    for make in (contenders.hf_batch, contenders.hf_cached_prefix):
+    wanted = peers.tree(SpeechTextLM(causal, Vocabulary(60 + 4, 0, 1)))(problem)
+    for make in (peers.hf_batch, peers.hf_cached_prefix):
         for a, b in zip(make(causal)(problem), wanted, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-3)
     assert problem.n_scored == sum(len(s) - n_given for u in problem.sequences for s in u)
@@ -72,13 +72,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_quick_run_ends_with_one_json_line(monkeypatch, tmp_path):
-    import contenders
+    import peers
     import scoring
 
     monkeypatch.setattr(scoring, "resolve_model", lambda reference: reference)
     for name in ("load_causal_lm", "load_for_scoring"):
         monkeypatch.setattr(scoring, name, lambda _: (tiny_causal_lm("llama"), tiny_tokenizer()))
-    monkeypatch.setattr(contenders, "minicons", lambda causal, _: contenders.hf_batch(causal))
+    monkeypatch.setattr(peers, "minicons", lambda causal, _: peers.hf_batch(causal))
     monkeypatch.setattr(scoring, "version", lambda package: "any")
     saved = tmp_path / "results.json"
     run = CliRunner().invoke(
@@ -105,7 +105,7 @@ def test_scores_that_differ_are_not_timed():
 
 
 def test_quick_run_of_a_training_step(monkeypatch, tmp_path):
-    """Its contenders agree on the gradients, or it would say so and time nothing."""
+    """Its peers agree on the gradients, or it would say so and time nothing."""
     import mwer
     import scoring
 
@@ -153,9 +153,9 @@ def test_needed_flops_by_hand():
     Products: 4 nodes, 2 layers of 64 * (2 * 64 + 2 * 32 + 3 * 128) = 36,864 weights; head: 4 rows
     of 64 * 300; attention: 1 + 2 + 3 + 2 = 8 pairs of 64 numbers, twice two FLOPs, in 2 layers.
     """
-    import contenders
     import gpu
+    import peers
 
-    problem = contenders.Problem([[[0, 5, 6, 1], [0, 5, 1], [0, 7, 1]]], 1)
+    problem = peers.Problem([[[0, 5, 6, 1], [0, 5, 1], [0, 7, 1]]], 1)
     products, head, attention = 2 * 4 * 2 * 36_864, 2 * 4 * 64 * 300, 4 * 8 * 64 * 2
     assert gpu.needed_flops(gpu.SHAPES["tiny"], problem) == products + head + attention

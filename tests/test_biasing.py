@@ -95,7 +95,7 @@ def test_scripts_keep_their_vowels() -> None:
 
 def test_injection_by_hand() -> None:
     """ "steal" for "steel": one letter differs. As many words, so the word ends stay; the full stop
-    behind the span does, too. "a nita" is "anita" to the ear: two words become one."""
+    behind the span does, too. "a nita" is "anita" to the CTC head: two words become one."""
     heard = Hypothesis(
         "I saw a nita in steal sky.", {"asr": -3, "text": -9.0}, (1, 2, 3, 4, 5, 6, 7)
     )

@@ -19,7 +19,7 @@ from relisten.core.combine import Weights
 from relisten.core.decide import decide
 from relisten.core.text import normaliser
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.evaluate import evaluate
+from relisten.tasks.evaluation.evaluate import evaluate
 
 BASIC, ENGLISH = normaliser("basic"), normaliser("english")
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
 from relisten.core.types import UsageError
-from relisten.tasks import config as config_module
 from relisten.tasks.adapt import AdaptConfig
-from relisten.tasks.config import keep_config, read_config
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
+from relisten.tasks.training import config as config_module
+from relisten.tasks.training.config import keep_config, read_config
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 COMMANDS = [("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("adapt", AdaptConfig)]

@@ -17,7 +17,7 @@ from relisten.core.error_rates import word_errors
 from relisten.core.tune import tune_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.evaluate import evaluate, first_pass_order
+from relisten.tasks.evaluation.evaluate import evaluate, first_pass_order
 from relisten.tasks.rescore import rank
 
 ASR = Weights({"asr": 1.0}, "basic")

@@ -9,7 +9,7 @@ from rich.console import Console
 from relisten.apps.demo import bare, show, word_diff
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.transcribe import Stretch, Transcript
+from relisten.tasks.transcribe import Segment, Transcript
 
 
 def test_word_diff() -> None:
@@ -28,11 +28,11 @@ def test_the_list_is_shown_with_places_and_scores() -> None:
         Hypothesis(text, {"asr": asr, "text": lm}, first_pass_rank=rank)
         for text, rank, asr, lm in rows
     )
-    stretch = Stretch(0.0, 2.5, NBest("0", hypotheses))
+    segment = Segment(0.0, 2.5, NBest("0", hypotheses))
     console = Console(file=io.StringIO(), width=100)
     show(
         console,
-        Transcript("a/call.wav", 2.5, (stretch,), {"scores": 0.25}),
+        Transcript("a/call.wav", 2.5, (segment,), {"scores": 0.25}),
         Weights({"asr": 1.0, "text": 0.5, "length": 0.0}),
     )
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from broken_lists import BREAKS, broken
 from relisten.apps.cli import main
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.doctor import DoctorReport, doctor
+from relisten.tasks.doctor.doctor import DoctorReport, doctor
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "data" / "nbest.jsonl"
 N_CHOICES = 4
@@ -34,7 +34,7 @@ def best_paths(logs: np.ndarray, n: int) -> list[tuple[float, tuple[int, ...]]]:
     return beam
 
 
-def listened(name: str, rng: np.random.Generator, hint: float) -> NBest:
+def recordings_encoded(name: str, rng: np.random.Generator, hint: float) -> NBest:
     """An utterance of 2 to 17 words, each one of N_CHOICES, said with the probability that the
     first pass gives it: its `asr` is true. `text`: another opinion, `hint` nats a word for the
     word that was said, plus noise."""
@@ -64,7 +64,7 @@ def names(n: int) -> list[str]:
 @pytest.fixture(scope="module")
 def healthy() -> list[NBest]:
     rng = np.random.default_rng(5)
-    return [listened(name, rng, hint=2.0) for name in names(150)]
+    return [recordings_encoded(name, rng, hint=2.0) for name in names(150)]
 
 
 def examined(utterances: list[NBest], folder: Path) -> DoctorReport:
@@ -197,7 +197,7 @@ def test_scores_of_models_are_looked_at_too(healthy: list[NBest], tmp_path: Path
 def test_a_useless_score_keeps_the_first_pass(tmp_path: Path) -> None:
     """`text` here knows nothing of what was said."""
     rng = np.random.default_rng(6)
-    report = examined([listened(name, rng, hint=0.0) for name in names(80)], tmp_path)
+    report = examined([recordings_encoded(name, rng, hint=0.0) for name in names(80)], tmp_path)
     assert not report.is_broken
     assert "keep the first pass" in report.verdict
 

@@ -91,5 +91,5 @@ def test_weights_of_domains_are_checked() -> None:
     for broken in ({"by": 3}, {"by": "x", "domains": []}, {"by": "x", "domains": {"a": 1}}):
         with pytest.raises(FormatError, match="'by'"):
             Weights.from_json({"values": {"asr": 1.0}, **broken})
-    weights = Weights({"asr": 1.0}, by="x", domains={"a": {"text": 0.5, "letters": 0.0}})
+    weights = Weights({"asr": 1.0}, by="x", domains={"a": {"text": 0.5, "ctc": 0.0}})
     assert weights.to_score == ("text",)

@@ -11,7 +11,7 @@ from transformers import AutoModel, WhisperFeatureExtractor
 
 from relisten.core.types import ModelError, UsageError
 from relisten.speech.encoders import HFEncoder, WhisperEncoder, load_encoder, torch_placement
-from relisten.speech.features import log_mel
+from relisten.speech.whisper.features import log_mel
 from tiny_speech import noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 
 AUDIO = [noise(1.0), noise(0.501, 1), np.zeros(0, np.float32), noise(0.02, 2)]

@@ -13,7 +13,7 @@ from relisten.apps.cli import main
 from relisten.core.types import ModelError
 from relisten.tasks.estimate import GPU_BYTES, SPEEDS, Estimate, Source, estimate
 from relisten.tasks.pretrain import PretrainConfig
-from relisten.tasks.trainable import add_lora
+from relisten.tasks.training.trainable import add_lora
 from tiny_models import tiny_causal_lm
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -20,17 +20,17 @@ from relisten.io.nbest import load_nbest, save_nbest
 from relisten.lm.scorer import Scorer
 from relisten.lm.sequences import chunk_features
 from relisten.lm.training import projector_guesses
-from relisten.speech.ear import Ear
-from relisten.tasks.config import STATE
-from relisten.tasks.examples import fold_of
+from relisten.speech.ctc.head import CTCHead
 from relisten.tasks.finetune import FinetuneConfig, finetune
-from relisten.tasks.held_out import HeldOut
-from relisten.tasks.lists import ListReader, draw_lists
-from relisten.tasks.loading import bundle_listener, load_rescorer
+from relisten.tasks.loading import bundle_frontend, load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rank
 from relisten.tasks.score import score
-from relisten.tasks.trainable import Trainable, lora_tensors, open_for_training
+from relisten.tasks.training.config import STATE
+from relisten.tasks.training.cross_fit import CrossFitted
+from relisten.tasks.training.examples import fold_of
+from relisten.tasks.training.lists import ListReader, draw_lists
+from relisten.tasks.training.trainable import Trainable, lora_tensors, open_for_training
 from tiny_speech import noise
 from tiny_world import fill_cache
 
@@ -71,7 +71,7 @@ def world(tmp_path_factory):
             "cache": str(folder / "cache"),
             "units": 8,
             "projector_epochs": 1,
-            "ear_steps": 2,
+            "ctc_steps": 2,
             "steps": 2,
             "batch_tokens": 64,
             "dtype": "float32",
@@ -117,15 +117,15 @@ def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, 
     name = "-".join(components) or "all"
     said: list[str] = []
     settings = config(world, name, components=components, steps=25, eval_every=25)
-    gauge = finetune(settings, said.append)
+    dev_metrics = finetune(settings, said.append)
     (before,) = [line for line in said if line.startswith("before: ")]
-    assert gauge["expected WER"] < float(before.split("expected WER ")[1].split()[0]) - 5
+    assert dev_metrics["expected WER"] < float(before.split("expected WER ")[1].split()[0]) - 5
     bundle = read_bundle(world / name)
     asked = components or read_bundle(world / "hears").components
-    assert set(bundle.weights.values) == {"asr", "length", "letters", *asked}
+    assert set(bundle.weights.values) == {"asr", "length", "ctc", *asked}
     assert bundle.weights.values["asr"] == 1.0
     assert len(bundle.weights.tuned_on) == 8
-    assert wer(world, name, (*asked, "letters")) == pytest.approx(gauge["WER"])
+    assert wer(world, name, (*asked, "ctc")) == pytest.approx(dev_metrics["WER"])
 
 
 def test_a_text_bundle_without_an_adapter(world: Path) -> None:
@@ -135,16 +135,16 @@ def test_a_text_bundle_without_an_adapter(world: Path) -> None:
     silent = {str(world / "silent.jsonl"): 1.0}
     settings = config(world, "text-only", model="relisten-tiny", lora_rank=2)
     finetune(replace(settings, nbest=silent), lambda line: None)
-    assert not read_bundle(world / "text-only").hears
+    assert not read_bundle(world / "text-only").has_speech
     assert (world / "text-only" / "adapter_model.safetensors").exists()
     assert load_rescorer(str(world / "text-only")).scorer.components == ("text",)
 
 
 def test_all_of_the_lm(world: Path) -> None:
     settings = config(world, "whole", model="relisten-tiny", lora_rank=0, learning_rate=1e-3)
-    gauge = finetune(settings, lambda line: None)
+    dev_metrics = finetune(settings, lambda line: None)
     assert read_bundle(world / "whole").base == "lm"
-    assert wer(world, "whole", ("text",)) == pytest.approx(gauge["WER"])
+    assert wer(world, "whole", ("text",)) == pytest.approx(dev_metrics["WER"])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -176,7 +176,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(world: Path, accumulate: int) ->
 
 def reader(world: Path, start: Trainable, **options) -> ListReader:
     scorer = Scorer(start.model, start.texts, "chunked", components=("text", "text_given_speech"))
-    listener = bundle_listener(start.folder, start.config)
+    frontend = bundle_frontend(start.folder, start.config)
     settings = {
         "stored": ("asr", "length"),
         "max_hypotheses": 10,
@@ -186,7 +186,7 @@ def reader(world: Path, start: Trainable, **options) -> ListReader:
     return ListReader(
         scorer,
         scorer.components,
-        listener=listener,
+        frontend=frontend,
         cache=world / "cache",
         **settings,
     )
@@ -266,10 +266,10 @@ def test_what_cannot_be_used_is_counted(world: Path) -> None:
 def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Path) -> None:
     """What pretraining kept for its examples, on the same chunks; letters and their score too."""
     start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
-    held_out = HeldOut(world / "hears" / STATE, start.model)
-    names = ("asr", "letters", "length")
+    cross_fitted = CrossFitted(world / "hears" / STATE, start.model)
+    names = ("asr", "ctc", "length")
     its_reader = reader(world, start, stored=names)
-    lists, _ = its_reader.read(str(world / "nbest.jsonl"), True, False, held_out)
+    lists, _ = its_reader.read(str(world / "nbest.jsonl"), True, False, cross_fitted)
     for one in lists:
         fold = fold_of(one.speaker, 2)
         path = world / "hears" / STATE / f"projector-fold{fold}.safetensors"
@@ -283,15 +283,15 @@ def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Pat
         rows = sequence.rows[sequence.rows >= 0]
         expected = projector_guesses(projector, table, chunk_features(one.speech, rows))
         chunks = chunk_features(one.speech, rows)
-        np.testing.assert_allclose(held_out.guesses(chunks, one.speaker), expected, rtol=1e-5)
+        np.testing.assert_allclose(cross_fitted.guesses(chunks, one.speaker), expected, rtol=1e-5)
         projector.load_state_dict(own)
-        ear = Ear.load(world / "hears" / STATE / f"ear-fold{fold}.safetensors")
-        letters = ear.hear(one.speech.frames)
-        np.testing.assert_allclose(one.speech.letters, letters, atol=1e-2)
-        scores = ear.score(one.speech.letters, one.hypotheses.texts)
-        np.testing.assert_allclose(one.stored["letters"], scores, rtol=1e-5)
+        ctc_head = CTCHead.load(world / "hears" / STATE / f"ctc-fold{fold}.safetensors")
+        ctc_log_probs = ctc_head.log_probs(one.speech.frames)
+        np.testing.assert_allclose(one.speech.ctc_log_probs, ctc_log_probs, atol=1e-2)
+        scores = ctc_head.score(one.speech.ctc_log_probs, one.hypotheses.texts)
+        np.testing.assert_allclose(one.stored["ctc"], scores, rtol=1e-5)
     with pytest.raises(UsageError, match="no projectors of folds"):
-        HeldOut(world, start.model)
+        CrossFitted(world, start.model)
 
 
 def test_lists_are_drawn_by_weight_alike_in_length(world: Path) -> None:

@@ -13,15 +13,15 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError, UsageError
-from relisten.speech.first_pass import FirstPass, forced_logprobs
-from relisten.speech.first_pass_ct2 import CTranslate2Whisper
-from relisten.speech.first_pass_ctc import (
+from relisten.speech.ctc.recogniser import (
     UNSAYABLE,
     TransformersCTC,
     ctc_collapse,
     ctc_log_likelihood,
 )
-from relisten.speech.first_pass_hf import TransformersWhisper
+from relisten.speech.first_pass import FirstPass, forced_logprobs
+from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
+from relisten.speech.whisper.transformers import TransformersWhisper
 from tiny_speech import SUPPRESSED, noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 
 AUDIO = [noise(1.0), noise(0.73, seed=1)]
@@ -91,9 +91,9 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
     tokenizer = whispers[suppress, "ct2"].tokenizer
     banned = (SUPPRESSED, [tokenizer.token_to_id(t) for t in ("Ġ", "<|endoftext|>")])
     monkeypatch.setattr(whisper, "_decode", lambda ids: " ".join(map(str, ids)))  # ids as text
-    listening = whisper.listen(AUDIO[:1], beam=3, n_best=3, samples=3, temperature=2.0)[0]
-    assert len(listening.hypotheses) >= 4
-    for hypothesis in listening.hypotheses:
+    result = whisper.decode(AUDIO[:1], beam=3, n_best=3, samples=3, temperature=2.0)[0]
+    assert len(result.hypotheses) >= 4
+    for hypothesis in result.hypotheses:
         ids = [int(word) for word in hypothesis.text.split()]
         expected = teacher_forced(folder, frames, ids, *(banned if suppress else ([], [])))
         assert hypothesis.scores["asr"] == pytest.approx(expected, abs=1e-3)
@@ -101,7 +101,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
 
 def test_suppression_renormalises(whispers, folders):
     """The same text is likelier under suppression, by the mass that was taken out."""
-    free = whispers[False, "ct2"].listen(AUDIO[:1], beam=1, n_best=1)[0].hypotheses[0]
+    free = whispers[False, "ct2"].decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses[0]
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     tokens = whispers[False, "ct2"].tokenizer.encode(free.text).ids
     whole = teacher_forced(folders[False, "hf"], frames, tokens, [], [])
@@ -113,8 +113,8 @@ def test_suppression_renormalises(whispers, folders):
 @pytest.mark.parametrize("suppress", [False, True])
 def test_the_back_ends_agree(whispers, suppress):
     """Same weights, same beam: same texts and scores, whichever library runs them."""
-    ct2 = whispers[suppress, "ct2"].listen(AUDIO, beam=4, n_best=4)
-    hf = whispers[suppress, "hf"].listen(AUDIO, beam=4, n_best=4)
+    ct2 = whispers[suppress, "ct2"].decode(AUDIO, beam=4, n_best=4)
+    hf = whispers[suppress, "hf"].decode(AUDIO, beam=4, n_best=4)
     for ours, theirs in zip(ct2, hf, strict=True):
         np.testing.assert_allclose(ours.frames, theirs.frames, atol=1e-4)
         found = {h.text: h.scores["asr"] for h in theirs.hypotheses}
@@ -142,23 +142,23 @@ def ctc(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
 def test_what_every_first_pass_promises(whispers, folders, ctc, kind):
-    def listen(seed):
+    def decode(seed):
         first_pass: FirstPass = ctc if kind == "ctc" else whispers[True, kind]
         if kind == "ct2":  # seeded when the loaded model first draws
             first_pass = CTranslate2Whisper(folders[True, kind], "cpu", "float32")
         options = {"beam": 4, "n_best": 3, "samples": 4, "temperature": 1.5}
-        return first_pass, first_pass.listen(AUDIO, seed=seed, **options)
+        return first_pass, first_pass.decode(AUDIO, seed=seed, **options)
 
-    first_pass, listenings = listen(seed=7)
-    (_, again), (_, other) = listen(seed=7), listen(seed=8)
-    assert [x.hypotheses for x in listenings] == [x.hypotheses for x in again]
-    assert [x.hypotheses for x in listenings] != [x.hypotheses for x in other]
-    for listening, samples in zip(listenings, AUDIO, strict=True):
+    first_pass, decoded = decode(seed=7)
+    (_, again), (_, other) = decode(seed=7), decode(seed=8)
+    assert [x.hypotheses for x in decoded] == [x.hypotheses for x in again]
+    assert [x.hypotheses for x in decoded] != [x.hypotheses for x in other]
+    for result, samples in zip(decoded, AUDIO, strict=True):
         duration_s = len(samples) / 16_000
-        assert listening.frames.dtype == np.float32
-        assert listening.frames.shape == (math.ceil(duration_s * 50), first_pass.encoder.dim)
-        assert 3 < len(listening.hypotheses) <= 7
-        for hypothesis in listening.hypotheses:
+        assert result.frames.dtype == np.float32
+        assert result.frames.shape == (math.ceil(duration_s * 50), first_pass.encoder.dim)
+        assert 3 < len(result.hypotheses) <= 7
+        for hypothesis in result.hypotheses:
             assert hypothesis.text == hypothesis.text.strip()
             assert hypothesis.scores["asr"] < 0.0
             ends = hypothesis.word_ends_s
@@ -180,7 +180,7 @@ def test_align_covers_words_it_cannot_say_and_empty_recordings(whispers, ctc, ki
 def test_an_empty_hypothesis_has_its_probability(whispers, folders):
     """The mean over its no tokens is undefined, so it is asked for by itself."""
     whisper = whispers[False, "ct2"]
-    hypotheses = whisper.listen(AUDIO[:1], beam=1, n_best=1)[0].hypotheses
+    hypotheses = whisper.decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses
     scores = {h.text: h.scores["asr"] for h in hypotheses}
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     expected = teacher_forced(folders[False, "hf"], frames, [], [], [])
@@ -190,9 +190,9 @@ def test_an_empty_hypothesis_has_its_probability(whispers, folders):
 def test_refusals(whispers, tmp_path):
     whisper = whispers[True, "ct2"]
     with pytest.raises(UsageError, match="n_best 5"):
-        whisper.listen(AUDIO, beam=4, n_best=5)
+        whisper.decode(AUDIO, beam=4, n_best=5)
     with pytest.raises(UsageError, match=r"recording 1 lasts 31\.0 s.*split_audio"):
-        whisper.listen([AUDIO[0], noise(31)])
+        whisper.decode([AUDIO[0], noise(31)])
     with pytest.raises(ModelError, match=r"model\.bin"):
         CTranslate2Whisper(tmp_path)
 
@@ -227,13 +227,13 @@ def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypat
     if kind != "ctc":
         spell = whispers[True, "ct2"].tokenizer.encode
         monkeypatch.setattr(first_pass, "tokens", lambda text: tuple(spell(text).ids))
-    listenings = first_pass.listen(AUDIO, beam=4, n_best=4, samples=4, temperature=1.5)
-    windows = [listening.window for listening in listenings] if reuse else None
-    texts = [[h.text for h in listening.hypotheses] for listening in listenings]
+    decoded = first_pass.decode(AUDIO, beam=4, n_best=4, samples=4, temperature=1.5)
+    windows = [result.window for result in decoded] if reuse else None
+    texts = [[h.text for h in result.hypotheses] for result in decoded]
     scored = first_pass.score(AUDIO, texts, windows)
     n_same = 0
-    for listening, hypotheses in zip(listenings, scored, strict=True):
-        for own, given in zip(listening.hypotheses, hypotheses, strict=True):
+    for result, hypotheses in zip(decoded, scored, strict=True):
+        for own, given in zip(result.hypotheses, hypotheses, strict=True):
             assert given.text == own.text
             if given.scores["asr"] == pytest.approx(own.scores["asr"], abs=1e-3):
                 n_same += 1
@@ -265,8 +265,8 @@ def test_every_text_has_a_finite_score(whispers, ctc):
         scored = first_pass.score([AUDIO[0], np.zeros(0, np.float32)], [texts, texts])
         assert [[h.text for h in hypotheses] for hypotheses in scored] == [texts, texts]
         assert all(-1e5 < h.scores["asr"] <= 0 for hypotheses in scored for h in hypotheses)
-    n_letters = len(ctc.tokens("a " * 150))
-    assert ctc.score(AUDIO[:1], [["a " * 150]])[0][0].scores["asr"] == UNSAYABLE * (1 + n_letters)
+    n_labels = len(ctc.tokens("a " * 150))
+    assert ctc.score(AUDIO[:1], [["a " * 150]])[0][0].scores["asr"] == UNSAYABLE * (1 + n_labels)
 
 
 def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
@@ -299,8 +299,8 @@ def test_whisper_tiny_en_scores_like_its_float32_self():
 
     folder = resolve_model("whisper-tiny.en")
     tone = np.sin(np.arange(32_000) * 0.05).astype(np.float32) * 0.1
-    int8 = CTranslate2Whisper(folder, "cpu").listen([tone])[0].hypotheses
-    exact = CTranslate2Whisper(folder, "cpu", "float32").listen([tone])[0].hypotheses
+    int8 = CTranslate2Whisper(folder, "cpu").decode([tone])[0].hypotheses
+    exact = CTranslate2Whisper(folder, "cpu", "float32").decode([tone])[0].hypotheses
     by_text = {h.text: h.scores["asr"] for h in exact}
     shared = [h for h in int8 if h.text in by_text]
     assert len(shared) >= 3
@@ -320,10 +320,10 @@ def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
     speech = load_audio(sorted(resolve_model("demo-speech").glob("*.*"))[0], duration_s=6.0)
     for dtype, tolerance, median in (("float32", 1e-3, 1e-3), ("int8", 1.5, 0.2)):
         whisper = CTranslate2Whisper(folder, "cpu", dtype)
-        [listening] = whisper.listen([speech], samples=5)
-        ids_of = {h.text: whisper.tokens(h.text) for h in listening.hypotheses}
-        own = [h for h in listening.hypotheses if whisper._decode(ids_of[h.text]).strip() == h.text]
-        [given] = whisper.score([speech], [[h.text for h in own]], [listening.window])
+        [result] = whisper.decode([speech], samples=5)
+        ids_of = {h.text: whisper.tokens(h.text) for h in result.hypotheses}
+        own = [h for h in result.hypotheses if whisper._decode(ids_of[h.text]).strip() == h.text]
+        [given] = whisper.score([speech], [[h.text for h in own]], [result.window])
         off = [abs(g.scores["asr"] - h.scores["asr"]) for g, h in zip(given, own, strict=True)]
         canonical = sorted(off)[: 2 * len(off) // 3]  # the rest may have been proposed in pieces
         assert len(canonical) >= 5

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from relisten.core.types import UsageError
-from relisten.lm import int8
-from relisten.lm.int8 import Int8Linear, adds_in_16_bits, hadamard, to_int8
+from relisten.lm.backend import int8
+from relisten.lm.backend.int8 import Int8Linear, adds_in_16_bits, hadamard, to_int8
 from relisten.lm.scorer import ScoringInput
 from relisten.tasks.loading import load_rescorer
 from tiny_models import tiny_causal_lm
@@ -115,6 +115,6 @@ def test_int8_elsewhere_is_refused(tmp_path, monkeypatch):
     folder = str(tiny_text_lm(tmp_path))
     with pytest.raises(UsageError, match="has it on the CPU, not on cuda"):
         load_rescorer(folder, "cuda", "int8")
-    monkeypatch.setattr("relisten.lm.int8.is_available", lambda: False)
+    monkeypatch.setattr("relisten.lm.backend.int8.is_available", lambda: False)
     with pytest.raises(UsageError, match="without oneDNN; score in float32"):
         load_rescorer(folder, "cpu", "int8")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from relisten.lm import linear
-from relisten.lm.linear import OneDNNLinear
+from relisten.lm.backend import linear
+from relisten.lm.backend.linear import OneDNNLinear
 from tiny_models import tiny_causal_lm
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from relisten.core.types import ModelError
-from relisten.lm.llama import LlamaLM
-from relisten.lm.llama_folder import MODEL_TYPES, load_llama
+from relisten.lm.backend.llama import LlamaLM
+from relisten.lm.backend.llama_folder import MODEL_TYPES, load_llama
 from relisten.lm.load import load_causal_lm, load_for_scoring, merge_adapter
 from tiny_models import tiny_causal_lm
 from tiny_world import tiny_text_lm

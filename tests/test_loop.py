@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError, UsageError
-from relisten.tasks.loop import BEST, CHECKPOINT, FINAL_RATE, Schedule, train
+from relisten.tasks.training.loop import BEST, CHECKPOINT, FINAL_RATE, Schedule, train
 
 TARGETS = torch.tensor([[3.0, 1.0], [5.0, -1.0]])
 
@@ -56,7 +56,7 @@ def run(state: Path, figures: list[float], trained: dict[str, nn.Parameter], **o
     said = iter(figures)
     seen: list[float] = []
 
-    def gauge() -> dict[str, float]:
+    def dev_metrics() -> dict[str, float]:
         seen.append(trained["x"][0].item())
         return {"wer": next(said), "other": 0.0}
 
@@ -66,7 +66,7 @@ def run(state: Path, figures: list[float], trained: dict[str, nn.Parameter], **o
         trained,
         schedule,
         lambda *_: ("squares", squares(trained, [0]), 7),
-        gauge,
+        dev_metrics,
         state,
         lines.append,
     )
@@ -167,7 +167,7 @@ TWO_PROCESSES = """
     from pathlib import Path
     from accelerate import PartialState
     from torch import nn
-    from relisten.tasks.loop import Schedule, train
+    from relisten.tasks.training.loop import Schedule, train
 
     PartialState(cpu=True)
     targets = torch.tensor([[3.0, 1.0], [5.0, -1.0], [0.0, 2.0], [1.0, 1.0]])

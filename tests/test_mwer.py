@@ -120,8 +120,8 @@ def test_gradients_through_the_tree_are_those_of_separate_passes(component: str)
     torch.testing.assert_close(in_tree, apart, atol=1e-5, rtol=1e-5)
     found, expected = gradients(model, in_tree), gradients(model, apart)
     assert found.keys() == expected.keys()
-    hears = any(name.startswith("extension.projector.rest") for name in found)
-    assert hears == (component != "text")
+    has_speech = any(name.startswith("extension.projector.rest") for name in found)
+    assert has_speech == (component != "text")
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-5, msg=name)
 

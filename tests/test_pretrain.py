@@ -20,16 +20,16 @@ from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
-from relisten.speech.ear import Ear
+from relisten.speech.ctc.head import CTCHead
 from relisten.speech.encoders import load_encoder
 from relisten.speech.first_pass import load_first_pass
 from relisten.tasks.codebook import make_codebook
-from relisten.tasks.config import STATE
-from relisten.tasks.corpus import Hearing, hear_manifest
-from relisten.tasks.loading import load_listener, load_rescorer
+from relisten.tasks.loading import load_frontend, load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rescore
 from relisten.tasks.score import exchanged, score
+from relisten.tasks.training.cache import FeatureSpec, cache_manifest
+from relisten.tasks.training.config import STATE
 from relisten.tasks.transcribe import transcribe
 from relisten.tasks.tune import save_weights
 from tiny_speech import noise, tiny_ctc, tiny_whisper
@@ -58,7 +58,7 @@ def world(tmp_path_factory):
 
 def config(world: Path, name: str, **options) -> PretrainConfig:
     manifest = str(world / "train.jsonl")
-    options = {"lora_rank": 2, "ear_steps": 2, **options}
+    options = {"lora_rank": 2, "ctc_steps": 2, **options}
     return PretrainConfig(
         output=str(world / name),
         manifests={manifest: 1.0},
@@ -97,8 +97,8 @@ def scored(world: Path, name: str, components: tuple[str, ...], **options) -> np
 @pytest.mark.parametrize("order", ["chunked", "interleaved", "speech_first"])
 def test_a_bundle_that_hears(world, order):
     tasks = {order: 0.4, "text": 0.2, "text_first": 0.2, "speech": 0.2}
-    gauge = pretrain(config(world, order, tasks=tasks), lambda line: None)
-    assert {order, f"{order}, wrong speech", "text"} <= set(gauge)
+    dev_metrics = pretrain(config(world, order, tasks=tasks), lambda line: None)
+    assert {order, f"{order}, wrong speech", "text"} <= set(dev_metrics)
     bundle = read_bundle(world / order)
     assert bundle.components == ("text_given_speech", "text", "speech_given_text")
     assert bundle.speech_order == order
@@ -113,7 +113,7 @@ PAPERS_TASKS = {"speech_first": 0.25, "text_first": 0.25, "text": 0.25, "speech"
 
 
 @pytest.fixture(scope="module")
-def ears(world):
+def encoders(world):
     """References of encoders that are not the first pass's."""
     return {
         "hubert": f"hubert:{tiny_ctc(world / 'tiny-hubert', 'hubert')}@2",
@@ -121,91 +121,95 @@ def ears(world):
     }
 
 
-@pytest.mark.parametrize("ear", ["hubert", "whisper"])
-def test_another_ear_than_the_first_pass(world, ears, ear):
-    """The paper's way, arXiv:2409.16654: the ear gives units, the first pass gives word ends."""
-    manifest, encoder = str(world / "train.jsonl"), ears[ear]
-    report = make_codebook([manifest], str(world / f"{ear}-codebook"), encoder, units=8)
-    assert load_listener(str(world / f"{ear}-codebook")).encoder.id == report.codebook.encoder_id
-    gauge = pretrain(config(world, ear, tasks=PAPERS_TASKS, encoder=encoder), lambda line: None)
-    assert set(PAPERS_TASKS) <= set(gauge)
-    bundle = read_bundle(world / ear)
+@pytest.mark.parametrize("kind", ["hubert", "whisper"])
+def test_another_encoder_than_the_first_passs(world, encoders, kind):
+    """The paper's way, arXiv:2409.16654: the encoder gives units, the first pass gives word ends."""
+    manifest, encoder = str(world / "train.jsonl"), encoders[kind]
+    report = make_codebook([manifest], str(world / f"{kind}-codebook"), encoder, units=8)
+    assert load_frontend(str(world / f"{kind}-codebook")).encoder.id == report.codebook.encoder_id
+    dev_metrics = pretrain(
+        config(world, kind, tasks=PAPERS_TASKS, encoder=encoder), lambda line: None
+    )
+    assert set(PAPERS_TASKS) <= set(dev_metrics)
+    bundle = read_bundle(world / kind)
     assert (bundle.encoder, bundle.first_pass) == (encoder, "whisper-tiny.en")
     assert bundle.encoder_id == load_encoder(encoder).id
-    scores = scored(world, ear, (*bundle.components, "letters"))
+    scores = scored(world, kind, (*bundle.components, "ctc"))
     assert np.unique(scores.round(3), axis=0).shape == scores.shape, "each heard for itself"
-    ranked = str(world / f"{ear}-ranked.jsonl")
-    rescore(str(world / f"{ear}-scored.jsonl"), ranked, bundle.weights)
+    ranked = str(world / f"{kind}-ranked.jsonl")
+    rescore(str(world / f"{kind}-scored.jsonl"), ranked, bundle.weights)
     assert len(load_nbest(ranked)) == 8
-    transcripts, _ = transcribe([str(world / "0.wav")], str(world / ear), beam=2, n_best=2)
+    transcripts, _ = transcribe([str(world / "0.wav")], str(world / kind), beam=2, n_best=2)
     assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
 
 
-def test_an_ear_with_layers_of_its_own(world, monkeypatch):
+def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     """It hears otherwise than the one it grew from, and alike wherever it is asked."""
-    options = {"tasks": {"chunked": 1.0}, "ear_layers": 1, "ear_layer_steps": 3}
+    options = {"tasks": {"chunked": 1.0}, "ctc_layers": 1, "ctc_layer_steps": 3}
     pretrain(config(world, "layers", **options), lambda line: None)
-    listener = load_listener(str(world / "layers"))
-    assert listener.ear is not None
-    assert listener.ear.encoder_id.endswith("@1")
-    assert listener.words is not None
+    frontend = load_frontend(str(world / "layers"))
+    assert frontend.ctc_head is not None
+    assert frontend.ctc_head.encoder_id.endswith("@1")
+    assert frontend.words is not None
     references = [json.loads(line)["reference"] for line in (world / "train.jsonl").open()]
-    assert Path(listener.words).read_text().split() == sorted(set(" ".join(references).split()))
+    assert Path(frontend.words).read_text().split() == sorted(set(" ".join(references).split()))
     given = {"beam": 2, "n_best": 2, "propose": 3}
     [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
-    [few] = transcript.stretches
+    [few] = transcript.segments
     monkeypatch.setattr("relisten.tasks.transcribe.MARGIN", 1e6)
     [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
     assert set(transcript.seconds) >= {"proposals", "scores"}
-    [stretch] = transcript.stretches
+    [stretch] = transcript.segments
     assert 2 < len(stretch.nbest.hypotheses) <= 5
     assert {h.text for h in few.nbest.hypotheses} < {h.text for h in stretch.nbest.hypotheses}, (
         "an untrained LM reads only what lies near the best"
     )
-    assert all({"asr", "letters"} <= h.scores.keys() for h in stretch.nbest.hypotheses)
+    assert all({"asr", "ctc"} <= h.scores.keys() for h in stretch.nbest.hypotheses)
     assert len(stretch.nbest.hypotheses[0].word_ends_s or ()) == len(stretch.text.split()) > 0
     samples = noise(1.5)
-    by_ear, whole = listener.hear_for(["letters"], [samples])[0], listener.hear([samples])[0]
-    np.testing.assert_array_equal(by_ear.letters, whole.letters)
-    assert len(by_ear) == len(whole)
-    assert by_ear.frames is None
-    plain = Ear.load(world / "layers" / STATE / "ear.safetensors")
-    assert np.abs(plain.hear(whole.frames) - whole.letters).max() > 0.01
-    scores = scored(world, "layers", ("letters",))
-    both = scored(world, "layers", ("text_given_speech", "letters"))
+    by_ctc, whole = frontend.encode_for(["ctc"], [samples])[0], frontend.log_probs([samples])[0]
+    np.testing.assert_array_equal(by_ctc.ctc_log_probs, whole.ctc_log_probs)
+    assert len(by_ctc) == len(whole)
+    assert by_ctc.frames is None
+    plain = CTCHead.load(world / "layers" / STATE / "ctc_head.safetensors")
+    assert np.abs(plain.log_probs(whole.frames) - whole.ctc_log_probs).max() > 0.01
+    scores = scored(world, "layers", ("ctc",))
+    both = scored(world, "layers", ("text_given_speech", "ctc"))
     np.testing.assert_allclose(scores[:, 0], both[:, 1], atol=1e-4)
     transcribe([str(world / "0.wav")], str(world / "layers"), beam=2, n_best=2)
     again: list[str] = []
     pretrain(config(world, "layers", **options), again.append)
-    assert not any(line.startswith(("ear", "projector")) for line in again)
+    assert not any(line.startswith(("ctc", "projector")) for line in again)
 
 
-def test_only_a_whispers_layers_can_be_the_ears_own(world, ears):
-    options = {"encoder": ears["hubert"], "ear_layers": 1}
+def test_only_a_whispers_layers_can_be_the_heads_own(world, encoders):
+    options = {"encoder": encoders["hubert"], "ctc_layers": 1}
     with pytest.raises(UsageError, match="only layers of a Whisper in CTranslate2 form"):
         pretrain(config(world, "hubert-layers", **options), lambda line: None)
-    with pytest.raises(UsageError, match="ear_steps is 0: there is none"):
-        config(world, "none", ear_layers=1, ear_steps=0)
+    with pytest.raises(UsageError, match="ctc_steps is 0: there is none"):
+        config(world, "none", ctc_layers=1, ctc_steps=0)
 
 
-def test_word_ends_are_the_first_passs_whatever_the_ear(world, ears):
-    """And what one ear heard is not taken for what another one heard."""
+def test_word_ends_are_the_first_passs_whatever_the_encoder(world, encoders):
+    """And what one CTC head heard is not taken for what another one heard."""
     first_pass = load_first_pass("whisper-tiny.en")
-    hubert = load_encoder(ears["hubert"])
-    heard = [
-        hear_manifest(str(world / "train.jsonl"), Hearing(first_pass, encoder, 2), world / "ears")
+    hubert = load_encoder(encoders["hubert"])
+    cached = [
+        cache_manifest(
+            str(world / "train.jsonl"), FeatureSpec(first_pass, encoder, 2), world / "encoders"
+        )
         for encoder in (first_pass.encoder, hubert)
     ]
-    for own, other in zip(*heard, strict=True):
+    for own, other in zip(*cached, strict=True):
         assert own.word_ends_s == other.word_ends_s
         assert not np.array_equal(own.frames, other.frames)
         assert len(own.frames) == len(other.frames)
 
 
-def test_without_another_ear_the_cache_of_before_serves(world):
+def test_without_another_encoder_the_cache_of_before_serves(world):
     """One id, not two: hours of listening outlive the key `encoder`."""
     first_pass, manifest = load_first_pass("whisper-tiny.en"), world / "train.jsonl"
-    hear_manifest(str(manifest), Hearing(first_pass, first_pass.encoder, 2), world / "key")
+    cache_manifest(str(manifest), FeatureSpec(first_pass, first_pass.encoder, 2), world / "key")
     key = f"{manifest.resolve()}|{first_pass.encoder.id}|2"
     [folder] = (world / "key").iterdir()
     assert folder.name == f"train-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -273,9 +277,9 @@ def test_text_alone_makes_a_text_bundle(world, monkeypatch):
     """And opens no recording for it."""
     with monkeypatch.context() as deaf:
         deaf.delattr("relisten.tasks.pretrain.load_first_pass")
-        gauge = pretrain(config(world, "text", tasks={"text": 1.0}), lambda line: None)
-    assert set(gauge) == {"text"}
-    assert not read_bundle(world / "text").hears
+        dev_metrics = pretrain(config(world, "text", tasks={"text": 1.0}), lambda line: None)
+    assert set(dev_metrics) == {"text"}
+    assert not read_bundle(world / "text").has_speech
     assert (scored(world, "text", ("text",)) < 0).all()
     with pytest.raises(ModelError, match="text only"):
         scored(world, "text", ("text_given_speech",))

@@ -18,9 +18,9 @@ from relisten.apps.cli import main
 from relisten.core.types import UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import load_nbest, resolve_audio, save_nbest
-from relisten.tasks.config import read_config
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
+from relisten.tasks.training.config import read_config
 from tiny_speech import noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 from tiny_world import tiny_text_lm
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.core.recombination import Change, recombinations
-from relisten.tasks.proposals import search
+from relisten.tasks.hypotheses.propose import search
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=6).map(tuple)
 

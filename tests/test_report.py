@@ -12,18 +12,18 @@ import pytest
 from relisten.core.bootstrap import paired_bootstrap
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.breakdown import MIN_RESAMPLED, N_RESAMPLES, UNKNOWN
-from relisten.tasks.diagnosis import (
+from relisten.tasks.evaluation.breakdown import MIN_RESAMPLED, N_RESAMPLES, UNKNOWN
+from relisten.tasks.evaluation.confusions import (
     ConfidenceBin,
     Confusion,
     ConfusionTally,
     change_of,
     confidence_bins,
 )
-from relisten.tasks.evaluate import evaluate
-from relisten.tasks.report import NO_SCORES, NO_WEIGHTS, Report, ReportTally
+from relisten.tasks.evaluation.evaluate import evaluate
+from relisten.tasks.evaluation.report import NO_SCORES, NO_WEIGHTS, Report, ReportTally
+from relisten.tasks.evaluation.sweep import N_POINTS, SweepTally
 from relisten.tasks.rescore import rank
-from relisten.tasks.sweep import N_POINTS, SweepTally
 
 
 def heard(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra: object) -> NBest:
@@ -108,7 +108,7 @@ def made_up(n: int) -> list[NBest]:
 
 
 def test_a_sweep_is_what_ranking_anew_would_give() -> None:
-    weights = Weights({"asr": 1.0, "text": 0.5, "length": -0.25, "letters": 0.0}, "basic")
+    weights = Weights({"asr": 1.0, "text": 0.5, "length": -0.25, "ctc": 0.0}, "basic")
     ranked = [rank(utterance, weights) for utterance in made_up(60)]
     report = reported(ranked, weights)
     assert [sweep.component for sweep in report.sweeps] == ["asr", "text", "length"]

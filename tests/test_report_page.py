@@ -22,8 +22,8 @@ from relisten.core.calibration import Calibration, ReliabilityBin
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import save_nbest
-from relisten.tasks.evaluate import evaluate
-from relisten.tasks.report import ReportTally
+from relisten.tasks.evaluation.evaluate import evaluate
+from relisten.tasks.evaluation.report import ReportTally
 from test_report import heard
 
 NASTY = '</script><!-- "it\'s" & \u2028 \ud800'

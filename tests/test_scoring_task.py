@@ -23,15 +23,15 @@ from relisten.io.bundle import BundleConfig, write_bundle
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.io.shards import read_shards, shard_ids, shards
 from relisten.io.sources import weights_hash
-from relisten.lm.llama import LlamaLM
+from relisten.lm.backend.llama import LlamaLM
 from relisten.lm.load import save_extension
 from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
-from relisten.speech.first_pass import Listening
+from relisten.speech.first_pass import FirstPassResult
 from relisten.tasks import nbest as nbest_task
 from relisten.tasks import transcribe as transcribe_task
-from relisten.tasks.loading import Listener, load_listener, load_rescorer, save_codebook
+from relisten.tasks.loading import SpeechFrontend, load_frontend, load_rescorer, save_codebook
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.transcribe import render, transcribe
@@ -56,23 +56,25 @@ class FakeFirstPass:
     name, max_duration_s, encoder = "fake", 2.0, FakeEncoder()
 
     def __init__(self) -> None:
-        self.heard: list[tuple[int, int]] = []
+        self.cached: list[tuple[int, int]] = []
 
-    def listen(self, audio: list[np.ndarray], **options: int) -> list[Listening]:
-        self.heard.append((len(audio), options.get("seed", 0)))
+    def decode(self, audio: list[np.ndarray], **options: int) -> list[FirstPassResult]:
+        self.cached.append((len(audio), options.get("seed", 0)))
         hypotheses = tuple(
             Hypothesis(text, {"asr": asr}, tuple(0.3 * (i + 1) for i in range(len(text.split()))))
             for text, asr in (("a b", -1.0), ("c d", -1.5), ("A, b!", -2.0))
         )
-        return [Listening(hypotheses, frames, frames) for frames in self.encoder.encode(audio)]
+        return [
+            FirstPassResult(hypotheses, frames, frames) for frames in self.encoder.encode(audio)
+        ]
 
 
 @pytest.fixture(scope="session")
 def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lm")
     tiny_causal_lm("llama").save_pretrained(folder)
-    letters = {letter: n for n, letter in enumerate(["</s>", "?", *"abcdefghij"])}
-    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="?"))
+    ctc_log_probs = {letter: n for n, letter in enumerate(["</s>", "?", *"abcdefghij"])}
+    tokenizer = Tokenizer(models.WordLevel(ctc_log_probs, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", unk_token="?"
@@ -158,11 +160,11 @@ def test_samples_have_a_seed_of_their_own(
 ) -> None:
     """One utterance at a time, each with its own seed, so that resuming draws the same."""
     make_nbest(str(manifest), str(tmp_path / "out"), samples=2)
-    heard = [call for call in fakes.heard if call[0]]
-    assert [n for n, _ in heard] == [1] * 9
-    assert len({seed for _, seed in heard}) == 9
+    cached = [call for call in fakes.cached if call[0]]
+    assert [n for n, _ in cached] == [1] * 9
+    assert len({seed for _, seed in cached}) == 9
     make_nbest(str(manifest), str(tmp_path / "beam"))
-    assert fakes.heard[-2:] == [(6, 0), (3, 0)]
+    assert fakes.cached[-2:] == [(6, 0), (3, 0)]
 
 
 def scored_lists(tmp_path: Path) -> Path:
@@ -189,14 +191,14 @@ def test_a_text_model_does_not_listen(tmp_path: Path, lm_folder: Path) -> None:
     with pytest.raises(UsageError, match="asr"):
         score(str(path), str(tmp_path / "o"), str(lm_folder), ("asr",))
     with pytest.raises(ModelError, match="holds no codebook"):
-        load_listener(str(lm_folder))
+        load_frontend(str(lm_folder))
 
 
 def test_score_listens(tmp_path: Path, manifest: Path, bundle: Path) -> None:
     """Every component; the utterance whose word ends are unknown is refused, others go on."""
-    heard, lame, output = tmp_path / "heard", tmp_path / "lame", tmp_path / "scored"
-    make_nbest(str(manifest), str(heard))
-    first, second, *rest = load_nbest(heard)
+    cached, lame, output = tmp_path / "heard", tmp_path / "lame", tmp_path / "scored"
+    make_nbest(str(manifest), str(cached))
+    first, second, *rest = load_nbest(cached)
     unknown = replace(second.hypotheses[0], word_ends_s=None)
     save_nbest([first, replace(second, hypotheses=(unknown,)), *rest], lame)
     components = ("text", "text_given_speech", "speech_given_text")
@@ -206,7 +208,7 @@ def test_score_listens(tmp_path: Path, manifest: Path, bundle: Path) -> None:
     assert "word end" in outcome.refused[0].reason
     scored = load_nbest(output)[0]
     rescorer = load_rescorer(str(bundle))
-    speech = rescorer.need_listener().hear([load_audio(tmp_path / "0.wav")])[0]
+    speech = rescorer.need_frontend().encode([load_audio(tmp_path / "0.wav")])[0]
     assert len(speech) == 25
     texts = tuple(h.text for h in scored.hypotheses)
     ends = tuple(h.word_ends_s for h in scored.hypotheses)
@@ -231,7 +233,7 @@ def test_a_bundle_scores_as_it_does_through_transformers(
     assert isinstance(ours.scorer.model.causal, LlamaLM)
     assert isinstance(theirs.scorer.model.causal, LlamaForCausalLM)
     assert ours.scorer.texts.id == theirs.scorer.texts.id
-    speech = ours.need_listener().hear([np.linspace(0, 1, 16_000, dtype=np.float32)])[0]
+    speech = ours.need_frontend().encode([np.linspace(0, 1, 16_000, dtype=np.float32)])[0]
     texts, ends = ("a b", "a c", "i i i"), ((0.3, 0.6), (0.3, 0.6), (0.3, 0.6, 0.9))
     for component in LM_COMPONENTS:
         scores = [
@@ -296,14 +298,16 @@ def test_units_as_shards(
 def test_a_codebook_knows_its_encoder(tmp_path: Path, bundle: Path) -> None:
     codebook = Codebook(np.zeros((1, 3, DIM), np.float32), 1, "fake")
     save_codebook(codebook, "whisper-tiny.en", str(tmp_path / "cb"))
-    listener = load_listener(str(tmp_path / "cb"))
-    assert listener.encoder_reference == "whisper-tiny.en"
-    assert listener.encoder.id == "fake"
+    frontend = load_frontend(str(tmp_path / "cb"))
+    assert frontend.encoder_reference == "whisper-tiny.en"
+    assert frontend.encoder.id == "fake"
     with pytest.raises(UsageError, match="another folder"):
         save_codebook(codebook, "whisper-tiny.en", str(bundle))
-    stranger = Listener(Codebook(np.zeros((1, 3, DIM), np.float32), 1, "x"), "whisper-tiny.en")
+    stranger = SpeechFrontend(
+        Codebook(np.zeros((1, 3, DIM), np.float32), 1, "x"), "whisper-tiny.en"
+    )
     with pytest.raises(ModelError, match="fitted on frames of x"):
-        stranger.hear([np.zeros(400, np.float32)])
+        stranger.encode([np.zeros(400, np.float32)])
 
 
 def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> None:
@@ -312,14 +316,14 @@ def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> N
     transcripts, refused = transcribe([path, "nowhere.wav"], str(bundle))
     assert [refusal.id for refusal in refused] == ["nowhere.wav"]
     transcript = transcripts[0]
-    n_pieces = len(transcript.stretches)
+    n_pieces = len(transcript.segments)
     assert n_pieces >= 3
     assert transcript.duration_s == 5.0
-    assert transcript.stretches[0].start_s == 0
-    assert transcript.stretches[-1].end_s == pytest.approx(5.0)
-    assert all(s.end_s - s.start_s <= 2.0 for s in transcript.stretches)
+    assert transcript.segments[0].start_s == 0
+    assert transcript.segments[-1].end_s == pytest.approx(5.0)
+    assert all(s.end_s - s.start_s <= 2.0 for s in transcript.segments)
     assert transcript.first_pass_text == " ".join(["a b"] * n_pieces)
-    for stretch in transcript.stretches:
+    for stretch in transcript.segments:
         best = max(stretch.nbest.hypotheses, key=lambda h: h.scores["text_given_speech"])
         assert stretch.text == best.text
     assert set(transcript.seconds) == {"audio", "first_pass", "units", "scores"}

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.core.types import UsageError
-from relisten.io.subtitles import Segment, to_srt, to_vtt
+from relisten.io.subtitles import Cue, to_srt, to_vtt
 
 SEGMENTS = [
-    Segment(0.0, 1.5, " It was the best of times, "),
-    Segment(1.5, 2.0, ""),
-    Segment(59.9996, 3723.0049, "R&D:\n\n a < b --> c"),
+    Cue(0.0, 1.5, " It was the best of times, "),
+    Cue(1.5, 2.0, ""),
+    Cue(59.9996, 3723.0049, "R&D:\n\n a < b --> c"),
 ]
 
 
@@ -40,7 +40,7 @@ def test_vtt():
 def test_a_clock_reads_as_its_seconds(seconds):
     """Hours, minutes and seconds add up to the time within half a millisecond."""
     times = re.search(
-        r"(\d\d+):([0-5]\d):([0-5]\d)\.(\d{3}) --> ", to_vtt([Segment(seconds, 1e6, "a")])
+        r"(\d\d+):([0-5]\d):([0-5]\d)\.(\d{3}) --> ", to_vtt([Cue(seconds, 1e6, "a")])
     )
     h, m, s, ms = map(int, times.groups())
     assert 3600 * h + 60 * m + s + ms / 1000 == pytest.approx(seconds, abs=0.000_51)
@@ -48,7 +48,7 @@ def test_a_clock_reads_as_its_seconds(seconds):
 
 @given(st.lists(st.text(), max_size=5))
 def test_no_text_can_break_a_cue(texts):
-    srt = to_srt([Segment(i, i + 1, text) for i, text in enumerate(texts)])
+    srt = to_srt([Cue(i, i + 1, text) for i, text in enumerate(texts)])
     cues = srt.split("\n\n") if srt else []
     assert len(cues) == sum(bool(text.strip()) for text in texts)
     assert [cue.split("\n")[0] for cue in cues] == [str(n + 1) for n in range(len(cues))]
@@ -57,4 +57,4 @@ def test_no_text_can_break_a_cue(texts):
 @pytest.mark.parametrize(("start_s", "end_s"), [(2.0, 1.0), (-1.0, 1.0), (0.0, float("nan"))])
 def test_a_time_that_runs_backwards_is_refused(start_s, end_s):
     with pytest.raises(UsageError, match="cannot run from"):
-        Segment(start_s, end_s, "a")
+        Cue(start_s, end_s, "a")

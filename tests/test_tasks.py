@@ -13,11 +13,11 @@ from relisten.core.combine import Weights, fingerprint
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.cues import MAX_CUE_CHARS, MAX_CUE_S, to_cues
-from relisten.tasks.evaluate import evaluate
-from relisten.tasks.resampled import MAX_ROWS, ResampledRows
+from relisten.tasks.evaluation.evaluate import evaluate
+from relisten.tasks.evaluation.resampled import MAX_ROWS, ResampledRows
 from relisten.tasks.rescore import rescore
 from relisten.tasks.streams import Outcome, Refusal, load_recording, walk, work_on_accepted
-from relisten.tasks.transcribe import Stretch
+from relisten.tasks.transcribe import Segment
 from relisten.tasks.tune import load_weights, tune
 
 
@@ -313,13 +313,13 @@ def test_recordings_that_cannot_be_had_are_refused() -> None:
 def test_words_of_a_stretch_have_times_and_confidence() -> None:
     """The stretch begins at 10 s; what is not known of a word is left out."""
     chosen = Hypothesis("one two", word_ends_s=(0.5, 1.25), word_confidence=(0.9, 0.12345))
-    stretch = Stretch(10.0, 12.0, NBest("0", (chosen, Hypothesis("one", first_pass_rank=0))))
-    segment = stretch.to_json()
+    segment = Segment(10.0, 12.0, NBest("0", (chosen, Hypothesis("one", first_pass_rank=0))))
+    segment = segment.to_json()
     assert (segment["text"], segment["first_pass_text"]) == ("one two", "one")
     assert segment["words"] == [
         {"text": "one", "end_s": 10.5, "confidence": 0.9},
         {"text": "two", "end_s": 11.25, "confidence": 0.123},
     ]
-    bare = Stretch(0.0, 1.0, NBest("0", (Hypothesis("one"),)))
+    bare = Segment(0.0, 1.0, NBest("0", (Hypothesis("one"),)))
     assert bare.to_json()["words"] == [{"text": "one"}]
-    assert Stretch(0.0, 1.0, NBest("0")).to_json()["words"] == []
+    assert Segment(0.0, 1.0, NBest("0")).to_json()["words"] == []

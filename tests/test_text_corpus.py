@@ -8,8 +8,8 @@ import pytest
 
 from relisten.core.types import FormatError, UsageError
 from relisten.lm.texts import TextEncoder
-from relisten.tasks import text_corpus
-from relisten.tasks.text_corpus import read_texts
+from relisten.tasks.training import text_corpus
+from relisten.tasks.training.text_corpus import read_texts
 from tiny_world import tiny_text_lm
 
 

@@ -7,9 +7,9 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from relisten.lm.backend.tokenizer import load_plain_tokenizer
 from relisten.lm.load import text_vocabulary
 from relisten.lm.texts import TextEncoder
-from relisten.lm.tokenizer import load_plain_tokenizer
 from tiny_world import tiny_text_lm
 
 TEXT = "Mark is going  to see, an éléphant: 0351!"

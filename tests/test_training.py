@@ -23,20 +23,20 @@ from relisten.lm.sequences import (
 )
 from relisten.lm.training import chunk_rows, projector_guesses, sequence_losses, train_projector
 from relisten.lm.vocabulary import Vocabulary
-from relisten.tasks.corpus import Heard
-from relisten.tasks.examples import (
+from relisten.tasks.training.cache import CachedUtterance
+from relisten.tasks.training.examples import (
     Example,
     check_served,
+    cross_fit_projectors,
     draw_batch,
     example_losses,
     nats_a_word,
-    school_projectors,
     untranscribed_example,
 )
-from relisten.tasks.loop import Schedule
-from relisten.tasks.text_corpus import TextExamples
-from relisten.tasks.train_lm import Training, train_lm
-from relisten.tasks.trainable import add_lora, lora_tensors
+from relisten.tasks.training.lm import Training, train_lm
+from relisten.tasks.training.loop import Schedule
+from relisten.tasks.training.text_corpus import TextExamples
+from relisten.tasks.training.trainable import add_lora, lora_tensors
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
 
 FRAME_DIM, UNIT_S = 6, 0.04
@@ -52,9 +52,11 @@ def example(seed: int, n_words: int = 3) -> Example:
     ends = tuple(UNIT_S * 8 * (i + 1) for i in range(n_words))
     codes = rng.integers(0, N_UNITS, (len(frames), LEVELS)).astype(np.int32)
     speech = Speech(codes, UNIT_S, frames)
-    heard = Heard(f"u{seed}", f"s{seed % 5}", "", ends, frames.astype(np.float16), UNIT_S)
+    cached = CachedUtterance(
+        f"u{seed}", f"s{seed % 5}", "", ends, frames.astype(np.float16), UNIT_S
+    )
     features = chunk_features(speech, chunk_rows(speech, ends))
-    return Example(heard, [[int(w)] for w in words], speech, features)
+    return Example(cached, [[int(w)] for w in words], speech, features)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_losses_are_the_naive_scores(order):
     model = tiny_speech_text_lm("llama", FRAME_DIM)
     examples = [example(seed, n) for seed, n in enumerate([3, 1, 5])]
     sequences = [
-        build_sequence(order, model.vocabulary, e.words, e.speech, e.heard.word_ends_s)
+        build_sequence(order, model.vocabulary, e.words, e.speech, e.cached.word_ends_s)
         for e in examples
     ]
     with torch.inference_mode():
@@ -85,7 +87,7 @@ def test_gradients_are_those_of_the_plain_loop(order, architecture):
     head, extension = model.causal.get_output_embeddings().weight, model.extension
     examples = [example(seed, n) for seed, n in enumerate([3, 1, 5])]
     sequences = [
-        build_sequence(order, model.vocabulary, e.words, e.speech, e.heard.word_ends_s)
+        build_sequence(order, model.vocabulary, e.words, e.speech, e.cached.word_ends_s)
         for e in examples
     ]
     trained = [p for name, p in model.named_parameters() if "projector" not in name]
@@ -146,9 +148,9 @@ def test_no_crosstalk(order):
 def test_speech_is_held_once_in_half_precision():
     """Of float16 frames the chunks are described as of the same frames in float32: sums are."""
     e = example(0, 40)
-    speech = e.heard.speech
-    assert np.shares_memory(speech.frames, e.heard.frames)
-    rows = chunk_rows(speech, e.heard.word_ends_s)
+    speech = e.cached.speech
+    assert np.shares_memory(speech.frames, e.cached.frames)
+    rows = chunk_rows(speech, e.cached.word_ends_s)
     half = chunk_features(speech, rows)
     assert half.dtype == np.float32
     wide = replace(speech, frames=speech.frames.astype(np.float32))
@@ -158,7 +160,7 @@ def test_speech_is_held_once_in_half_precision():
 def test_given_guesses_replace_the_projectors_own():
     model = tiny_speech_text_lm("llama", FRAME_DIM)
     e = example(0)
-    s = build_sequence("chunked", model.vocabulary, e.words, e.speech, e.heard.word_ends_s)
+    s = build_sequence("chunked", model.vocabulary, e.words, e.speech, e.cached.word_ends_s)
     table = model.text_embedding.weight
     own = projector_guesses(model.extension.projector, table, e.chunks)
     with torch.inference_mode():
@@ -191,7 +193,7 @@ def test_nobody_is_guessed_by_a_projector_that_heard_them(tmp_path):
     fold, their chunks would be guessed right."""
     examples = [example(seed) for seed in range(60)]
     table = torch.randn(10, 12)
-    projector = school_projectors(tmp_path, examples, table, 0, 2, 1, 0, lambda line: None)
+    projector = cross_fit_projectors(tmp_path, examples, table, 0, 2, 1, 0, lambda line: None)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == [
         "projector-fold0.safetensors",
@@ -202,7 +204,7 @@ def test_nobody_is_guessed_by_a_projector_that_heard_them(tmp_path):
     for e in examples:
         own = projector_guesses(projector, table, e.chunks)
         assert e.guesses.shape == own.shape
-        by_speaker.setdefault(e.heard.speaker, set()).add(np.allclose(own, e.guesses))
+        by_speaker.setdefault(e.cached.speaker, set()).add(np.allclose(own, e.guesses))
     assert by_speaker == {speaker: {False} for speaker in by_speaker}
 
 
@@ -279,7 +281,7 @@ def test_each_source_serves_what_it_has():
     """The order is drawn first, then a source that can serve it: text alone is never asked for
     speech, nor speech alone for text; where both can, their weights tell."""
     texts = TextExamples(np.array([2, 3, 4, 5], np.int32), np.array([1, 4]))
-    silent = [untranscribed_example(example(s).heard) for s in range(6)]
+    silent = [untranscribed_example(example(s).cached) for s in range(6)]
     corpora = [([example(s) for s in range(4)], 1.0), (texts, 2.0), (silent, 1.0), ([], 9.0)]
     tasks: dict[Order, float] = {"text": 0.4, "speech": 0.3, "chunked": 0.3}
     drawn = [draw_batch(corpora, tasks, 100, 0, step) for step in range(60)]
@@ -310,4 +312,4 @@ def test_batches_are_drawn_by_weight_and_within_budget():
     assert all(len(e.words) == 2 for _, batch in drawn for e in batch), "weight 0 is never drawn"
     assert {len(batch) for _, batch in drawn} == {6}, "6 sequences of 6 positions fit 40 tokens"
     again = draw_batch(corpora, {"chunked": 1.0}, 40, 0, 7)[1]
-    assert [e.heard.id for e in again] == [e.heard.id for e in drawn[7][1]]
+    assert [e.cached.id for e in again] == [e.cached.id for e in drawn[7][1]]

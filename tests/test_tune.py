@@ -24,7 +24,7 @@ from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
 
 N_WORDS = 8
-LETTERS = str.maketrans("0123456789", "bcdfghjklm")  # words without digits: no normaliser cuts them
+CTC = str.maketrans("0123456789", "bcdfghjklm")  # words without digits: no normaliser cuts them
 
 
 def utterance(
@@ -43,9 +43,9 @@ def utterance(
         text = [f"{name}x{n}y{k}" for k in range(n_wrong)] + words[n_wrong:]
         text = text[: N_WORDS + n_longer] + [f"{name}z{n}y{k}" for k in range(n_longer)]
         values = {component: float(column[n]) for component, column in scores.items()}
-        hypotheses.append(Hypothesis(" ".join(text).translate(LETTERS), values))
+        hypotheses.append(Hypothesis(" ".join(text).translate(CTC), values))
     extra = {} if speaker is None else {"speaker": speaker}
-    return NBest(name, tuple(hypotheses), reference=" ".join(words).translate(LETTERS), extra=extra)
+    return NBest(name, tuple(hypotheses), reference=" ".join(words).translate(CTC), extra=extra)
 
 
 def planted(

@@ -12,7 +12,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError
-from relisten.speech.whisper_decoder import TokenTree, WhisperDecoder
+from relisten.speech.whisper.decoder import TokenTree, WhisperDecoder
 from tiny_speech import tiny_ct2_whisper, tiny_whisper
 
 
@@ -57,8 +57,8 @@ def test_many_at_once_are_each_alone(source, folder):
     prompt = [5, 9, 3]
     sequences = [(1, 2, 3, 4), (1, 2, 9), (2,), (1, 2, 3, 5, 6), (1, 2, 9)]
     decoder = WhisperDecoder(folder, "cpu")
-    reading = decoder.reading(decoder.hear(frames), prompt)
-    together = reading.logprobs(sequences)
+    forced_scorer = decoder.forced_scorer(decoder.cross_kv(frames), prompt)
+    together = forced_scorer.logprobs(sequences)
     model = WhisperForConditionalGeneration.from_pretrained(source).eval()
     for ids, found in zip(sequences, together, strict=True):
         with torch.no_grad():
@@ -69,23 +69,23 @@ def test_many_at_once_are_each_alone(source, folder):
         expected = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum()
         assert found == pytest.approx(float(expected), abs=1e-3)
     assert together[1] == together[4]
-    assert reading.logprobs([]) == []
+    assert forced_scorer.logprobs([]) == []
 
 
 def test_texts_that_come_later_go_on_from_what_was_read(folder, monkeypatch):
     """One by one, again, and as a beginning of another: as all at once, each token read once."""
     generator = np.random.default_rng(2)
     decoder = WhisperDecoder(folder, "cpu", suppressed=[3], suppressed_first=[1])
-    heard = decoder.hear(generator.normal(size=(40, 32)).astype(np.float32))
+    cross_kv = decoder.cross_kv(generator.normal(size=(40, 32)).astype(np.float32))
     sequences = [(1, 2, 3, 4), (1, 2), (1, 2, 9, 8), (6,), (1, 2, 3, 4)]
-    together = decoder.reading(heard, [5, 7]).logprobs(sequences)
+    together = decoder.forced_scorer(cross_kv, [5, 7]).logprobs(sequences)
     read = []
     embed = decoder.embed
     monkeypatch.setattr(
         decoder, "embed", lambda tokens, depth: read.extend(tokens) or embed(tokens, depth)
     )
-    reading = decoder.reading(heard, [5, 7])
-    apart = [reading.logprobs([ids])[0] for ids in sequences]
+    forced_scorer = decoder.forced_scorer(cross_kv, [5, 7])
+    apart = [forced_scorer.logprobs([ids])[0] for ids in sequences]
     assert apart == pytest.approx(together, abs=1e-4)
     assert read == [5, 7, 1, 2, 3, 9]
 
@@ -94,13 +94,13 @@ def test_a_shared_end_costs_what_it_costs_in_the_text_before(folder):
     """The sequence that differs in its second token: its own first four, then the other's."""
     generator = np.random.default_rng(1)
     decoder = WhisperDecoder(folder, "cpu")
-    heard = decoder.hear(generator.normal(size=(40, 32)).astype(np.float32))
+    cross_kv = decoder.cross_kv(generator.normal(size=(40, 32)).astype(np.float32))
     base, other = (1, 2, 3, 4, 5, 6, 7), (1, 9, 3, 4, 5, 6, 7)
 
     def nats(ids):
-        return decoder.reading(heard, [5]).logprobs([ids])[0]
+        return decoder.forced_scorer(cross_kv, [5]).logprobs([ids])[0]
 
-    found = decoder.reading(heard, [5], context=3).logprobs([base, other])
+    found = decoder.forced_scorer(cross_kv, [5], context=3).logprobs([base, other])
     assert found[0] == pytest.approx(nats(base), abs=1e-4)
     # 5 is node for node the base's: what it predicts, and all behind it, is the base's
     assert found[1] == pytest.approx(nats(other[:5]) + nats(base) - nats(base[:5]), abs=1e-4)

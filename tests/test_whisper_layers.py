@@ -1,4 +1,4 @@
-"""Whisper's encoder in two parts: against CTranslate2's own, and an ear that owns the upper."""
+"""Whisper's encoder in two parts: against CTranslate2's own, and a CTC head that owns the upper."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import torch
 
 from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
-from relisten.speech.ear import STEPS, Ear
+from relisten.speech.ctc.head import STEPS, CTCHead
 from relisten.speech.encoders import WhisperEncoder
-from relisten.speech.whisper_layers import (
+from relisten.speech.whisper.layers import (
     LowerLayers,
     UpperLayers,
     n_encoder_layers,
@@ -24,24 +24,24 @@ def folder(tmp_path_factory):
 
 
 def grown(folder, seed=0):
-    """An ear that owns the upper of the two layers, its updates not zero."""
+    """A CTC head that owns the upper of the two layers, its updates not zero."""
     torch.manual_seed(seed)
     layers = UpperLayers(read_encoder_weights(folder), 1, rank=2)
-    ear = Ear(32, " ab", LowerLayers(folder, 1).id, 2, width=8, layers=layers)
-    for name, parameter in ear.named_parameters():
+    ctc_head = CTCHead(32, " ab", LowerLayers(folder, 1).id, 2, width=8, layers=layers)
+    for name, parameter in ctc_head.named_parameters():
         if name.endswith(".up"):
             torch.nn.init.normal_(parameter, std=0.1)
-    return ear.eval()
+    return ctc_head.eval()
 
 
 @pytest.mark.parametrize("n_upper", [1, 2])
 def test_both_parts_together_are_ctranslate2s_encoder(folder, n_upper):
     """On a full window, where neither pads, before anything is learnt."""
     samples = noise(30.0)
-    below = LowerLayers(folder, n_upper).encode([samples])[0]
+    lower = LowerLayers(folder, n_upper).encode([samples])[0]
     above = UpperLayers(read_encoder_weights(folder), n_upper).eval()
     with torch.inference_mode():
-        ours = above(torch.from_numpy(below)[None])[0].numpy()
+        ours = above(torch.from_numpy(lower)[None])[0].numpy()
     theirs = WhisperEncoder(folder, "cpu", "float32").encode([samples])[0]
     assert ours.shape == theirs.shape == (1500, 32)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
@@ -58,45 +58,47 @@ def test_a_recordings_frames_do_not_depend_on_its_neighbours(folder):
 
 def test_padding_does_not_reach_the_speech(folder):
     """13 frames, of which the last makes a pooled one alone, beside 20."""
-    ear = grown(folder)
+    ctc_head = grown(folder)
     one, other = (
         np.random.default_rng(n).normal(size=(n, 32)).astype(np.float32) for n in (13, 20)
     )
     padded = torch.zeros(2, 20, 32)
     padded[0, :13], padded[1] = torch.from_numpy(one), torch.from_numpy(other)
     with torch.inference_mode():
-        both = ear(padded, torch.tensor([13, 20])).numpy()
+        both = ctc_head(padded, torch.tensor([13, 20])).numpy()
     assert both.shape == (2, 10 * STEPS, 4)
-    assert ear.n_pooled(13) == 7
-    np.testing.assert_allclose(both[0, : 7 * STEPS], ear.hear(one).reshape(14, -1), atol=1e-5)
-    np.testing.assert_allclose(both[1], ear.hear(other).reshape(20, -1), atol=1e-5)
+    assert ctc_head.n_pooled(13) == 7
+    np.testing.assert_allclose(
+        both[0, : 7 * STEPS], ctc_head.log_probs(one).reshape(14, -1), atol=1e-5
+    )
+    np.testing.assert_allclose(both[1], ctc_head.log_probs(other).reshape(20, -1), atol=1e-5)
 
 
 def test_nothing_learnt_changes_nothing(folder):
-    """An ear that has just taken layers over hears what it heard without them."""
+    """A CTC head that has just taken layers over hears what it heard without them."""
     torch.manual_seed(0)
-    plain = Ear(32, " ab", "encoder", 1, width=8).eval()
+    plain = CTCHead(32, " ab", "encoder", 1, width=8).eval()
     layers = UpperLayers(read_encoder_weights(folder), 1)
-    taken = Ear(32, " ab", "encoder@1", 1, width=8, layers=layers).eval()
+    taken = CTCHead(32, " ab", "encoder@1", 1, width=8, layers=layers).eval()
     missing, unexpected = taken.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected
     assert all(name.startswith("layers.") for name in missing)
-    below = LowerLayers(folder, 1).encode([noise(1.0)])[0]
+    lower = LowerLayers(folder, 1).encode([noise(1.0)])[0]
     with torch.inference_mode():
-        above = layers(torch.from_numpy(below)[None])[0].numpy()
-    np.testing.assert_allclose(taken.hear(below), plain.hear(above), atol=1e-5)
+        above = layers(torch.from_numpy(lower)[None])[0].numpy()
+    np.testing.assert_allclose(taken.log_probs(lower), plain.log_probs(above), atol=1e-5)
 
 
 def test_saved_is_what_was_learnt_and_not_the_encoder(folder, tmp_path):
-    ear = grown(folder)
-    ear.save(tmp_path / "ear.safetensors")
-    loaded = Ear.load(tmp_path / "ear.safetensors", lambda: folder)
+    ctc_head = grown(folder)
+    ctc_head.save(tmp_path / "ctc_head.safetensors")
+    loaded = CTCHead.load(tmp_path / "ctc_head.safetensors", lambda: folder)
     frames = np.random.default_rng(0).normal(size=(9, 32)).astype(np.float32)
-    np.testing.assert_allclose(loaded.hear(frames), ear.hear(frames), atol=2e-2)
-    own = {name.split(".")[-1] for name in ear.state_dict() if ".feed_up." in name}
+    np.testing.assert_allclose(loaded.log_probs(frames), ctc_head.log_probs(frames), atol=2e-2)
+    own = {name.split(".")[-1] for name in ctc_head.state_dict() if ".feed_up." in name}
     assert own == {"up", "down"}
     with pytest.raises(ModelError, match="name the encoder"):
-        Ear.load(tmp_path / "ear.safetensors")
+        CTCHead.load(tmp_path / "ctc_head.safetensors")
 
 
 def test_weights_that_cannot_be_read(folder, tmp_path):

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from relisten.core.tune import tune_weights
     from relisten.core.types import Hypothesis, NBest, RelistenError
     from relisten.io.nbest import load_nbest, save_nbest
-    from relisten.tasks.evaluate import evaluate
+    from relisten.tasks.evaluation.evaluate import evaluate
 
 _HOMES = {
     "Hypothesis": "relisten.core.types",
     "NBest": "relisten.core.types",
     "RelistenError": "relisten.core.types",
     "Rescorer": "relisten.api",
-    "evaluate": "relisten.tasks.evaluate",
+    "evaluate": "relisten.tasks.evaluation.evaluate",
     "load_nbest": "relisten.io.nbest",
     "save_nbest": "relisten.io.nbest",
     "tune_weights": "relisten.core.tune",

@@ -58,7 +58,7 @@ class Rescorer:
         """The transcript of one recording of any length.
 
         first_pass: by default the one that the model's weights are for. samples, propose:
-        hypotheses that it draws, and that the model's ear finds, besides its beam.
+        hypotheses that it draws, and that the model's CTC head finds, besides its beam.
         `.text` is what was chosen, `.first_pass_text` what the first pass alone would have said.
         Raises AudioError where the recording cannot be read.
         """

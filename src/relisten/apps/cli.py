@@ -118,7 +118,7 @@ def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
 @click.option(
     "--words",
     metavar="FILE",
-    help="Text; the ear spells words of it alone. By default those that it was trained on.",
+    help="Text; the CTC head spells words of it alone. By default those that it was trained on.",
 )
 @seed_option
 @normaliser_option
@@ -193,8 +193,8 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
     here instead. A run that was killed goes on when it is started again.
     """
-    from relisten.tasks.config import read_config
     from relisten.tasks.pretrain import PretrainConfig, pretrain
+    from relisten.tasks.training.config import read_config
 
     settings = read_config(PretrainConfig, config, _given(overrides))
     if dry_run:
@@ -202,9 +202,9 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
 
         click.echo(describe_estimate(settings, estimate(settings)))
         return
-    gauge = pretrain(settings, lambda line: note(line, quiet))
+    dev_metrics = pretrain(settings, lambda line: note(line, quiet))
     click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
-    _print_figures(gauge)
+    _print_figures(dev_metrics)
 
 
 @main.command(
@@ -220,13 +220,13 @@ def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
     here instead. A run that was killed goes on when it is started again.
     """
-    from relisten.tasks.config import read_config
     from relisten.tasks.finetune import FinetuneConfig, finetune
+    from relisten.tasks.training.config import read_config
 
     settings = read_config(FinetuneConfig, config, _given(overrides))
-    gauge = finetune(settings, lambda line: note(line, quiet))
+    dev_metrics = finetune(settings, lambda line: note(line, quiet))
     click.echo(f"{settings.output}: a bundle; on development lists, in %:")
-    _print_figures(gauge)
+    _print_figures(dev_metrics)
 
 
 @main.command(
@@ -243,24 +243,24 @@ def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
     here instead. A run that was killed goes on when it is started again.
     """
     from relisten.tasks.adapt import AdaptConfig, adapt
-    from relisten.tasks.config import read_config
+    from relisten.tasks.training.config import read_config
 
     settings = read_config(AdaptConfig, config, _given(overrides))
-    gauge = adapt(settings, lambda line: note(line, quiet))
+    dev_metrics = adapt(settings, lambda line: note(line, quiet))
     click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
-    _print_figures(gauge)
+    _print_figures(dev_metrics)
 
 
 def _given(overrides: dict[str, str | None]) -> dict[str, str]:
     """The keys that the command line names. Raises UsageError where training cannot be done."""
-    from relisten.tasks.config import need_train_extra
+    from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
     return {key: value for key, value in overrides.items() if value is not None}
 
 
-def _print_figures(gauge: dict[str, float]) -> None:
-    for name, figure in gauge.items():
+def _print_figures(dev_metrics: dict[str, float]) -> None:
+    for name, figure in dev_metrics.items():
         click.echo(f"  {name}  {figure:.3f}")
 
 
@@ -463,13 +463,13 @@ def evaluate(
     """Word and character error rates: first pass, merged, rescored, oracle; with intervals."""
     from relisten.apps.tables import print_evaluation
     from relisten.io.nbest import read_nbest
-    from relisten.tasks.evaluate import evaluate
+    from relisten.tasks.evaluation.evaluate import evaluate
 
     utterances = read_nbest(ranked, input_format, manifest)
     keys = by or (("speaker",) if html_path else ())
     tally = None
     if html_path:
-        from relisten.tasks.report import ReportTally
+        from relisten.tasks.evaluation.report import ReportTally
         from relisten.tasks.tune import load_weights
 
         known = load_weights(weights) if weights else None
@@ -511,8 +511,8 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     Reads development lists, before or after scoring, with or without references. Ends with a
     verdict and the next command. Exit code 1 where something is broken.
     """
-    from relisten.apps.checkup_table import print_doctor
-    from relisten.tasks.doctor import doctor
+    from relisten.apps.doctor_table import print_doctor
+    from relisten.tasks.doctor.doctor import doctor
 
     with spinner("looking", quiet):
         report = doctor(nbest, **options)

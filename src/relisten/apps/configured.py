@@ -45,7 +45,7 @@ class ConfiguredCommand(click.Command):
 
 
 def _options_of_keys(kind: type) -> list[click.Parameter]:
-    from relisten.tasks.config import describe
+    from relisten.tasks.training.config import describe
 
     types = get_type_hints(kind)
     found: list[click.Parameter] = []

@@ -17,7 +17,7 @@ from relisten.tasks.defaults import MODEL
 
 if TYPE_CHECKING:
     from relisten.core.combine import Weights
-    from relisten.tasks.transcribe import Stretch, Transcript
+    from relisten.tasks.transcribe import Segment, Transcript
 
 SHOWN = 3
 """Hypotheses of each list; the first pass's choice is shown wherever it has come to stand."""
@@ -60,31 +60,31 @@ def show(console: Console, transcript: Transcript, weights: Weights) -> None:
         ("seconds", Text(stages)),
     ):
         console.print(Text(f"{label:<12}", "bold") + text)
-    for stretch in transcript.stretches:
-        console.print(ranking(stretch, weights))
+    for segment in transcript.segments:
+        console.print(ranking(segment, weights))
 
 
-def ranking(stretch: Stretch, weights: Weights) -> Table:
+def ranking(segment: Segment, weights: Weights) -> Table:
     """The best hypotheses now, each with its place before, what each score counts for (weight times
     score, nats), their sum, and how its words differ from the chosen ones."""
     from relisten.core.combine import combined_scores, component_scores
 
-    hypotheses = stretch.nbest.hypotheses
-    title = f"{stretch.start_s:.1f} to {stretch.end_s:.1f} s, a list of {len(hypotheses)}"
+    hypotheses = segment.nbest.hypotheses
+    title = f"{segment.start_s:.1f} to {segment.end_s:.1f} s, a list of {len(hypotheses)}"
     table = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False)
     weighed = {name: weight for name, weight in weights.values.items() if weight}
     for heading in ("now", "before", *weighed, "sum"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("words")
-    counted = [w * component_scores(stretch.nbest, name) for name, w in weighed.items()]
-    sums = combined_scores(stretch.nbest, weights)
+    counted = [w * component_scores(segment.nbest, name) for name, w in weighed.items()]
+    sums = combined_scores(segment.nbest, weights)
     for n, hypothesis in enumerate(hypotheses):
         if n >= SHOWN and hypothesis.first_pass_rank != 0:
             continue
         rank = n if hypothesis.first_pass_rank is None else hypothesis.first_pass_rank
         numbers = [f"{column[n]:.1f}" for column in [*counted, sums]]
         words = (
-            word_diff(stretch.text, hypothesis.text, bare) if n else Text(shortened(stretch.text))
+            word_diff(segment.text, hypothesis.text, bare) if n else Text(shortened(segment.text))
         )
         table.add_row(str(n + 1), str(rank + 1), *numbers, words)
     return table

@@ -74,14 +74,14 @@ richer_options = options(
         "--propose",
         default=0,
         show_default=True,
-        help="Texts to add that the model's ear finds: spelled, and mixed with the list's own.",
+        help="Texts to add that the model's CTC head finds: spelled, and mixed with the list's own.",
     ),
 )
 language_option = click.option(
     "--language",
     default="en",
     show_default=True,
-    help="Spoken language of a multilingual recogniser; auto: told by ear.",
+    help="Spoken language of a multilingual recogniser; auto: told by CTC head.",
 )
 beam_options = options(
     click.option("--beam", default=10, show_default=True, help="Width of the beam search."),

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from relisten.core.calibration import Calibration
     from relisten.core.error_rates import ErrorCounts
     from relisten.core.tune import TuningResult
-    from relisten.tasks.breakdown import Breakdown
     from relisten.tasks.codebook import CodebookReport
-    from relisten.tasks.evaluate import EvaluationReport
+    from relisten.tasks.evaluation.breakdown import Breakdown
+    from relisten.tasks.evaluation.evaluate import EvaluationReport
 
 ORACLES_SHOWN = (2, 5, 10, 20, 50)
 PARTS_SHOWN = 20

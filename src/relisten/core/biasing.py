@@ -142,8 +142,8 @@ class Biasing:
         found: list[Hypothesis] = []
         for parent in hypotheses:
             found += [
-                _with_phrase(parent, phrase, start, end, n_letters)
-                for phrase, start, end, n_letters in self._alike(parent.text)
+                _with_phrase(parent, phrase, start, end, n_labels)
+                for phrase, start, end, n_labels in self._alike(parent.text)
             ]
         found.sort(key=lambda h: -h.scores.get(ASR, 0.0))
         new: list[Hypothesis] = []
@@ -187,7 +187,7 @@ class Biasing:
 
 
 def _with_phrase(
-    parent: Hypothesis, phrase: Phrase, start: int, end: int, n_letters: int
+    parent: Hypothesis, phrase: Phrase, start: int, end: int, n_labels: int
 ) -> Hypothesis:
     """The parent with its words [start, end) replaced, the stop behind them kept."""
     words, new = parent.text.split(), phrase.text.split()
@@ -197,7 +197,7 @@ def _with_phrase(
     ends = parent.word_ends_s
     if ends is not None:
         ends = (*ends[:start], *_ends_between(ends, start, end, new), *ends[end:])
-    penalty = PENALTY + PENALTY_A_LETTER * n_letters
+    penalty = PENALTY + PENALTY_A_LETTER * n_labels
     scores = {ASR: parent.scores[ASR] - penalty} if ASR in parent.scores else {}
     return Hypothesis(text, scores, ends, extra={INJECTED: phrase.text})
 

@@ -21,6 +21,7 @@ from relisten.core.types import (
     ASR,
     COMPONENTS,
     CONTEXT,
+    FORMER_NAMES,
     LENGTH,
     FormatError,
     NBest,
@@ -121,13 +122,13 @@ class Weights:
             raise FormatError("'by' of weights is no key, or 'domains' no object of weights")
         try:
             return cls(
-                data["values"],
+                _todays_names(data["values"]),
                 data.get("normaliser", "english"),
                 frozenset(tuned_on),
                 data.get("temperature", 1.0),
                 data.get("ceiling", 1.0),
                 by,
-                domains,
+                {domain: _todays_names(own) for domain, own in domains.items()},
             )
         except UsageError as error:
             raise FormatError(str(error)) from error
@@ -146,6 +147,10 @@ def _own(values: Mapping[str, float]) -> dict[str, float]:
         if not math.isfinite(weight):
             raise UsageError(f"the weight of {component!r} is not finite: {weight}")
     return {component: float(weight) for component, weight in values.items()}
+
+
+def _todays_names(values: Mapping[str, float]) -> dict[str, float]:
+    return {FORMER_NAMES.get(name, name): weight for name, weight in values.items()}
 
 
 def _is_finite(number: object) -> bool:

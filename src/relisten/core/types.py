@@ -16,16 +16,20 @@ ASR = "asr"
 TEXT = "text"
 TEXT_GIVEN_SPEECH = "text_given_speech"
 SPEECH_GIVEN_TEXT = "speech_given_text"
-LETTERS = "letters"
+CTC = "ctc"
 LENGTH = "length"
 CONTEXT = "context"
 
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""
-COMPONENTS = (*LM_COMPONENTS, LETTERS)
-"""Scores that relisten adds: the language model's, and log P(letters|speech) of an ear trained on
-the domain (`speech.ear`). `asr` comes from the first pass; `context` from a list of phrases
+COMPONENTS = (*LM_COMPONENTS, CTC)
+"""Scores that relisten adds: the language model's, and log P(letters|speech) of a CTC head trained on
+the domain (`speech.ctc_head`). `asr` comes from the first pass; `context` from a list of phrases
 (`core.biasing`)."""
+
+
+FORMER_NAMES: Mapping[str, str] = {"letters": CTC}
+"""Names under which earlier versions stored scores and weights → today's; both are read."""
 
 
 class RelistenError(Exception):

@@ -59,14 +59,14 @@ def _decode(path: Path, start_s: float, duration_s: float | None) -> tuple[np.nd
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: has no audio stream")
-            return _decode_stretch(container, path, start_s, duration_s)
+            return _decode_segment(container, path, start_s, duration_s)
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{path}: cannot be decoded as audio ({error}); convert it to WAV or FLAC"
         ) from error
 
 
-def _decode_stretch(
+def _decode_segment(
     container: av.container.InputContainer, path: Path, start_s: float, duration_s: float | None
 ) -> tuple[np.ndarray, int]:
     chunks: list[np.ndarray] = []

@@ -3,7 +3,7 @@
     relisten.json            what belongs together (`BundleConfig`)
     extension.safetensors    embeddings and output rows of markers and units, projector of chunks
     codebook.safetensors     the units
-    ear.safetensors, words.txt    what hears letters, if any, and the words it may spell
+    ctc_head.safetensors, words.txt   what hears letters, if any, and the words it may spell
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
 
@@ -26,7 +26,8 @@ FORMAT = 2
 CONFIG = "relisten.json"
 EXTENSION = "extension.safetensors"
 CODEBOOK = "codebook.safetensors"
-EAR = "ear.safetensors"
+CTC_HEAD = "ctc_head.safetensors"
+FORMER_CTC_HEAD = "ear.safetensors"
 WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -64,7 +65,7 @@ class BundleConfig:
     versions: dict[str, str] = field(default_factory=_versions)
 
     @property
-    def hears(self) -> bool:
+    def has_speech(self) -> bool:
         """Whether the bundle holds a speech-text model, not an LM alone."""
         return self.encoder is not None
 
@@ -97,7 +98,7 @@ def read_bundle(folder: Path) -> BundleConfig:
             "components": tuple(record["components"]),
         }
     )
-    for name in (EXTENSION, CODEBOOK) if config.hears else ():
+    for name in (EXTENSION, CODEBOOK) if config.has_speech else ():
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing from this bundle; copy the whole folder")
     return config
@@ -108,6 +109,12 @@ def write_bundle(folder: Path, config: BundleConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = {"format": FORMAT, **asdict(config), "weights": config.weights.to_json()}
     (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def ctc_head_path(folder: Path) -> Path | None:
+    """The file of a bundle's CTC head, also under its former name; None where it has none."""
+    paths = (folder / name for name in (CTC_HEAD, FORMER_CTC_HEAD))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def resolve_bundle(reference: str) -> Path:

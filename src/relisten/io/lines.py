@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from relisten.core.types import FormatError, Hypothesis, NBest
+from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest
 
 _UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
 _HYPOTHESIS_KEYS = (
@@ -136,7 +136,7 @@ def _to_hypothesis(item: object, where: str) -> Hypothesis:
         raise FormatError(f"{where}: first_pass_rank is {rank!r}; it must be 0, 1, 2, …")
     return Hypothesis(
         text=item["text"],
-        scores={name: float(score) for name, score in scores.items()},
+        scores={FORMER_NAMES.get(name, name): float(score) for name, score in scores.items()},
         word_ends_s=_word_ends(item, where),
         first_pass_rank=rank,
         extra=_unknown(item, _HYPOTHESIS_KEYS),

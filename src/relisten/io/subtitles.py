@@ -10,8 +10,8 @@ from relisten.core.types import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of a recording and what is said in it; times in seconds from its start."""
+class Cue:
+    """A stretch of a recording and the text shown with it; times in seconds from its start."""
 
     start_s: float
     end_s: float
@@ -24,31 +24,31 @@ class Segment:
             )
 
 
-def to_srt(segments: Iterable[Segment]) -> str:
-    """The segments as SRT, in their order; those without text show nothing and are left out."""
-    cues = [
+def to_srt(cues: Iterable[Cue]) -> str:
+    """The cues as SRT, in their order; those without text show nothing and are left out."""
+    blocks = [
         f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{text}\n"
-        for n, (s, text) in enumerate(_spoken(segments), 1)
+        for n, (s, text) in enumerate(_spoken(cues), 1)
     ]
-    return "\n".join(cues)
+    return "\n".join(blocks)
 
 
-def to_vtt(segments: Iterable[Segment]) -> str:
-    """The segments as WebVTT, with the characters escaped that would be markup."""
-    cues = [
+def to_vtt(cues: Iterable[Cue]) -> str:
+    """The cues as WebVTT, with the characters escaped that would be markup."""
+    blocks = [
         f"{_clock(s.start_s, '.')} --> {_clock(s.end_s, '.')}\n"
         + text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         + "\n"
-        for s, text in _spoken(segments)
+        for s, text in _spoken(cues)
     ]
-    return "\n".join(["WEBVTT\n", *cues])
+    return "\n".join(["WEBVTT\n", *blocks])
 
 
-def _spoken(segments: Iterable[Segment]) -> Iterable[tuple[Segment, str]]:
-    """Segments with a text, on lines without empty ones: an empty line would end the cue."""
-    for segment in segments:
-        if text := "\n".join(filter(None, map(str.strip, segment.text.splitlines()))):
-            yield segment, text
+def _spoken(cues: Iterable[Cue]) -> Iterable[tuple[Cue, str]]:
+    """Cues with a text, on lines without empty ones: an empty line would end the cue."""
+    for cue in cues:
+        if text := "\n".join(filter(None, map(str.strip, cue.text.splitlines()))):
+            yield cue, text
 
 
 def _clock(seconds: float, decimal_mark: str) -> str:

@@ -21,9 +21,9 @@ from relisten.core.types import ModelError
 from relisten.io.pinned import PINNED
 from relisten.io.sources import resolve_model
 from relisten.lm.attention import in_blocks
-from relisten.lm.llama_folder import load_llama
+from relisten.lm.backend.llama_folder import load_llama
+from relisten.lm.backend.tokenizer import load_plain_tokenizer
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
-from relisten.lm.tokenizer import load_plain_tokenizer
 from relisten.lm.vocabulary import Vocabulary
 
 _CONVERTED = "converted-float16"

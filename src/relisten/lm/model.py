@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from relisten.core.types import ModelError
 from relisten.lm.attention import Attend
-from relisten.lm.linear import own_products
-from relisten.lm.llama import LlamaLM
+from relisten.lm.backend.linear import own_products
+from relisten.lm.backend.llama import LlamaLM
 from relisten.lm.sequences import CHUNK_PARTS
 from relisten.lm.vocabulary import Vocabulary
 

@@ -45,13 +45,13 @@ class Speech:
 
     codes: int32 [U, levels], the codebook's indices. frames: float [U, D] pooled encoder frames
     where the LM hears frames, else None. letters: float [U, S, 1 + letters], log-probabilities of
-    what an ear hears in each unit's S steps, where there is one. unit_s: seconds of a unit.
+    what a CTC head hears in each unit's S steps, where there is one. unit_s: seconds of a unit.
     """
 
     codes: np.ndarray
     unit_s: float
     frames: np.ndarray | None = None
-    letters: np.ndarray | None = None
+    ctc_log_probs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -59,10 +59,10 @@ class Speech:
     def stretched(self, n_units: int) -> Speech:
         """The same speech slowed down or sped up to n_units, by repeating or leaving out units."""
         rows = np.arange(n_units) * len(self) // n_units
-        frames, letters = (
-            None if values is None else values[rows] for values in (self.frames, self.letters)
+        frames, ctc_log_probs = (
+            None if values is None else values[rows] for values in (self.frames, self.ctc_log_probs)
         )
-        return Speech(self.codes[rows], self.unit_s, frames, letters)
+        return Speech(self.codes[rows], self.unit_s, frames, ctc_log_probs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +136,15 @@ def chunk_features(speech: Speech, rows: np.ndarray) -> np.ndarray:
     """Mean sound of each quarter of each chunk, log seconds: float32 [n, CHUNK_PARTS * D + 1].
 
     rows: int64 [n] as in `TokenSequence`. A sound is a frame, and the share of each letter where an
-    ear has heard letters; D is the length of both. A quarter shorter than a unit is the unit it
+    CTC head has heard letters; D is the length of both. A quarter shorter than a unit is the unit it
     lies in.
     """
     if speech.frames is None or not len(rows):
         return np.empty((0, 0), np.float32)
     start, length = rows >> CHUNK_BITS, rows & ((1 << CHUNK_BITS) - 1)
     sounds = speech.frames
-    if speech.letters is not None:
-        shares = LETTER_SCALE * np.exp(speech.letters.astype(np.float32)).mean(1)
+    if speech.ctc_log_probs is not None:
+        shares = LETTER_SCALE * np.exp(speech.ctc_log_probs.astype(np.float32)).mean(1)
         sounds = np.concatenate([sounds, shares], 1)
     sums = np.cumsum(sounds, 0, np.float32)
     sums = np.concatenate([np.zeros_like(sums[:1]), sums])

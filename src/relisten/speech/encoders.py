@@ -16,7 +16,7 @@ import numpy as np
 
 from relisten.core.types import ModelError, UsageError
 from relisten.io.sources import resolve_model, weights_hash
-from relisten.speech.features import RATE_HZ, log_mel
+from relisten.speech.whisper.features import RATE_HZ, log_mel
 
 FRAME_RATE_HZ = 50.0
 SAMPLES_PER_FRAME = 320

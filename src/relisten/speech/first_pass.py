@@ -16,7 +16,7 @@ import numpy as np
 
 from relisten.core.types import Hypothesis, ModelError, UsageError
 from relisten.speech.encoders import SAMPLES_PER_FRAME, SpeechEncoder
-from relisten.speech.features import RATE_HZ
+from relisten.speech.whisper.features import RATE_HZ
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ WHISPER_START = "<|startoftranscript|>"
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class FirstPassResult:
     """What a first pass made of one recording.
 
     hypotheses: the beam's in the decoder's own order, then samples that the beam does not hold; no
@@ -57,7 +57,7 @@ class FirstPass(Protocol):
     @property
     def encoder(self) -> SpeechEncoder: ...
 
-    def listen(
+    def decode(
         self,
         audio: Sequence[np.ndarray],
         *,
@@ -67,7 +67,7 @@ class FirstPass(Protocol):
         temperature: float = 1.0,
         seed: int = 0,
         timed: bool = True,
-    ) -> list[Listening]:
+    ) -> list[FirstPassResult]:
         """The N-best list of each recording.
 
         audio: 16 kHz mono float [samples] each. beam: width; n_best of its hypotheses are kept.
@@ -102,15 +102,15 @@ class FirstPass(Protocol):
     ) -> list[tuple[Hypothesis, ...]]:
         """Given texts as if it had proposed them: one hypothesis each, for each recording.
 
-        windows: `Listening.window` of the same recordings, if at hand: nothing is encoded again.
+        windows: `FirstPassResult.window` of the same recordings, if at hand: nothing is encoded again.
         timed: whether word ends are wanted. context: a recogniser to which reading is dear may take
         a text's ending to cost what it costs in a text before it, from the token on at which it has
         agreed with that for so many (history clustering: Liu et al., ICASSP 2014); None: it reads
         everything.
 
-        `asr` is what `listen` would say of `tokens(text)`, by teacher forcing, and always finite:
+        `asr` is what `decode` would say of `tokens(text)`, by teacher forcing, and always finite:
         of a token that its decoder would suppress, the suppression is lifted there and then.
-        word_ends_s as `listen` sets it. Texts are taken as they are written, capitals and all.
+        word_ends_s as `decode` sets it. Texts are taken as they are written, capitals and all.
         """
         ...
 
@@ -132,7 +132,7 @@ def load_first_pass(
     folder = Path(resolve_model(reference))
     name = folder.name if Path(reference).is_dir() else reference
     if (folder / "model.bin").is_file():
-        from relisten.speech.first_pass_ct2 import CTranslate2Whisper
+        from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 
         return CTranslate2Whisper(folder, device, dtype, language, name)
     try:
@@ -140,17 +140,17 @@ def load_first_pass(
     except (OSError, ValueError) as error:
         raise ModelError(f"{reference}: no readable config.json in it") from error
     if config.get("model_type") == "whisper":
-        from relisten.speech.first_pass_hf import TransformersWhisper
+        from relisten.speech.whisper.transformers import TransformersWhisper
 
         return TransformersWhisper(folder, device, dtype, language, name)
     if any(str(kind).endswith("ForCTC") for kind in config.get("architectures") or ()):
-        from relisten.speech.first_pass_ctc import TransformersCTC
+        from relisten.speech.ctc.recogniser import TransformersCTC
 
         return TransformersCTC(folder, device, dtype, name)
     raise ModelError(f"{reference}: neither Whisper nor a CTC model; those are the first passes")
 
 
-def check_listening(
+def check_decoding(
     audio: Sequence[np.ndarray], beam: int, n_best: int, max_duration_s: float
 ) -> None:
     """Raises UsageError if the options contradict each other or a recording is too long."""
@@ -185,16 +185,16 @@ def forced_logprobs(
     allowed = logits.clone()
     allowed[:, list(suppressed)] = -torch.inf
     allowed[0, list(suppressed_first)] = -torch.inf
-    mass = torch.logsumexp(allowed, dim=-1)[at]
-    return lifted(spoken, mass, allowed[at, said] == -torch.inf).double().cpu().numpy()
+    log_z = torch.logsumexp(allowed, dim=-1)[at]
+    return lifted(spoken, log_z, allowed[at, said] == -torch.inf).double().cpu().numpy()
 
 
-def lifted(spoken: Tensor, mass: Tensor, is_suppressed: Tensor) -> Tensor:
-    """Log-probabilities [K] of logits `spoken` under log-sums `mass` of all that is not suppressed;
+def lifted(spoken: Tensor, log_z: Tensor, is_suppressed: Tensor) -> Tensor:
+    """Log-probabilities [K] of logits `spoken` under log-sums `log_z` of all that is not suppressed;
     what is spoken counts among that all the same."""
     import torch
 
-    return spoken - torch.where(is_suppressed, torch.logaddexp(mass, spoken), mass)
+    return spoken - torch.where(is_suppressed, torch.logaddexp(log_z, spoken), log_z)
 
 
 def aligned_form(text: str) -> str:

@@ -19,9 +19,11 @@ from relisten.core.types import UsageError
 from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
 from relisten.lm.sequences import Order
 from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.config import STATE, keep_config
-from relisten.tasks.corpus import Hearing
-from relisten.tasks.examples import (
+from relisten.tasks.loading import SpeechFrontend, bundle_frontend
+from relisten.tasks.training.cache import FeatureSpec
+from relisten.tasks.training.config import STATE, keep_config
+from relisten.tasks.training.cross_fit import CrossFitted, add_ctc_log_probs
+from relisten.tasks.training.examples import (
     Example,
     Report,
     add_codes,
@@ -29,13 +31,11 @@ from relisten.tasks.examples import (
     make_example,
     untranscribed_example,
 )
-from relisten.tasks.held_out import HeldOut, listen
-from relisten.tasks.loading import Listener, bundle_listener
-from relisten.tasks.loop import Schedule, check_schedule, products_dtype
-from relisten.tasks.mixture import Sources
-from relisten.tasks.pseudo import PseudoReference, pseudo_references, without_references
-from relisten.tasks.train_lm import Training, train_lm
-from relisten.tasks.trainable import Trainable, open_for_training
+from relisten.tasks.training.lm import Training, train_lm
+from relisten.tasks.training.loop import Schedule, check_schedule, products_dtype
+from relisten.tasks.training.pseudo import PseudoReference, pseudo_references, without_references
+from relisten.tasks.training.sources import Sources
+from relisten.tasks.training.trainable import Trainable, open_for_training
 
 Sets = list[tuple[Sequence[Example], float]]
 
@@ -51,7 +51,7 @@ class AdaptConfig:
     at least min_confidence. replay: path → how often an utterance with a reference is drawn.
     tasks: order → weight in the mixture, drawn before the source. dev_manifests: what the gauge is
     read from. folds_of: the folder `state` of the run that made the bundle; replay's speakers are
-    then heard by ears and projectors that never heard them. cache: where what was heard is kept.
+    then heard by CTC heads and projectors that never heard them. cache: where what was heard is kept.
     lora_rank: of a bundle without an adapter; 0 trains all of the LM's layers. accumulate,
     schedule, patience, dtype, seed: as in `pretrain`.
     """
@@ -123,10 +123,10 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
         trainable = open_for_training(
             config.model, dtype, config.lora_rank, processes.device, config.seed
         )
-        listener = None
-        if trainable.config.hears:
-            listener = bundle_listener(trainable.folder, trainable.config)
-        sources = _sources(config, trainable, listener, report)
+        frontend = None
+        if trainable.config.has_speech:
+            frontend = bundle_frontend(trainable.folder, trainable.config)
+        sources = _sources(config, trainable, frontend, report)
         domain = _domain(config, trainable, sources, bare, sure)
         replay: Sets = [(sources.transcribed(path), w) for path, w in config.replay.items()]
         dev = sources.development(config.dev_manifests)
@@ -136,19 +136,19 @@ def adapt(config: AdaptConfig, report: Report = print) -> dict[str, float]:
                 "or none whose pseudo-reference is sure enough; lower min_confidence"
             )
         check_served([*domain, *replay], config.tasks)
-        if listener:
-            add_codes([*_all(domain), *_all(replay), *dev], listener.codebook)
-            _let_hear(config, trainable, listener, [*_all(domain), *dev], _all(replay))
+        if frontend:
+            add_codes([*_all(domain), *_all(replay), *dev], frontend.codebook)
+            _add_features(config, trainable, frontend, [*_all(domain), *dev], _all(replay))
     training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
-    gauge = train_lm(trainable.model, training, [*domain, *replay], dev, state, report)
+    dev_metrics = train_lm(trainable.model, training, [*domain, *replay], dev, state, report)
     if processes.is_main_process:
         trainable.save(output, trainable.config.weights)
-    return gauge
+    return dev_metrics
 
 
 def _check_tasks(config: AdaptConfig, bundle: BundleConfig) -> None:
     """Raises UsageError for a task that the bundle is never asked in."""
-    known = {"text", "text_first", "speech", bundle.speech_order} if bundle.hears else {"text"}
+    known = {"text", "text_first", "speech", bundle.speech_order} if bundle.has_speech else {"text"}
     if others := sorted(set(config.tasks) - known):
         raise UsageError(
             f"tasks names {', '.join(others)}; of {config.model} give some of "
@@ -157,13 +157,13 @@ def _check_tasks(config: AdaptConfig, bundle: BundleConfig) -> None:
 
 
 def _sources(
-    config: AdaptConfig, trainable: Trainable, listener: Listener | None, report: Report
+    config: AdaptConfig, trainable: Trainable, frontend: SpeechFrontend | None, report: Report
 ) -> Sources:
     first_pass = load_first_pass(trainable.config.first_pass)
-    hearing = Hearing(first_pass, first_pass.encoder, 2)
-    if listener:
-        hearing = listener.beside(first_pass)
-    return Sources(hearing, trainable.texts, Path(config.cache), report)
+    feature_spec = FeatureSpec(first_pass, first_pass.encoder, 2)
+    if frontend:
+        feature_spec = frontend.feature_spec(first_pass)
+    return Sources(feature_spec, trainable.texts, Path(config.cache), report)
 
 
 def _domain(
@@ -184,36 +184,39 @@ def _domain(
         )
     sets: Sets = []
     for manifest, weight in manifests.items():
-        heard = sources.untranscribed(manifest)
+        cached = sources.untranscribed(manifest)
         if manifest in sure:
             told = [
                 replace(h, text=reference.text, word_ends_s=reference.word_ends_s)
-                for h in heard
+                for h in cached
                 if (reference := sure[manifest].get(h.id)) is not None
             ]
             made = [make_example(h, trainable.texts) for h in told]
             sets.append(([example for example in made if example is not None], weight))
         else:
-            sets.append(([untranscribed_example(h) for h in heard], weight))
+            sets.append(([untranscribed_example(h) for h in cached], weight))
     return sets
 
 
-def _let_hear(
+def _add_features(
     config: AdaptConfig,
     trainable: Trainable,
-    listener: Listener,
+    frontend: SpeechFrontend,
     others: Sequence[Example],
     replay: Sequence[Example],
 ) -> None:
     """Letters and guesses: the bundle's own for speakers it never heard, for those of replay those
     of the folds, where they are named."""
     model = trainable.model
-    held_out = HeldOut(Path(config.folds_of), model) if config.folds_of else None
+    cross_fitted = CrossFitted(Path(config.folds_of), model) if config.folds_of else None
     known = [(example, None) for example in others]
-    for example, speaker in [*known, *((e, e.heard.speaker) for e in replay)]:
-        listen(example, held_out.ear(speaker) if held_out and speaker else listener.ear)
-        if held_out and example.words:
-            guesses = held_out.guesses(example.chunks, speaker)
+    for example, speaker in [*known, *((e, e.cached.speaker) for e in replay)]:
+        add_ctc_log_probs(
+            example,
+            cross_fitted.ctc_head(speaker) if cross_fitted and speaker else frontend.ctc_head,
+        )
+        if cross_fitted and example.words:
+            guesses = cross_fitted.guesses(example.chunks, speaker)
             example.guesses = guesses.astype(np.float16)
 
 

@@ -74,9 +74,9 @@ def make_codebook(
     aligner = None
     if isinstance(speech_encoder, WhisperEncoder):
         aligner = load_first_pass(str(speech_encoder.folder), device, dtype)
-    listened = _Listened(speech_encoder, aligner)
+    recordings_encoded = _EncodedRecordings(speech_encoder, aligner)
     codebook = fit_codebook(
-        (frames for manifest in manifests for frames in listened.frames(manifest, tick)),
+        (frames for manifest in manifests for frames in recordings_encoded.frames(manifest, tick)),
         speech_encoder.id,
         units,
         levels,
@@ -87,15 +87,15 @@ def make_codebook(
     save_codebook(codebook, encoder, output)
     return CodebookReport(
         codebook,
-        listened.n_done,
-        _probe(listened.probed, None, speech_encoder.frame_rate_hz, seed),
-        _probe(listened.probed, codebook, speech_encoder.frame_rate_hz, seed),
-        tuple(listened.refused),
+        recordings_encoded.n_done,
+        _probe(recordings_encoded.probed, None, speech_encoder.frame_rate_hz, seed),
+        _probe(recordings_encoded.probed, codebook, speech_encoder.frame_rate_hz, seed),
+        tuple(recordings_encoded.refused),
     )
 
 
 @dataclass
-class _Listened:
+class _EncodedRecordings:
     """The recordings as frames, once, and what is kept of them for the probe."""
 
     encoder: SpeechEncoder

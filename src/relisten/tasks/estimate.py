@@ -14,7 +14,7 @@ from relisten.io.nbest import read_nbest
 from relisten.lm.load import load_causal_config
 from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.tasks.pretrain import PretrainConfig
-from relisten.tasks.trainable import add_lora
+from relisten.tasks.training.trainable import add_lora
 
 GPU_BYTES = 80e9
 GPU_SHARE = 0.9

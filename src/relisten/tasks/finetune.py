@@ -16,15 +16,15 @@ from relisten.core.combine import Weights
 from relisten.core.types import LENGTH, LM_COMPONENTS, ModelError, UsageError
 from relisten.lm.mwer import Combination
 from relisten.lm.scorer import Component, Scorer, SpeechOrder
-from relisten.tasks.config import STATE, keep_config
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.examples import Report
-from relisten.tasks.held_out import HeldOut
-from relisten.tasks.lists import NORMALISER, ListReader, TrainingList, draw_lists
-from relisten.tasks.loading import bundle_listener
-from relisten.tasks.loop import CHECKPOINT, Schedule, check_schedule, products_dtype, train
-from relisten.tasks.train_mwer import Objective
-from relisten.tasks.trainable import Trainable, open_for_training, trained_parameters
+from relisten.tasks.loading import bundle_frontend
+from relisten.tasks.training.config import STATE, keep_config
+from relisten.tasks.training.cross_fit import CrossFitted
+from relisten.tasks.training.examples import Report
+from relisten.tasks.training.lists import NORMALISER, ListReader, TrainingList, draw_lists
+from relisten.tasks.training.loop import CHECKPOINT, Schedule, check_schedule, products_dtype, train
+from relisten.tasks.training.mwer import Objective
+from relisten.tasks.training.trainable import Trainable, open_for_training, trained_parameters
 
 Corpus = list[tuple[list[TrainingList], float]]
 
@@ -103,16 +103,16 @@ def finetune(config: FinetuneConfig, report: Report = print) -> dict[str, float]
     scorer = _scorer(config, start)
     with processes.main_process_first():  # the others find what it heard
         keep_config(state, config)
-        held_out = HeldOut(Path(config.folds_of), start.model) if config.folds_of else None
-        corpus, dev = _lists(config, start, scorer, held_out, report)
+        cross_fitted = CrossFitted(Path(config.folds_of), start.model) if config.folds_of else None
+        corpus, dev = _lists(config, start, scorer, cross_fitted, report)
     weights = _first_weights(start, scorer)
     combination = Combination(weights).to(processes.device)
-    objective = Objective(scorer, combination, scorer.components, config.ce_weight, held_out)
-    gauge = _train(config, start, objective, corpus, dev, state, report)
+    objective = Objective(scorer, combination, scorer.components, config.ce_weight, cross_fitted)
+    dev_metrics = _train(config, start, objective, corpus, dev, state, report)
     if processes.is_main_process:
         tuned_on = frozenset(one.fingerprint for lists, _ in corpus for one in lists)
         start.save(output, Weights(combination.weights, NORMALISER, tuned_on))
-    return gauge
+    return dev_metrics
 
 
 def _scorer(config: FinetuneConfig, start: Trainable) -> Scorer:
@@ -140,7 +140,7 @@ def _lists(
     config: FinetuneConfig,
     start: Trainable,
     scorer: Scorer,
-    held_out: HeldOut | None,
+    cross_fitted: CrossFitted | None,
     report: Report,
 ) -> tuple[Corpus, list[TrainingList]]:
     """Training lists that there is something to learn from, with their weights; development
@@ -150,7 +150,7 @@ def _lists(
         cast(Sequence[Component], scorer.components),
         [name for name in _first_weights(start, scorer) if name not in scorer.components],
         config.max_hypotheses,
-        bundle_listener(start.folder, start.config) if start.config.hears else None,
+        bundle_frontend(start.folder, start.config) if start.config.has_speech else None,
         start.config.first_pass,
         Path(config.cache),
     )
@@ -158,7 +158,9 @@ def _lists(
     def read(path: str, is_training: bool) -> list[TrainingList]:
         adds = is_training and config.add_reference
         needs_reference = is_training and config.ce_weight > 0
-        made, left_out = reader.read(path, needs_reference, adds, held_out if is_training else None)
+        made, left_out = reader.read(
+            path, needs_reference, adds, cross_fitted if is_training else None
+        )
         lists = made
         if is_training and not config.ce_weight:
             lists = [one for one in made if one.errors.min() < one.errors.max()]
@@ -177,8 +179,8 @@ def _lists(
 
 
 def _reasons(left_out: Counter[str]) -> str:
-    said = [f"{reason}: {n}" for reason, n in sorted(left_out.items()) if n]
-    return f" (left out, {', '.join(said)})" if said else ""
+    reasons = [f"{reason}: {n}" for reason, n in sorted(left_out.items()) if n]
+    return f" (left out, {', '.join(reasons)})" if reasons else ""
 
 
 def _train(
@@ -202,11 +204,11 @@ def _train(
             loss, n_tokens = objective.loss(lists)
         return "mwer", loss, n_tokens
 
-    def gauge() -> dict[str, float]:
-        return objective.gauge(dev) if dev else {}
+    def dev_metrics() -> dict[str, float]:
+        return objective.dev_metrics(dev) if dev else {}
 
     if dev and PartialState().is_main_process and not (state / CHECKPOINT).exists():
-        before = objective.gauge(dev)
+        before = objective.dev_metrics(dev)
         report(f"before: {' · '.join(f'{name} {figure:.2f}' for name, figure in before.items())} %")
     rates = dict.fromkeys(weights, config.weights_rate)
-    return train(trained, Schedule.of(config), micro_step, gauge, state, report, rates)
+    return train(trained, Schedule.of(config), micro_step, dev_metrics, state, report, rates)

@@ -12,21 +12,22 @@ from typing import cast
 import numpy as np
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
-from relisten.core.types import ASR, LENGTH, LETTERS, TEXT, ModelError, UsageError
+from relisten.core.types import ASR, CTC, LENGTH, TEXT, ModelError, UsageError
 from relisten.io.bundle import (
     ADAPTER,
     CODEBOOK,
     CONFIG,
-    EAR,
+    CTC_HEAD,
     EXTENSION,
     WORDS,
     BundleConfig,
+    ctc_head_path,
     read_bundle,
     resolve_base,
     resolve_bundle,
 )
 from relisten.io.sources import resolve_model
-from relisten.lm.int8 import to_int8
+from relisten.lm.backend.int8 import to_int8
 from relisten.lm.load import (
     load_extension,
     load_for_scoring,
@@ -39,12 +40,12 @@ from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
 from relisten.lm.sequences import Speech
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, pool_frames
-from relisten.speech.ear import Ear
+from relisten.speech.ctc.head import CTCHead
 from relisten.speech.encoders import SpeechEncoder, load_encoder, torch_placement
-from relisten.speech.first_pass import FirstPass, Listening
-from relisten.speech.whisper_layers import LowerLayers
-from relisten.tasks.corpus import Hearing
+from relisten.speech.first_pass import FirstPass, FirstPassResult
+from relisten.speech.whisper.layers import LowerLayers
 from relisten.tasks.defaults import FIRST_PASS
+from relisten.tasks.training.cache import FeatureSpec
 
 TEXT_FORM: TextForm = "spoken"
 """In which a text LM reads hypotheses: as good as the surface form on 600 utterances of read
@@ -56,11 +57,11 @@ ENCODER_FILE = "codebook.json"
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Turns recordings into speech on the unit grid, and what the ear hears in it, if there is one.
+class SpeechFrontend:
+    """Turns recordings into speech on the unit grid, and what the CTC head hears in it, if there is one.
 
     encoder_reference: the speech encoder, loaded when it is first needed. Frames of the first pass
-    serve as well where its encoder's id is the codebook's. words: a file of the words that the ear
+    serve as well where its encoder's id is the codebook's. words: a file of the words that the CTC head
     was trained on.
     """
 
@@ -68,7 +69,7 @@ class Listener:
     encoder_reference: str
     device: str = "auto"
     dtype: str = "auto"
-    ear: Ear | None = None
+    ctc_head: CTCHead | None = None
     words: str | None = None
 
     @cached_property
@@ -82,26 +83,28 @@ class Listener:
             )
         return encoder
 
-    def beside(self, first_pass: FirstPass) -> Hearing:
+    def feature_spec(self, first_pass: FirstPass) -> FeatureSpec:
         """How recordings are heard for training: through the first pass's own encoder where it is
         the codebook's, so that no second one is loaded."""
         is_own = first_pass.encoder.id == self.codebook.encoder_id
         encoder = first_pass.encoder if is_own else self.encoder
-        return Hearing(first_pass, encoder, self.codebook.pool, below=self.below)
+        return FeatureSpec(first_pass, encoder, self.codebook.pool, lower_layers=self.lower_layers)
 
     @cached_property
-    def below(self) -> LowerLayers | None:
-        """The encoder's layers under the ear's own, if it has any. Raises ModelError where they
+    def lower_layers(self) -> LowerLayers | None:
+        """The encoder's layers under the CTC head's own, if it has any. Raises ModelError where they
         are another encoder's."""
-        if self.ear is None or self.ear.layers is None:
+        if self.ctc_head is None or self.ctc_head.layers is None:
             return None
-        n_layers = len(self.ear.layers.layers)
-        below = LowerLayers(resolve_model(self.encoder_reference), n_layers)
-        if below.id != self.ear.encoder_id:
-            raise ModelError(f"the ear is for frames of {self.ear.encoder_id}, not of {below.id}")
-        return below
+        n_layers = len(self.ctc_head.layers.layers)
+        lower_layers = LowerLayers(resolve_model(self.encoder_reference), n_layers)
+        if lower_layers.id != self.ctc_head.encoder_id:
+            raise ModelError(
+                f"the CTC head is for frames of {self.ctc_head.encoder_id}, not of {lower_layers.id}"
+            )
+        return lower_layers
 
-    def hear(
+    def encode(
         self, recordings: Sequence[np.ndarray], frames: Sequence[np.ndarray] | None = None
     ) -> list[Speech]:
         """The units of recordings, 16 kHz float32 [T] each, and the letters in them.
@@ -112,48 +115,53 @@ class Listener:
         frames = self.encoder.encode(recordings) if frames is None else frames
         pooled = [pool_frames(one, codebook.pool) for one in frames]
         return [
-            Speech(codebook.units(one), codebook.unit_s, some, letters)
-            for one, some, letters in zip(
-                frames, pooled, self._letters(recordings, pooled), strict=True
+            Speech(codebook.units(one), codebook.unit_s, some, ctc_log_probs)
+            for one, some, ctc_log_probs in zip(
+                frames, pooled, self._ctc_log_probs(recordings, pooled), strict=True
             )
         ]
 
-    def hear_for(
+    def encode_for(
         self,
         components: Sequence[str],
         recordings: Sequence[np.ndarray],
         frames: Sequence[np.ndarray] | None = None,
     ) -> list[Speech]:
-        """Recordings as `hear` gives them, with no more than these scores ask for: units are left
-        out where letters alone count and the ear does without their frames."""
-        if self.below is None or not set(components) <= {TEXT, LETTERS}:
-            return self.hear(recordings, frames)
+        """Recordings as `encode` gives them, with no more than these scores ask for: units are left
+        out where letters alone count and the CTC head does without their frames."""
+        if self.lower_layers is None or not set(components) <= {TEXT, CTC}:
+            return self.encode(recordings, frames)
         return [
-            Speech(np.zeros((len(letters), 1), np.int32), self.codebook.unit_s, None, letters)
-            for letters in self._letters(recordings, ())
-            if letters is not None
+            Speech(
+                np.zeros((len(ctc_log_probs), 1), np.int32),
+                self.codebook.unit_s,
+                None,
+                ctc_log_probs,
+            )
+            for ctc_log_probs in self._ctc_log_probs(recordings, ())
+            if ctc_log_probs is not None
         ]
 
-    def hear_beside(
+    def encode_decoded(
         self,
         first_pass: FirstPass,
         components: Sequence[str],
         recordings: Sequence[np.ndarray],
-        listenings: Sequence[Listening],
+        decoded: Sequence[FirstPassResult],
     ) -> list[Speech]:
-        """`hear_for` of recordings of which the first pass has made listenings: its frames serve
+        """`encode_for` of recordings of which the first pass has made first-pass results: its frames serve
         where its encoder is the codebook's."""
         is_own = first_pass.encoder.id == self.codebook.encoder_id
-        frames = [listening.frames for listening in listenings] if is_own else None
-        return self.hear_for(components, recordings, frames)
+        frames = [result.frames for result in decoded] if is_own else None
+        return self.encode_for(components, recordings, frames)
 
-    def _letters(
+    def _ctc_log_probs(
         self, recordings: Sequence[np.ndarray], pooled: Sequence[np.ndarray]
     ) -> list[np.ndarray | None]:
-        if self.ear is None:
+        if self.ctc_head is None:
             return [None] * len(recordings)
-        taken = pooled if self.below is None else self.below.encode(recordings)
-        return [self.ear.hear(one) for one in taken]
+        taken = pooled if self.lower_layers is None else self.lower_layers.encode(recordings)
+        return [self.ctc_head.log_probs(one) for one in taken]
 
 
 @dataclass(frozen=True)
@@ -165,22 +173,22 @@ class LoadedRescorer:
 
     scorer: Scorer
     weights: Weights
-    listener: Listener | None = None
+    frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
 
     @property
     def components(self) -> tuple[str, ...]:
         """The scores it can give."""
-        has_ear = self.listener is not None and self.listener.ear is not None
-        return (*self.scorer.components, *((LETTERS,) if has_ear else ()))
+        has_ctc_head = self.frontend is not None and self.frontend.ctc_head is not None
+        return (*self.scorer.components, *((CTC,) if has_ctc_head else ()))
 
     def check(self, component: str) -> None:
         """Raises ModelError where it cannot give this score."""
-        if component != LETTERS:
+        if component != CTC:
             self.scorer.order_of(cast(Component, component))
         elif component not in self.components:
             known = ", ".join(self.components)
-            raise ModelError(f"this model has no ear for letters; it scores {known}")
+            raise ModelError(f"this model has no CTC head for letters; it scores {known}")
 
     def score(self, utterances: Sequence[ScoringInput], component: str) -> list[np.ndarray]:
         """One score of every hypothesis, a float64 [N] an utterance, nats.
@@ -189,22 +197,22 @@ class LoadedRescorer:
         needs.
         """
         self.check(component)
-        if component != LETTERS:
+        if component != CTC:
             return self.scorer.score(utterances, cast(Component, component))
-        ear = self.need_listener().ear
-        assert ear is not None
+        ctc_head = self.need_frontend().ctc_head
+        assert ctc_head is not None
         scores = []
         for utterance in utterances:
-            if utterance.speech is None or utterance.speech.letters is None:
+            if utterance.speech is None or utterance.speech.ctc_log_probs is None:
                 raise UsageError("letters are heard in the utterance's speech, and it has none")
-            scores.append(ear.score(utterance.speech.letters, utterance.texts))
+            scores.append(ctc_head.score(utterance.speech.ctc_log_probs, utterance.texts))
         return scores
 
-    def need_listener(self) -> Listener:
+    def need_frontend(self) -> SpeechFrontend:
         """How it hears. Raises ModelError where it knows text only."""
-        if self.listener is None:
+        if self.frontend is None:
             raise ModelError("this model knows text only; score with --components text")
-        return self.listener
+        return self.frontend
 
 
 def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> LoadedRescorer:
@@ -231,23 +239,23 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
             text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM), components=(TEXT,)
         )
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS)
-    model, listener = text_lm(causal, tokenizer), None
-    if config.hears:
+    model, frontend = text_lm(causal, tokenizer), None
+    if config.has_speech:
         extension = load_extension(folder / EXTENSION, causal)
-        listener = bundle_listener(folder, config, device, "auto" if is_int8 else dtype)
-        _check_fit(folder, extension, listener)
+        frontend = bundle_frontend(folder, config, device, "auto" if is_int8 else dtype)
+        _check_fit(folder, extension, frontend)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
     texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
-    return LoadedRescorer(scorer, config.weights, listener, config.first_pass)
+    return LoadedRescorer(scorer, config.weights, frontend, config.first_pass)
 
 
-def bundle_listener(
+def bundle_frontend(
     folder: Path, config: BundleConfig, device: str = "auto", dtype: str = "auto"
-) -> Listener:
+) -> SpeechFrontend:
     """How a bundle hears. Raises ModelError where its parts do not belong together."""
     codebook = Codebook.load(folder / CODEBOOK)
     if codebook.encoder_id != config.encoder_id:
@@ -255,47 +263,50 @@ def bundle_listener(
             f"{folder}: {CODEBOOK} is for frames of {codebook.encoder_id}, "
             f"the bundle for frames of {config.encoder_id}; they do not belong together"
         )
-    ear = _bundle_ear(folder, codebook, str(config.encoder))
+    ctc_head = _bundle_ctc_head(folder, codebook, str(config.encoder))
     words = str(folder / WORDS) if (folder / WORDS).is_file() else None
-    return Listener(codebook, str(config.encoder), device, dtype, ear, words)
+    return SpeechFrontend(codebook, str(config.encoder), device, dtype, ctc_head, words)
 
 
-def _bundle_ear(folder: Path, codebook: Codebook, encoder: str) -> Ear | None:
+def _bundle_ctc_head(folder: Path, codebook: Codebook, encoder: str) -> CTCHead | None:
     """What hears letters, where the bundle has it; encoder: the reference of its encoder."""
-    if not (folder / EAR).is_file():
+    path = ctc_head_path(folder)
+    if path is None:
         return None
-    ear = Ear.load(folder / EAR, lambda: resolve_model(encoder))
-    whose = ear.encoder_id if ear.layers is None else ear.encoder_id.rpartition("@")[0]
-    if (whose, ear.pool) != (codebook.encoder_id, codebook.pool):
+    ctc_head = CTCHead.load(path, lambda: resolve_model(encoder))
+    whose = (
+        ctc_head.encoder_id if ctc_head.layers is None else ctc_head.encoder_id.rpartition("@")[0]
+    )
+    if (whose, ctc_head.pool) != (codebook.encoder_id, codebook.pool):
         raise ModelError(
-            f"{folder}: {EAR} is for frames of {ear.encoder_id} pooled by {ear.pool}, {CODEBOOK} "
+            f"{path}: for frames of {ctc_head.encoder_id} pooled by {ctc_head.pool}, {CODEBOOK} "
             f"for those of {codebook.encoder_id} by {codebook.pool}; they do not belong together"
         )
-    return ear
+    return ctc_head
 
 
-def _check_fit(folder: Path, extension: SpeechExtension, listener: Listener) -> None:
-    """Raises ModelError where extension, codebook and ear are of different sizes."""
-    shape, codebook = extension.shape, listener.codebook
-    n_letters = 1 + len(listener.ear.alphabet) if listener.ear else 0
-    width = codebook.centroids.shape[2] + n_letters
+def _check_fit(folder: Path, extension: SpeechExtension, frontend: SpeechFrontend) -> None:
+    """Raises ModelError where extension, codebook and CTC head are of different sizes."""
+    shape, codebook = extension.shape, frontend.codebook
+    n_labels = 1 + len(frontend.ctc_head.alphabet) if frontend.ctc_head else 0
+    width = codebook.centroids.shape[2] + n_labels
     wanted = (shape.n_units, shape.levels, shape.frame_dim or width)
     found = (codebook.n_units, codebook.levels, width)
     if wanted != found:
         raise ModelError(
             f"{folder}: {EXTENSION} is for (units, levels, width of sounds) {wanted}, {CODEBOOK} "
-            f"and {EAR} have {found}; they do not belong together"
+            f"and {CTC_HEAD} have {found}; they do not belong together"
         )
 
 
-def load_listener(reference: str, device: str = "auto", dtype: str = "auto") -> Listener:
+def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> SpeechFrontend:
     """How a bundle, or a codebook that `save_codebook` wrote, hears.
 
     Raises ModelError where there is no codebook.
     """
     folder = resolve_bundle(reference)
-    if (folder / CONFIG).is_file() and (config := read_bundle(folder)).hears:
-        return bundle_listener(folder, config, device, dtype)
+    if (folder / CONFIG).is_file() and (config := read_bundle(folder)).has_speech:
+        return bundle_frontend(folder, config, device, dtype)
     try:
         encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))["encoder"]
     except (OSError, ValueError, KeyError) as error:
@@ -303,7 +314,7 @@ def load_listener(reference: str, device: str = "auto", dtype: str = "auto") -> 
             f"{reference}: holds no codebook; name a bundle that hears, or a folder that "
             "`relisten codebook` wrote"
         ) from error
-    return Listener(Codebook.load(folder / CODEBOOK), encoder, device, dtype)
+    return SpeechFrontend(Codebook.load(folder / CODEBOOK), encoder, device, dtype)
 
 
 def save_codebook(codebook: Codebook, encoder_reference: str, folder: str) -> None:

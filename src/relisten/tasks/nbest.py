@@ -12,10 +12,10 @@ import numpy as np
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest, UsageError
-from relisten.speech.features import RATE_HZ
 from relisten.speech.first_pass import FirstPass, load_first_pass
+from relisten.speech.whisper.features import RATE_HZ
 from relisten.tasks.defaults import FIRST_PASS, MODEL
-from relisten.tasks.joined import check_names, join_lists
+from relisten.tasks.hypotheses.join import check_names, join_lists
 from relisten.tasks.streams import (
     Outcome,
     Refusal,
@@ -27,7 +27,7 @@ from relisten.tasks.streams import (
 )
 
 if TYPE_CHECKING:
-    from relisten.tasks.proposals import Proposer
+    from relisten.tasks.hypotheses.propose import Proposer
 
 CHUNK_SIZE = 8
 """Utterances heard at once."""
@@ -57,7 +57,7 @@ def make_nbest(
 
     Hypotheses stand in the decoder's own order (samples after the beam), each with the time at
     which its words end; those whose texts are equal under `normaliser` are merged by log-sum-exp.
-    first_pass: the recognisers; what those behind the first, `manifest` itself and the ear of the
+    first_pass: the recognisers; what those behind the first, `manifest` itself and the CTC head of the
     bundle `model` (propose: so many, of the words in the file `words` alone) add to the list is
     rated by the first: see `join_lists`. Texts equal to the letter are then one even unmerged.
     samples: drawn besides, from a seed of each utterance's own, so that a resumed run draws the
@@ -71,19 +71,19 @@ def make_nbest(
     search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
     proposer = None
     if propose:
-        from relisten.tasks.loading import load_listener
-        from relisten.tasks.proposals import make_proposer
+        from relisten.tasks.hypotheses.propose import make_proposer
+        from relisten.tasks.loading import load_frontend
 
-        listener = load_listener(model, device, "auto" if dtype == "int8" else dtype)
-        proposer = make_proposer(listener, propose, words)
+        frontend = load_frontend(model, device, "auto" if dtype == "int8" else dtype)
+        proposer = make_proposer(frontend, propose, words)
     lister = _Lister(recognisers, proposer, search, normaliser, merge)
 
-    def hear(chunk: list[NBest]) -> list[NBest | Refusal]:
+    def work(chunk: list[NBest]) -> list[NBest | Refusal]:
         chunk_seed = seed ^ crc32(chunk[0].id.encode()) if samples else seed
         loaded = [_load(utterance, manifest, recognisers) for utterance in chunk]
-        return work_on_accepted(loaded, lambda heard: lister.lists(heard, chunk_seed))
+        return work_on_accepted(loaded, lambda loaded: lister.lists(loaded, chunk_seed))
 
-    return walk(manifest, output, hear, 1 if samples else CHUNK_SIZE, resume=resume, tick=tick)
+    return walk(manifest, output, work, 1 if samples else CHUNK_SIZE, resume=resume, tick=tick)
 
 
 def _load(
@@ -104,7 +104,7 @@ def _load(
 
 @dataclass(frozen=True)
 class _Lister:
-    """Makes lists. search: what every recogniser's `listen` is told."""
+    """Makes lists. search: what every recogniser's `decode` is told."""
 
     recognisers: Sequence[FirstPass]
     proposer: Proposer | None
@@ -112,23 +112,23 @@ class _Lister:
     normaliser: str
     merge: bool
 
-    def lists(self, heard: Sequence[tuple[NBest, np.ndarray]], seed: int) -> list[NBest]:
+    def lists(self, loaded: Sequence[tuple[NBest, np.ndarray]], seed: int) -> list[NBest]:
         """Utterances with their hypotheses; what they have already are further candidates."""
         normalise = normaliser_named(self.normaliser)
-        utterances, recordings = [u for u, _ in heard], [audio for _, audio in heard]
-        listenings = [
-            recogniser.listen(recordings, seed=seed, **self.search)
+        utterances, recordings = [u for u, _ in loaded], [audio for _, audio in loaded]
+        decoded = [
+            recogniser.decode(recordings, seed=seed, **self.search)
             for recogniser in self.recognisers
         ]
-        lists = [listening.hypotheses for listening in listenings[0]]
+        lists = [result.hypotheses for result in decoded[0]]
         further = [list(utterance.hypotheses) for utterance in utterances]
         if self.proposer is not None:
-            heard_by = (recordings, self.recognisers[0], listenings[0])
-            proposed = self.proposer.propose(*heard_by, self.proposer.hear(*heard_by))
+            decoded_by = (recordings, self.recognisers[0], decoded[0])
+            proposed = self.proposer.propose(*decoded_by, self.proposer.encode(*decoded_by))
             further = [given + new for given, new in zip(further, proposed, strict=True)]
         if len(self.recognisers) > 1 or any(further):
             key = normalise if self.merge else normaliser_named("none")
-            lists = join_lists(recordings, self.recognisers, listenings, further, key)
+            lists = join_lists(recordings, self.recognisers, decoded, further, key)
         made = [
             replace(utterance, hypotheses=hypotheses)
             for utterance, hypotheses in zip(utterances, lists, strict=True)

@@ -1,6 +1,6 @@
 """Continued pre-training of a causal LM on speech and text (arXiv:2409.16654), into a bundle.
 
-Four steps, each kept and picked up again where it stopped: hear the manifests; train the ear, then
+Four steps, each kept and picked up again where it stopped: hear the manifests; train the CTC head, then
 the projector, both cross-fitted by speaker; train the LM (LoRA) on a mixture of sequence orders.
 """
 
@@ -20,39 +20,39 @@ from torch import nn
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
 from relisten.core.types import (
     ASR,
+    CTC,
     LENGTH,
-    LETTERS,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
     UsageError,
 )
-from relisten.io.bundle import CODEBOOK, EAR, WORDS, BundleConfig, resolve_bundle
+from relisten.io.bundle import CODEBOOK, CTC_HEAD, WORDS, BundleConfig, resolve_bundle
 from relisten.io.sources import weights_hash
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
-from relisten.speech.ear import Ear
+from relisten.speech.ctc.head import CTCHead
 from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
 from relisten.speech.first_pass import load_first_pass
-from relisten.speech.whisper_layers import LowerLayers
-from relisten.tasks.config import STATE, keep_config
-from relisten.tasks.corpus import Hearing
-from relisten.tasks.examples import (
+from relisten.speech.whisper.layers import LowerLayers
+from relisten.tasks.training.cache import FeatureSpec
+from relisten.tasks.training.config import STATE, keep_config
+from relisten.tasks.training.ctc import cross_fit_ctc, train_encoder_layers
+from relisten.tasks.training.examples import (
     Corpus,
     Example,
     Report,
     add_codes,
     check_served,
-    school_projectors,
+    cross_fit_projectors,
 )
-from relisten.tasks.loop import Schedule, check_schedule, products_dtype
-from relisten.tasks.mixture import Sources
-from relisten.tasks.train_ear import grow_layers, school_ears
-from relisten.tasks.train_lm import Training, train_lm
-from relisten.tasks.trainable import add_lora, save_trained, thaw
+from relisten.tasks.training.lm import Training, train_lm
+from relisten.tasks.training.loop import Schedule, check_schedule, products_dtype
+from relisten.tasks.training.sources import Sources
+from relisten.tasks.training.trainable import add_lora, save_trained, thaw
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,
@@ -61,9 +61,9 @@ COMPONENT_OF: dict[Order, str] = {
     "chunked": TEXT_GIVEN_SPEECH,
     "text_first": SPEECH_GIVEN_TEXT,
 }
-UNTUNED = {TEXT: 0.3, TEXT_GIVEN_SPEECH: 0.1, SPEECH_GIVEN_TEXT: 0.0, LETTERS: 0.2}
+UNTUNED = {TEXT: 0.3, TEXT_GIVEN_SPEECH: 0.1, SPEECH_GIVEN_TEXT: 0.0, CTC: 0.2}
 """Weights of a bundle that nobody tuned yet."""
-GAUGE = "gauge.json"
+DEV_METRICS = "dev-metrics.json"
 """In `state`, what a development word cost in the end: order → nats."""
 
 
@@ -78,9 +78,9 @@ class PretrainConfig:
     hubert:FOLDER_OR_ID@LAYER or another Whisper; the first pass's own, if none is named; the first
     pass tells where words end all the same. tasks: order → weight in the mixture; with `text` alone
     the bundle is a fine-tuned text LM. pool: frames of a unit, at 50 Hz. cache: where what was
-    heard and tokenised is kept. ear_steps: of training what hears letters; 0: without. ear_layers:
-    how many of the last layers of a Whisper encoder the bundle's ear then makes its own, in
-    ear_layer_steps. lora_rank: 0
+    heard and tokenised is kept. ctc_steps: of training what hears letters; 0: without. ctc_layers:
+    how many of the last layers of a Whisper encoder the bundle's CTC head then makes its own, in
+    ctc_layer_steps. lora_rank: 0
     trains all of the LM's layers instead, and the bundle holds them. schedule: how the learning
     rate falls; accumulate: batches whose mean gradient makes a step; patience: stop where the first
     of tasks got no better on development speech for so many evaluations, and keep the best (0:
@@ -103,9 +103,9 @@ class PretrainConfig:
     pool: int = 2
     folds: int = 3
     projector_epochs: int = 8
-    ear_steps: int = 1500
-    ear_layers: int = 0
-    ear_layer_steps: int = 1000
+    ctc_steps: int = 1500
+    ctc_layers: int = 0
+    ctc_layer_steps: int = 1000
     lora_rank: int = 16
     steps: int = 800
     batch_tokens: int = 1024
@@ -128,8 +128,8 @@ class PretrainConfig:
             raise UsageError("pretrain needs at least one manifest")
         if self.texts and not self.tasks.get("text"):
             raise UsageError("texts serve the task text alone, and tasks gives it no weight")
-        if self.ear_layers and not self.ear_steps:
-            raise UsageError("ear_layers are an ear's, and ear_steps is 0: there is none")
+        if self.ctc_layers and not self.ctc_steps:
+            raise UsageError("ctc_layers are a CTC head's, and ctc_steps is 0: there is none")
         if self.folds < 2:
             raise UsageError(f"folds is {self.folds}; cross-fitting needs at least 2")
         check_schedule(self, "dev_manifests")
@@ -148,9 +148,9 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         resolve_bundle(config.base), dtype if config.lora_rank else torch.float32
     )
     texts = TextEncoder(tokenizer, config.text_form)
-    hears = set(config.tasks) != {"text"}
-    hearing = _hearing(config) if hears else None
-    sources = Sources(hearing, texts, Path(config.cache), report)
+    has_speech = set(config.tasks) != {"text"}
+    feature_spec = _feature_spec(config) if has_speech else None
+    sources = Sources(feature_spec, texts, Path(config.cache), report)
     processes = PartialState()
     with processes.main_process_first():  # the others find what it heard and schooled
         keep_config(state, config)
@@ -158,16 +158,16 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         train = [*recordings, *((sources.text(path), w) for path, w in config.texts.items())]
         check_served(train, config.tasks)
         dev = sources.development(config.dev_manifests)
-        heard = [example for examples, _ in recordings for example in examples]
-        vocabulary = text_vocabulary(tokenizer, config.units if hears else 0)
-    ear, extension, encoder_id = None, None, None
-    if hearing is not None:
-        encoder_id = hearing.encoder.id
-        ear = _ear(config, state, recordings, dev, hearing.encoder, report)
+        cached = [example for examples, _ in recordings for example in examples]
+        vocabulary = text_vocabulary(tokenizer, config.units if has_speech else 0)
+    ctc_head, extension, encoder_id = None, None, None
+    if feature_spec is not None:
+        encoder_id = feature_spec.encoder.id
+        ctc_head = _ctc_head(config, state, recordings, dev, feature_spec.encoder, report)
     with processes.main_process_first():
         if encoder_id is not None:
-            add_codes([*heard, *dev], _codebook(config, output, heard, encoder_id))
-            transcribed = [example for example in heard if example.words]
+            add_codes([*cached, *dev], _codebook(config, output, cached, encoder_id))
+            transcribed = [example for example in cached if example.words]
             extension = _extension(config, state, causal, vocabulary.eos_id, transcribed, report)
     if config.lora_rank:
         lora = add_lora(causal, config.lora_rank, config.base, config.seed)
@@ -176,22 +176,26 @@ def pretrain(config: PretrainConfig, report: Report = print) -> dict[str, float]
         thaw(causal)
     model = SpeechTextLM(causal, vocabulary, extension).to(processes.device)
     training = Training(config.tasks, config.batch_tokens, Schedule.of(config), dtype)
-    gauge = train_lm(model, training, train, dev, state, report)
+    dev_metrics = train_lm(model, training, train, dev, state, report)
     if processes.is_main_process:
-        (state / GAUGE).write_text(json.dumps(gauge, indent=1) + "\n")
-        bundle = _bundle(config, encoder_id, ear is not None)
+        (state / DEV_METRICS).write_text(json.dumps(dev_metrics, indent=1) + "\n")
+        bundle = _bundle(config, encoder_id, ctc_head is not None)
         save_trained(output, model, tokenizer, lora, bundle, dtype)
-        if ear is not None:
-            ear.save(output / EAR)
-            said = {word for example in heard for word in example.heard.text.split()}
-            (output / WORDS).write_text("\n".join(sorted(said)) + "\n", encoding="utf-8")
-    return gauge
+        if ctc_head is not None:
+            ctc_head.save(output / CTC_HEAD)
+            vocabulary_words = {word for example in cached for word in example.cached.text.split()}
+            (output / WORDS).write_text(
+                "\n".join(sorted(vocabulary_words)) + "\n", encoding="utf-8"
+            )
+    return dev_metrics
 
 
-def _hearing(config: PretrainConfig) -> Hearing:
+def _feature_spec(config: PretrainConfig) -> FeatureSpec:
     first_pass = load_first_pass(config.first_pass)
     encoder = load_encoder(config.encoder) if config.encoder else first_pass.encoder
-    return Hearing(first_pass, encoder, config.pool, below=_below(config, encoder))
+    return FeatureSpec(
+        first_pass, encoder, config.pool, lower_layers=_lower_layers(config, encoder)
+    )
 
 
 def _recordings(config: PretrainConfig, sources: Sources) -> list[tuple[Sequence[Example], float]]:
@@ -217,54 +221,54 @@ def _codebook(
     return Codebook.load(path)
 
 
-def _ear(
+def _ctc_head(
     config: PretrainConfig,
     state: Path,
     recordings: Corpus,
     dev: Sequence[Example],
     encoder: SpeechEncoder,
     report: Report,
-) -> Ear | None:
+) -> CTCHead | None:
     transcribed = [some for some in recordings if some[0] and some[0][0].words]
-    if not config.ear_steps or not transcribed:
+    if not config.ctc_steps or not transcribed:
         return None
-    ear = school_ears(
+    ctc_head = cross_fit_ctc(
         state,
         transcribed,
         dev,
         encoder.id,
         config.pool,
         config.folds,
-        config.ear_steps,
+        config.ctc_steps,
         config.seed,
         report,
     )
-    if not config.ear_layers:
-        return ear
+    if not config.ctc_layers:
+        return ctc_head
     assert isinstance(encoder, WhisperEncoder)
-    return grow_layers(
-        ear,
+    return train_encoder_layers(
+        ctc_head,
         transcribed,
         dev,
         encoder.folder,
-        config.ear_layers,
-        config.ear_layer_steps,
+        config.ctc_layers,
+        config.ctc_layer_steps,
         config.seed,
         state,
         report,
     )
 
 
-def _below(config: PretrainConfig, encoder: SpeechEncoder) -> LowerLayers | None:
-    """The layers under those that the ear is to make its own."""
-    if not config.ear_layers:
+def _lower_layers(config: PretrainConfig, encoder: SpeechEncoder) -> LowerLayers | None:
+    """The layers under those that the CTC head is to make its own."""
+    if not config.ctc_layers:
         return None
     if not isinstance(encoder, WhisperEncoder):
         raise UsageError(
-            f"ear_layers is {config.ear_layers}, and only layers of a Whisper in CTranslate2 form "
-            f"can be an ear's own; {encoder.id} is another encoder: leave ear_layers out"
+            f"ctc_layers is {config.ctc_layers}, and only layers of a Whisper in CTranslate2 form "
+            f"can be a CTC head's own; {encoder.id} is another encoder: leave ctc_layers out"
         )
-    return LowerLayers(encoder.folder, config.ear_layers)
+    return LowerLayers(encoder.folder, config.ctc_layers)
 
 
 def _extension(
@@ -281,7 +285,7 @@ def _extension(
         raise UsageError("a bundle that hears needs some recordings with references")
     table = causal.get_input_embeddings().weight.detach().float()
     head = causal.get_output_embeddings().weight.detach()
-    projector = school_projectors(
+    projector = cross_fit_projectors(
         state, examples, table, eos_id, config.folds, config.projector_epochs, config.seed, report
     )
     torch.manual_seed(config.seed)
@@ -298,10 +302,10 @@ def _extension(
     return extension
 
 
-def _bundle(config: PretrainConfig, encoder_id: str | None, has_ear: bool) -> BundleConfig:
+def _bundle(config: PretrainConfig, encoder_id: str | None, has_ctc_head: bool) -> BundleConfig:
     """What relisten.json is to say; encoder_id: None where the bundle knows text only."""
     components = {COMPONENT_OF[order]: order for order in config.tasks if order in COMPONENT_OF}
-    scores = [*components, *([LETTERS] if has_ear else [])]
+    scores = [*components, *([CTC] if has_ctc_head else [])]
     untuned = {component: UNTUNED[component] for component in scores}
     return BundleConfig(
         base=config.base,

@@ -80,8 +80,8 @@ def score_chunk(
     speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
     if any(component != TEXT for component in components):
         recordings = [_recording(utterance, source) for utterance in chunk]
-        listener = rescorer.need_listener()
-        speeches = work_on_accepted(recordings, lambda some: listener.hear_for(components, some))
+        frontend = rescorer.need_frontend()
+        speeches = work_on_accepted(recordings, lambda some: frontend.encode_for(components, some))
         if wrong_speech:
             speeches = work_on_accepted(speeches, exchanged)
     return add_scores(rescorer, chunk, speeches, components)

@@ -12,10 +12,10 @@ import numpy as np
 
 from relisten.core.biasing import Biasing, Phrase
 from relisten.core.combine import Weights, merge_hypotheses, with_context
-from relisten.core.contenders import contenders
+from relisten.core.pruning import prune_by_margin
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
-    LETTERS,
+    CTC,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
@@ -24,23 +24,23 @@ from relisten.core.types import (
     NBest,
 )
 from relisten.io.audio import load_audio
-from relisten.io.subtitles import Segment, to_srt, to_vtt
+from relisten.io.subtitles import Cue, to_srt, to_vtt
 from relisten.lm.sequences import Speech
-from relisten.speech.features import RATE_HZ
-from relisten.speech.first_pass import FirstPass, Listening, load_first_pass
+from relisten.speech.first_pass import FirstPass, FirstPassResult, load_first_pass
 from relisten.speech.segmentation import split_audio
+from relisten.speech.whisper.features import RATE_HZ
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.hypotheses.propose import Proposer, make_proposer
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
-from relisten.tasks.proposals import Proposer, make_proposer
 from relisten.tasks.rescore import rank
 from relisten.tasks.score import add_scores
 from relisten.tasks.streams import Refusal, Tick, all_accepted, no_tick
 
 CHUNK_SIZE = 8
-"""Stretches heard at once."""
-STAGES = ((LETTERS,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
+"""Segments heard at once."""
+STAGES = ((CTC,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
 """Scores by what they cost. The last reads all units behind every text, and shares none of them."""
 MARGIN = 8.0
 """Nats below the best by the scores known so far, beyond which a text gets no dearer ones. Of 1,240
@@ -49,7 +49,7 @@ the choices: WER 22.31 instead of 22.35. For `speech_given_text` it was not meas
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """A stretch of a recording: its hypotheses, merged and scored, the chosen one first.
 
     start_s, end_s: in the recording; the hypotheses' word ends count from start_s.
@@ -98,18 +98,18 @@ class Transcript:
 
     audio: str
     duration_s: float
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The chosen words of the whole recording."""
-        return " ".join(stretch.text for stretch in self.stretches if stretch.text)
+        return " ".join(segment.text for segment in self.segments if segment.text)
 
     @property
     def first_pass_text(self) -> str:
         """The first pass's words of the whole recording."""
-        return " ".join(s.first_pass_text for s in self.stretches if s.first_pass_text)
+        return " ".join(s.first_pass_text for s in self.segments if s.first_pass_text)
 
     def to_json(self) -> dict[str, object]:
         """The transcript as `--format json` writes it."""
@@ -118,7 +118,7 @@ class Transcript:
             "duration_s": round(self.duration_s, 3),
             "first_pass_text": self.first_pass_text,
             "text": self.text,
-            "segments": [stretch.to_json() for stretch in self.stretches],
+            "segments": [segment.to_json() for segment in self.segments],
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
@@ -140,7 +140,7 @@ def transcribe(
     """The transcripts of recordings, and the recordings that cannot be read.
 
     first_pass: by default the one that the model's weights are for. samples, propose: hypotheses
-    that it draws, and that the model's ear finds, besides its beam. phrases: a file of phrases that
+    that it draws, and that the model's CTC head finds, besides its beam. phrases: a file of phrases that
     are likely to be said, one a line.
     Raises AudioError where none can be read.
     """
@@ -173,25 +173,25 @@ def transcribe_one(
     """The transcript of one recording of any length. Raises AudioError where it cannot be read.
 
     Recordings longer than the first pass hears at once are cut where they are quietest.
-    search: what the first pass's `listen` is told. propose: texts that the model's ear is to add.
+    search: what the first pass's `decode` is told. propose: texts that the model's CTC head is to add.
     phrases: those that are likely to be said.
     """
     biasing = Biasing(tuple(phrases), normaliser_named(rescorer.weights.normaliser))
-    proposer = make_proposer(rescorer.need_listener(), propose) if propose else None
+    proposer = make_proposer(rescorer.need_frontend(), propose) if propose else None
     again = _SecondPass(first_pass, rescorer, proposer, biasing, _Clock())
     clock = again.clock
     with clock("audio"):
         samples = load_audio(path)
         bounds = split_audio(samples, RATE_HZ, max_s=first_pass.max_duration_s)
-    stretches: list[Stretch] = []
+    segments: list[Segment] = []
     for start in range(0, len(bounds), CHUNK_SIZE):
         some = bounds[start : start + CHUNK_SIZE]
         pieces = [samples[round(a * RATE_HZ) : round(b * RATE_HZ)] for a, b in some]
         with clock("first_pass"):
-            listenings = first_pass.listen(pieces, **search, timed=again.needs_word_ends)
-        chosen = again.choose(pieces, listenings)
-        stretches += [Stretch(a, b, one) for (a, b), one in zip(some, chosen, strict=True)]
-    return Transcript(path, len(samples) / RATE_HZ, tuple(stretches), clock.seconds)
+            decoded = first_pass.decode(pieces, **search, timed=again.needs_word_ends)
+        chosen = again.choose(pieces, decoded)
+        segments += [Segment(a, b, one) for (a, b), one in zip(some, chosen, strict=True)]
+    return Transcript(path, len(samples) / RATE_HZ, tuple(segments), clock.seconds)
 
 
 @dataclass(frozen=True)
@@ -209,20 +209,22 @@ class _SecondPass:
         """Whether all hypotheses need them, to be scored; else the chosen one's will do."""
         return TEXT_GIVEN_SPEECH in self.rescorer.weights.to_score
 
-    def choose(self, pieces: Sequence[np.ndarray], listenings: Sequence[Listening]) -> list[NBest]:
+    def choose(
+        self, pieces: Sequence[np.ndarray], decoded: Sequence[FirstPassResult]
+    ) -> list[NBest]:
         """The hypotheses of each piece, the chosen one first, with its word ends."""
         components = self.rescorer.weights.to_score
         speeches: Sequence[Speech | None] = [None] * len(pieces)
         if self.proposer is not None or any(component != TEXT for component in components):
-            asked = components if self.proposer is None else {*components, LETTERS}
+            asked = components if self.proposer is None else {*components, CTC}
             with self.clock("units"):
-                listener = self.rescorer.need_listener()
-                speeches = listener.hear_beside(self.first_pass, asked, pieces, listenings)
-        lists = self._lists(pieces, listenings, speeches)
+                frontend = self.rescorer.need_frontend()
+                speeches = frontend.encode_decoded(self.first_pass, asked, pieces, decoded)
+        lists = self._lists(pieces, decoded, speeches)
         with self.clock("scores"):
             weights = with_context(self.rescorer.weights)
             ranked = [rank(one, weights) for one in self._scored(lists, speeches, weights)]
-        return self._timed(pieces, listenings, ranked)
+        return self._timed(pieces, decoded, ranked)
 
     def _scored(
         self, lists: Sequence[NBest], speeches: Sequence[Speech | None], weights: Weights
@@ -232,11 +234,11 @@ class _SecondPass:
         unknown = set(weights.to_score)
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]
-            is_dear = SPEECH_GIVEN_TEXT in asked or (
-                self.proposer is not None and LETTERS not in asked
+            is_expensive = SPEECH_GIVEN_TEXT in asked or (
+                self.proposer is not None and CTC not in asked
             )
-            if asked and is_dear:
-                lists = [contenders(one, weights, MARGIN, unknown) for one in lists]
+            if asked and is_expensive:
+                lists = [prune_by_margin(one, weights, MARGIN, unknown) for one in lists]
             if asked:
                 lists = all_accepted(add_scores(self.rescorer, lists, speeches, asked))
             unknown.difference_update(asked)
@@ -245,18 +247,18 @@ class _SecondPass:
     def _lists(
         self,
         pieces: Sequence[np.ndarray],
-        listenings: Sequence[Listening],
+        decoded: Sequence[FirstPassResult],
         speeches: Sequence[Speech | None],
     ) -> list[NBest]:
-        """Merged lists: the first pass's, what the ear finds besides, and expected phrases."""
+        """Merged lists: the first pass's, what the CTC head finds besides, and expected phrases."""
         normalise = self.biasing.normalise
-        hypotheses = [listening.hypotheses for listening in listenings]
+        hypotheses = [result.hypotheses for result in decoded]
         if self.proposer is not None:
             with self.clock("proposals"):
-                heard = [speech for speech in speeches if speech is not None]
-                found = self.proposer.propose(pieces, self.first_pass, listenings, heard)
+                speech = [speech for speech in speeches if speech is not None]
+                found = self.proposer.propose(pieces, self.first_pass, decoded, speech)
                 if self.needs_word_ends:
-                    found = self._all_timed(pieces, listenings, found)
+                    found = self._all_timed(pieces, decoded, found)
                 hypotheses = [(*own, *new) for own, new in zip(hypotheses, found, strict=True)]
         lists = [
             merge_hypotheses(NBest(str(i), some), normalise) for i, some in enumerate(hypotheses)
@@ -268,7 +270,7 @@ class _SecondPass:
     def _timed(
         self,
         pieces: Sequence[np.ndarray],
-        listenings: Sequence[Listening],
+        decoded: Sequence[FirstPassResult],
         ranked: Sequence[NBest],
     ) -> list[NBest]:
         """The same, the chosen one with its word ends where it has none yet."""
@@ -276,7 +278,7 @@ class _SecondPass:
         if not any(untimed):
             return list(ranked)
         with self.clock("word_ends"):
-            timed = self._all_timed(pieces, listenings, untimed)
+            timed = self._all_timed(pieces, decoded, untimed)
         return [
             replace(one, hypotheses=(*chosen, *one.hypotheses[len(chosen) :]))
             for one, chosen in zip(ranked, timed, strict=True)
@@ -285,11 +287,11 @@ class _SecondPass:
     def _all_timed(
         self,
         pieces: Sequence[np.ndarray],
-        listenings: Sequence[Listening],
+        decoded: Sequence[FirstPassResult],
         lists: Sequence[Sequence[Hypothesis]],
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each piece with the word ends that the first pass finds for them."""
-        frames = [listening.frames for listening in listenings]
+        frames = [result.frames for result in decoded]
         texts = [[hypothesis.text for hypothesis in one] for one in lists]
         ends = self.first_pass.align(pieces, texts, frames)
         return [
@@ -309,12 +311,12 @@ def render(transcripts: Sequence[Transcript], format: str) -> str:
     return write([cue for transcript in transcripts for cue in _cues(transcript)])
 
 
-def _cues(transcript: Transcript) -> list[Segment]:
+def _cues(transcript: Transcript) -> list[Cue]:
     return [
         cue
-        for stretch in transcript.stretches
-        for chosen in stretch.nbest.hypotheses[:1]
-        for cue in to_cues(chosen.text, chosen.word_ends_s, stretch.start_s, stretch.end_s)
+        for segment in transcript.segments
+        for chosen in segment.nbest.hypotheses[:1]
+        for cue in to_cues(chosen.text, chosen.word_ends_s, segment.start_s, segment.end_s)
     ]
 
 

@@ -12,7 +12,7 @@ from relisten.io.shards import shard_ids, shard_path, shards, write_shard
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import deduplicate
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import load_listener
+from relisten.tasks.loading import load_frontend
 from relisten.tasks.streams import (
     Outcome,
     Refusal,
@@ -48,11 +48,11 @@ def make_units(
     output: JSON lines; or, where it ends with a slash or is a folder, Parquet shards in it, which
     `io.shards.read_shards` reads. Raises UsageError where the folder holds some and resume is off.
     """
-    listener = load_listener(model, device, dtype)
+    frontend = load_frontend(model, device, dtype)
 
     def work(chunk: list[NBest]) -> list[NBest | Refusal]:
         recordings = [load_recording(utterance, manifest) for utterance in chunk]
-        speeches = work_on_accepted(recordings, listener.hear)
+        speeches = work_on_accepted(recordings, frontend.encode)
         return [
             speech if isinstance(speech, Refusal) else with_units(utterance, speech, deduplicate)
             for utterance, speech in zip(chunk, speeches, strict=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from relisten.apps.report.charts import Plot, padded
 from relisten.apps.report.markup import figure, legend, signed, table
 from relisten.core.calibration import Calibration
-from relisten.tasks.diagnosis import ConfidenceBin
-from relisten.tasks.evaluate import EvaluationReport
-from relisten.tasks.report import Report
-from relisten.tasks.sweep import Sweep
+from relisten.tasks.evaluation.confusions import ConfidenceBin
+from relisten.tasks.evaluation.evaluate import EvaluationReport
+from relisten.tasks.evaluation.report import Report
+from relisten.tasks.evaluation.sweep import Sweep
 
 
 def oracle_figure(evaluation: EvaluationReport) -> str:

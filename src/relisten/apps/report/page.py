@@ -8,9 +8,9 @@ from string import Template
 from relisten.apps.report import sections
 from relisten.apps.report.figures import confidence_figure, oracle_figure, reliability_figure
 from relisten.apps.report.markup import data, percent, plain, safe, signed, text
-from relisten.tasks.breakdown import UNKNOWN
-from relisten.tasks.evaluate import EvaluationReport
-from relisten.tasks.report import Report
+from relisten.tasks.evaluation.breakdown import UNKNOWN
+from relisten.tasks.evaluation.evaluate import EvaluationReport
+from relisten.tasks.evaluation.report import Report
 
 
 def render(report: Report, source: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from relisten.apps.report.figures import shares_bar, sweep_figures, whisker
 from relisten.apps.report.markup import Cell, percent, signed, table, text
-from relisten.tasks.breakdown import Breakdown, Part
-from relisten.tasks.diagnosis import Confusion
-from relisten.tasks.evaluate import EvaluationReport
-from relisten.tasks.report import Report
+from relisten.tasks.evaluation.breakdown import Breakdown, Part
+from relisten.tasks.evaluation.confusions import Confusion
+from relisten.tasks.evaluation.evaluate import EvaluationReport
+from relisten.tasks.evaluation.report import Report
 
 NOTHING = '<span class="none" title="no word">∅</span>'
 CHANGE_NAMES = {

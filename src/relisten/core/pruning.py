@@ -1,0 +1,35 @@
+"""Which hypotheses may still win once the dear scores are known, too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from relisten.core.combine import Weights, combined_scores
+from relisten.core.types import NBest
+
+
+def prune_by_margin(
+    nbest: NBest, weights: Weights, margin: float, unknown: Collection[str]
+) -> NBest:
+    """The utterance without hypotheses more than `margin` nats below the best, but for the first.
+
+    Compared is the weighted sum of all scores but the unknown ones: what is left out would win only
+    where those make up for more than the margin. The first hypothesis stays, since it is the first
+    pass's choice. Raises FormatError where another score that counts is missing.
+    """
+
+    def known(values: Mapping[str, float]) -> dict[str, float]:
+        return {name: weight for name, weight in values.items() if name not in unknown}
+
+    domains = {name: known(values) for name, values in weights.domains.items()}
+    weights = replace(weights, values=known(weights.values), domains=domains)
+    values = combined_scores(nbest, weights)
+    if not len(values):
+        return nbest
+    stays = values >= values.max() - margin
+    stays[0] = True
+    kept = tuple(nbest.hypotheses[i] for i in np.flatnonzero(stays))
+    return replace(nbest, hypotheses=kept)

@@ -1,0 +1,1 @@
+"""CTC: the head over encoder frames, recognisers, beam search."""

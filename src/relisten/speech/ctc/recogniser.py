@@ -1,0 +1,211 @@
+"""CTC recognisers through transformers: wav2vec 2.0, HuBERT, WavLM with a CTC head.
+
+Whatever the beam or the sampler proposed is scored by the CTC forward sum, so all are on one scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from relisten.core.types import ASR, Hypothesis
+from relisten.speech.alignment import ctc_token_ends, word_ends
+from relisten.speech.ctc.beam import ctc_beam
+from relisten.speech.encoders import HFEncoder, torch_placement
+from relisten.speech.first_pass import FRAME_S, FirstPassResult, check_decoding
+from relisten.speech.whisper.features import RATE_HZ
+
+UNSAYABLE = -20.0
+"""Nats a letter of a text with more letters than the frames can hold."""
+
+
+class TransformersCTC:
+    """A CTC model through transformers, from a local folder.
+
+    `asr` is the CTC probability of the label sequence, all paths summed (there is no EOS). Frames
+    are the model's last hidden layer; words are aligned by forced alignment of their letters.
+    """
+
+    max_duration_s = 30.0
+
+    def __init__(
+        self,
+        folder: Path | str,
+        device: str = "auto",
+        dtype: str = "auto",
+        name: str | None = None,
+    ) -> None:
+        """Load the model; dtype auto|float32|bfloat16. The blank is the tokenizer's pad token."""
+        from transformers import AutoModelForCTC, AutoTokenizer
+
+        self.name = name or Path(folder).name
+        place, torch_dtype = torch_placement(device, dtype)
+        model = AutoModelForCTC.from_pretrained(folder, dtype=torch_dtype, use_safetensors=True)
+        self.head = model.lm_head.to(place)
+        self.encoder = HFEncoder(folder, -1, device, dtype, model=model.base_model)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.blank = int(self.tokenizer.pad_token_id)
+        self.forbidden = sorted(set(self.tokenizer.all_special_ids) - {self.blank})
+
+    def decode(
+        self,
+        audio: Sequence[np.ndarray],
+        *,
+        beam: int = 10,
+        n_best: int = 10,
+        samples: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+        timed: bool = True,
+    ) -> list[FirstPassResult]:
+        """The N-best list of each recording; see `FirstPass.decode`."""
+        check_decoding(audio, beam, n_best, self.max_duration_s)
+        generator = np.random.default_rng(seed)
+        decoded = []
+        for recording, frames in zip(audio, self.encoder.encode(audio), strict=True):
+            log_probs = self._log_probs(frames)
+            sequences = ctc_beam(log_probs, beam, self.blank)[:n_best]
+            for _ in range(samples):
+                noise = generator.gumbel(size=log_probs.shape) * temperature
+                sequences.append(ctc_collapse((log_probs + noise).argmax(1), self.blank))
+            hypotheses = tuple(
+                self._hypothesis(log_probs, ids, len(recording) / RATE_HZ if timed else None)
+                for ids in dict.fromkeys(sequences)
+            )
+            decoded.append(FirstPassResult(hypotheses, frames, frames))
+        return decoded
+
+    def align(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        frames: Sequence[np.ndarray] | None = None,
+    ) -> list[list[tuple[float, ...]]]:
+        """When the words of given texts end, s; see `FirstPass.align`.
+
+        Letters are looked up in either case; what the model has no letter for takes no time.
+        """
+        frames = self.encoder.encode(audio) if frames is None else frames
+        return [
+            [self._text_ends(log_probs, text, len(recording) / RATE_HZ) for text in its_texts]
+            for recording, log_probs, its_texts in zip(
+                audio, map(self._log_probs, frames), texts, strict=True
+            )
+        ]
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """The labels of a text's letters, looked up in either case; see `FirstPass.tokens`."""
+        return self._spell(text)[0]
+
+    def score(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
+        context: int | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Given texts as hypotheses; see `FirstPass.score`.
+
+        A text of more letters than the frames can say costs 20 nats a letter.
+        """
+        frames = self.encoder.encode(audio) if windows is None else windows
+        return [
+            tuple(
+                self._given(log_probs, text, len(recording) / RATE_HZ if timed else None)
+                for text in its_texts
+            )
+            for recording, log_probs, its_texts in zip(
+                audio, map(self._log_probs, frames), texts, strict=True
+            )
+        ]
+
+    def _given(self, log_probs: np.ndarray, text: str, duration_s: float | None) -> Hypothesis:
+        ids = self.tokens(text)
+        score = max(ctc_log_likelihood(log_probs, ids, self.blank), UNSAYABLE * (1 + len(ids)))
+        ends = None if duration_s is None else self._text_ends(log_probs, text, duration_s)
+        return Hypothesis(text, {ASR: score}, ends)
+
+    def _log_probs(self, frames: np.ndarray) -> np.ndarray:
+        """log P(label | frame), float64 [T, V]; special tokens but the blank are impossible."""
+        import torch
+
+        with torch.inference_mode():
+            weight = self.head.weight
+            logits = self.head(torch.from_numpy(frames).to(weight.device, weight.dtype)).double()
+            logits[:, self.forbidden] = -math.inf
+            return logits.log_softmax(-1).cpu().numpy()
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(
+            self.tokenizer.decode(
+                list(ids),
+                group_tokens=False,
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+
+    def _hypothesis(
+        self, log_probs: np.ndarray, ids: tuple[int, ...], duration_s: float | None
+    ) -> Hypothesis:
+        text, score = self._decode(ids).strip(), ctc_log_likelihood(log_probs, ids, self.blank)
+        if duration_s is None:
+            return Hypothesis(text, {ASR: score})
+        prefixes = [self._decode(ids[: k + 1]) for k in range(len(ids))]
+        token_ends_s = ctc_token_ends(log_probs, ids, self.blank) * FRAME_S if ids else np.zeros(0)
+        ends_s = word_ends(prefixes, token_ends_s, duration_s)
+        return Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
+
+    def _spell(self, text: str) -> tuple[tuple[int, ...], list[int]]:
+        """The labels of a text, and how many of them its first 1, 2, … words have."""
+        vocabulary = self.tokenizer.get_vocab()
+        space = vocabulary.get(getattr(self.tokenizer, "word_delimiter_token", None) or " ")
+        tokens: list[int] = []
+        n_tokens = []
+        for word in text.split():
+            known = [
+                next((vocabulary[form] for form in forms if form in vocabulary), None)
+                for forms in ((letter, letter.upper(), letter.lower()) for letter in word)
+            ]
+            letters = [token for token in known if token is not None]
+            if letters and tokens and space is not None:
+                tokens.append(space)
+            tokens += letters
+            n_tokens.append(len(tokens))
+        return tuple(tokens), n_tokens
+
+    def _text_ends(self, log_probs: np.ndarray, text: str, duration_s: float) -> tuple[float, ...]:
+        tokens, n_tokens = self._spell(text)
+        ends_s = np.zeros(len(tokens) + 1)
+        if tokens and len(log_probs):
+            ends_s[1:] = ctc_token_ends(log_probs, tokens, self.blank) * FRAME_S
+        return tuple(round(min(float(ends_s[n]), duration_s), 3) for n in n_tokens)
+
+
+def ctc_collapse(path: Sequence[int] | np.ndarray, blank: int) -> tuple[int, ...]:
+    """The labels a CTC path says: repeats merged, blanks dropped."""
+    before = [None, *path[:-1]]
+    return tuple(
+        int(token) for token, last in zip(path, before, strict=True) if token not in (last, blank)
+    )
+
+
+def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[int], blank: int) -> float:
+    """log of the summed probability of all CTC paths [T, V] that say ids; -inf if none can."""
+    import torch
+
+    if not len(log_probs):
+        return 0.0 if not ids else -math.inf
+    loss = torch.nn.functional.ctc_loss(
+        torch.from_numpy(log_probs)[:, None],
+        torch.tensor([list(ids)], dtype=torch.long),
+        torch.tensor([len(log_probs)]),
+        torch.tensor([len(ids)]),
+        blank=blank,
+        reduction="none",
+    )
+    return -float(loss[0])

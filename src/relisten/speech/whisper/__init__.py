@@ -1,0 +1,1 @@
+"""Whisper: its first passes, encoder and decoder."""

@@ -1,0 +1,322 @@
+"""Whisper through transformers.
+
+Whatever the beam or the sampler proposed is given back to the model (teacher forcing): one path
+gives every hypothesis its score and its cross-attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relisten.core.types import ASR, Hypothesis, UsageError
+from relisten.io.sources import weights_hash
+from relisten.speech.alignment import attention_token_ends, word_ends
+from relisten.speech.encoders import (
+    FRAME_RATE_HZ,
+    WHISPER_WINDOW_S,
+    batches,
+    n_frames,
+    torch_placement,
+)
+from relisten.speech.first_pass import (
+    FRAME_S,
+    MAX_ALIGNED_TOKENS,
+    WHISPER_START,
+    FirstPassResult,
+    aligned_form,
+    check_decoding,
+    forced_logprobs,
+)
+from relisten.speech.whisper.features import RATE_HZ, log_mel
+
+WINDOW_SAMPLES = WHISPER_WINDOW_S * RATE_HZ
+
+
+class TransformersWhisperEncoder:
+    """The encoder of a transformers Whisper, always on the full 30 s window."""
+
+    frame_rate_hz = FRAME_RATE_HZ
+
+    def __init__(self, model: Any, id: str) -> None:
+        self.model = model
+        self.id = id
+        self.dim = int(model.config.d_model)
+
+    def encode_window(self, audio: Sequence[np.ndarray]) -> Any:
+        """The encoder's output, torch [B, 1500, dim], for recordings of at most 30 s."""
+        import torch
+
+        features = log_mel(audio, WHISPER_WINDOW_S, self.model.config.num_mel_bins)
+        inputs = torch.from_numpy(features).to(self.model.device, self.model.dtype)
+        with torch.inference_mode():
+            return self.model.get_encoder()(inputs).last_hidden_state
+
+    def encode(self, audio: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Frames, float32 [T, dim] each; see `SpeechEncoder.encode`."""
+        frames = []
+        for samples in audio:
+            parts = [np.zeros((0, self.dim), np.float32)]
+            for start in range(0, len(samples), WINDOW_SAMPLES):
+                piece = samples[start : start + WINDOW_SAMPLES]
+                output = self.encode_window([piece])[0, : n_frames(piece)]
+                parts.append(output.float().cpu().numpy())
+            frames.append(np.concatenate(parts))
+        return frames
+
+
+class TransformersWhisper:
+    """Whisper through transformers, from a local folder.
+
+    `asr` has the meaning it has in `CTranslate2Whisper`: suppressed tokens are taken out, the rest
+    renormalised, EOS counted. Word ends come from the cross-attention of the alignment heads.
+    """
+
+    max_duration_s = float(WHISPER_WINDOW_S)
+
+    def __init__(
+        self,
+        folder: Path | str,
+        device: str = "auto",
+        dtype: str = "auto",
+        language: str = "en",
+        name: str | None = None,
+    ) -> None:
+        """Load the model; options as in `CTranslate2Whisper`, dtype auto|float32|bfloat16."""
+        from transformers import AutoTokenizer, WhisperForConditionalGeneration
+
+        folder = Path(folder)
+        self.name = name or folder.name
+        place, torch_dtype = torch_placement(device, dtype)
+        model = WhisperForConditionalGeneration.from_pretrained(
+            folder, dtype=torch_dtype, attn_implementation="eager", use_safetensors=True
+        )
+        self.model: Any = model.eval()
+        self.model.to(place)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.encoder = TransformersWhisperEncoder(self.model, f"whisper-hf-{weights_hash(folder)}")
+        settings = self.model.generation_config
+        self.max_tokens = self.model.config.max_target_positions // 2
+        self.end = int(self.model.config.eos_token_id)
+        self.suppressed = list(settings.suppress_tokens or ())
+        self.suppressed_first = list(settings.begin_suppress_tokens or ())
+        n_layers, n_heads = model.config.decoder_layers, model.config.decoder_attention_heads
+        self.alignment_heads = getattr(settings, "alignment_heads", None) or [
+            (layer, head) for layer in range(n_layers // 2, n_layers) for head in range(n_heads)
+        ]
+        self.is_multilingual = bool(getattr(settings, "is_multilingual", False))
+        self.language = language
+        if self.is_multilingual and language != "auto":
+            self._token(f"<|{language}|>")
+
+    def decode(
+        self,
+        audio: Sequence[np.ndarray],
+        *,
+        beam: int = 10,
+        n_best: int = 10,
+        samples: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+        timed: bool = True,
+    ) -> list[FirstPassResult]:
+        """The N-best list of each recording; see `FirstPass.decode`."""
+        import torch
+
+        check_decoding(audio, beam, n_best, self.max_duration_s)
+        torch.manual_seed(seed)
+        decoded = []
+        for batch in batches(audio):
+            encoded = self.encoder.encode_window(batch)
+            prompts = self._prompts(encoded)
+            beams = self._generate(encoded, prompts, n_best, num_beams=beam)
+            draws: list[list[tuple[int, ...]]] = [[] for _ in batch]
+            if samples:
+                sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
+                draws = self._generate(encoded, prompts, samples, **sampling)
+            for i, recording in enumerate(batch):
+                sequences = list(dict.fromkeys([*beams[i], *draws[i]]))
+                forced = self._forced(encoded[i], prompts[i], sequences, recording)
+                hypotheses = tuple(
+                    Hypothesis(
+                        self._decode(ids).strip(),
+                        {ASR: score},
+                        word_ends_s=ends_s if timed else None,
+                    )
+                    for ids, (score, ends_s) in zip(sequences, forced, strict=True)
+                )
+                window = encoded[i].float().cpu().numpy()
+                frames = window[: n_frames(recording)].copy()
+                decoded.append(FirstPassResult(hypotheses, frames, window))
+        return decoded
+
+    def align(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        frames: Sequence[np.ndarray] | None = None,
+    ) -> list[list[tuple[float, ...]]]:
+        """When the words of given texts end, s; see `FirstPass.align`."""
+        import torch
+
+        frames = self.encoder.encode(audio) if frames is None else frames
+        ends = []
+        for recording, recording_frames, its_texts in zip(audio, frames, texts, strict=True):
+            encoded = torch.from_numpy(recording_frames).to(self.model.device, self.model.dtype)
+            sequences = [self.tokens(aligned_form(text)) for text in its_texts]
+            if not len(recording_frames):
+                ends.append([tuple(0.0 for _ in text.split()) for text in its_texts])
+                continue
+            prompt = self._prompts(encoded[None])[0]
+            forced = self._forced(encoded, prompt, sequences, recording)
+            ends.append([ends_s for _, ends_s in forced])
+        return ends
+
+    def score(
+        self,
+        audio: Sequence[np.ndarray],
+        texts: Sequence[Sequence[str]],
+        windows: Sequence[np.ndarray] | None = None,
+        timed: bool = True,
+        context: int | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Given texts as hypotheses; see `FirstPass.score`."""
+        import torch
+
+        scored = []
+        for i, (recording, its_texts) in enumerate(zip(audio, texts, strict=True)):
+            if windows is None:
+                encoded = self.encoder.encode_window([recording])
+            else:
+                encoded = torch.from_numpy(windows[i])[None]
+                encoded = encoded.to(self.model.device, self.model.dtype)
+            sequences = [self.tokens(text) for text in its_texts]
+            forced = self._forced(encoded[0], self._prompts(encoded)[0], sequences, recording)
+            scored.append(
+                tuple(
+                    Hypothesis(text, {ASR: score}, word_ends_s=ends_s if timed else None)
+                    for text, (score, ends_s) in zip(its_texts, forced, strict=True)
+                )
+            )
+        return scored
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """A text's tokens as Whisper begins a transcript; see `FirstPass.tokens`."""
+        if not text.strip():
+            return ()
+        return tuple(self.tokenizer.encode(" " + text.strip(), add_special_tokens=False))
+
+    def _token(self, text: str) -> int:
+        token = self.tokenizer.get_vocab().get(text)
+        if token is None:
+            raise UsageError(f"{self.name}: its tokenizer has no {text}; check the language")
+        return int(token)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _prompts(self, encoded: Any) -> list[list[int]]:
+        """The decoder's first tokens for each recording of encoded [B, T, dim]."""
+        start, text_only = self._token(WHISPER_START), self._token("<|notimestamps|>")
+        if not self.is_multilingual:
+            return [[start, text_only]] * len(encoded)
+        task = self._token("<|transcribe|>")
+        languages = [f"<|{self.language}|>"] * len(encoded)
+        if self.language == "auto":
+            known = list(self.model.generation_config.lang_to_id)
+            logits = self._logits(encoded, [[start]] * len(encoded)).logits[:, 0]
+            found = logits[:, [self._token(language) for language in known]].argmax(-1)
+            languages = [known[int(i)] for i in found]
+        return [[start, self._token(language), task, text_only] for language in languages]
+
+    def _logits(self, encoded: Any, inputs: Sequence[Sequence[int]], **options: Any) -> Any:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        with torch.inference_mode():
+            return self.model(
+                encoder_outputs=BaseModelOutput(encoded),
+                decoder_input_ids=torch.tensor(inputs, device=encoded.device),
+                use_cache=False,
+                **options,
+            )
+
+    def _generate(
+        self, encoded: Any, prompts: list[list[int]], n_returned: int, **search: Any
+    ) -> list[list[tuple[int, ...]]]:
+        """Token sequences for each recording, without prompt and EOS."""
+        import torch
+        from transformers import GenerationConfig, GenerationMixin
+        from transformers.modeling_outputs import BaseModelOutput
+
+        settings = GenerationConfig(
+            num_return_sequences=n_returned,
+            max_new_tokens=self.max_tokens,
+            eos_token_id=self.end,
+            pad_token_id=self.end,
+            suppress_tokens=self.suppressed or None,
+            begin_suppress_tokens=self.suppressed_first or None,
+            renormalize_logits=True,
+            **search,
+        )
+        # Whisper's own generate() is for long recordings and keeps one hypothesis.
+        output: Any = GenerationMixin.generate(
+            self.model,
+            encoder_outputs=BaseModelOutput(encoded),
+            decoder_input_ids=torch.tensor(prompts, device=encoded.device),
+            generation_config=settings,
+        )
+        rows = [tuple(row[len(prompts[0]) :]) for row in output.tolist()]
+        cut = [row[: row.index(self.end)] if self.end in row else row for row in rows]
+        return [cut[i * n_returned : (i + 1) * n_returned] for i in range(len(prompts))]
+
+    def _forced(
+        self,
+        encoded: Any,
+        prompt: list[int],
+        sequences: Sequence[tuple[int, ...]],
+        recording: np.ndarray,
+    ) -> list[tuple[float, tuple[float, ...]]]:
+        """Summed log-probability and word ends of each sequence over encoded [T, dim]."""
+        import torch
+
+        if not sequences:
+            return []
+        limit = min(MAX_ALIGNED_TOKENS, self.model.config.max_target_positions - len(prompt))
+        kept = [ids[:limit] for ids in sequences]
+        length = max(map(len, kept))
+        inputs = [[*prompt, *ids, *[self.end] * (length - len(ids))] for ids in kept]
+        batch = encoded[None].expand(len(kept), -1, -1)
+        output = self._logits(batch, inputs, output_attentions=True)
+        logits = output.logits[:, len(prompt) - 1 :]
+        n_spoken, duration_s = n_frames(recording), len(recording) / RATE_HZ
+        heads = torch.stack([output.cross_attentions[a][:, b] for a, b in self.alignment_heads], 1)
+        weights = heads[..., :n_spoken].float().cpu().numpy()
+        results = []
+        for i, (ids, all_ids) in enumerate(zip(kept, sequences, strict=True)):
+            targets = ids if len(ids) >= self.max_tokens else [*ids, self.end]
+            score = forced_logprobs(
+                logits[i],
+                np.arange(len(targets)),
+                np.array(targets),
+                self.suppressed,
+                self.suppressed_first,
+            ).sum()
+            attention = weights[i, :, : len(prompt) + len(ids)]
+            attention = attention / np.maximum(attention.sum(-1, keepdims=True), 1e-12)
+            # The step that reads the last token of the prompt predicts the first of the text.
+            token_ends = np.zeros(0)
+            if ids and n_spoken:
+                token_ends = attention_token_ends(attention, len(prompt) - 1) * FRAME_S
+            padding = np.full(len(all_ids) - len(token_ends), duration_s)
+            prefixes = [self._decode(all_ids[: k + 1]) for k in range(len(all_ids))]
+            ends_s = word_ends(prefixes, [*token_ends, *padding], duration_s)
+            results.append((float(score), ends_s))
+        return results

@@ -1,0 +1,1 @@
+"""`relisten doctor`: its checks, and what they add up to."""

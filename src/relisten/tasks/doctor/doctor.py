@@ -1,0 +1,164 @@
+"""Development lists in, what is wrong with them out: is a small gain a bug, or all there is?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from relisten.core.text import normaliser as normaliser_named
+from relisten.core.types import CONTEXT, LENGTH, UsageError
+from relisten.io.nbest import read_nbest
+from relisten.tasks.doctor.checks import (
+    LONGER_LISTS,
+    Check,
+    Lists,
+    check_choice,
+    check_copies,
+    check_references,
+)
+from relisten.tasks.doctor.gain import Gain, measure_gain
+from relisten.tasks.doctor.score_checks import (
+    check_direction,
+    check_equal,
+    check_others,
+    check_presence,
+    check_scale,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """All checks, what rescoring gains, and what follows.
+
+    gain: None where something is broken, or it cannot be told. verdict: plain words. next_step: a
+    command to type, or what to do.
+    """
+
+    n_utterances: int
+    checks: tuple[Check, ...]
+    gain: Gain | None
+    verdict: str
+    next_step: str
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether any check found something broken."""
+        return any(check.status == "broken" for check in self.checks)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as `doctor --json` writes it; what cannot be told is null."""
+        gain = asdict(self.gain) | {"captured": self.gain.captured} if self.gain else None
+        record = {
+            "n_utterances": self.n_utterances,
+            "is_broken": self.is_broken,
+            "verdict": self.verdict,
+            "next_step": self.next_step,
+            "checks": [asdict(check) for check in self.checks],
+            "gain": gain,
+        }
+        return {key: _finite(value) for key, value in record.items()}
+
+
+def doctor(
+    nbest: str,
+    model: str | None = None,
+    normaliser: str = "english",
+    seed: int = 0,
+    input_format: str = "auto",
+    manifest: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> DoctorReport:
+    """The check-up of an N-best file, scored or not, with references or without.
+
+    model: a bundle or causal LM whose tokenizer is to be checked on these texts, too. Holds all
+    lists in memory. Raises UsageError where no utterance has hypotheses.
+    """
+    utterances = list(read_nbest(nbest, input_format, manifest))
+    if not any(one.hypotheses for one in utterances):
+        raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
+    lists = Lists.of(utterances, normaliser_named(normaliser))
+    checks = check_lists(lists)
+    if model is not None:
+        from relisten.tasks.doctor.model_checks import check_model
+
+        checks += check_model(lists, model, device, dtype)
+    checks = [replace(check, remedy=check.remedy.replace("FILE", nbest)) for check in checks]
+    is_broken = any(check.status == "broken" for check in checks)
+    gain = None if is_broken else measure_gain(lists, normaliser, seed)
+    verdict, next_step = conclude(checks, gain, lists, nbest)
+    return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step)
+
+
+def check_lists(lists: Lists) -> list[Check]:
+    """The checks that need nothing but the lists."""
+    checks = (
+        check_references(lists),
+        check_choice(lists),
+        check_copies(lists),
+        check_presence(lists),
+        check_equal(lists),
+        check_direction(lists),
+        check_scale(lists),
+        *check_others(lists),
+    )
+    return [check for check in checks if check is not None]
+
+
+def conclude(
+    checks: Sequence[Check], gain: Gain | None, lists: Lists, path: str
+) -> tuple[str, str]:
+    """The verdict in plain words, and the next step."""
+    for check in checks:
+        if check.status == "broken":
+            verdict = f"It is a bug ({check.name}): {check.meaning}. Mend that, then ask again."
+            return verdict, check.remedy
+    if not lists.known:
+        verdict = "Nothing is broken that can be seen without references; the gain is not known."
+        return verdict, f"relisten doctor {path} --manifest FILE_WITH_REFERENCES"
+    if gain is None:
+        verdict = "Nothing is broken, but there is no score to choose by."
+        return verdict, f"relisten score {path} -o scored.jsonl"
+    if _only_first_pass(gain):
+        verdict = (
+            "Nothing is broken, and so far only the first pass has had a say: let a model read and "
+            f"listen. The best of the lists would have {gain.oracle_wer:.2%} WER."
+        )
+        return verdict, f"relisten score {path} -o scored.jsonl"
+    if gain.is_certain:
+        verdict = (
+            f"Healthy: tuned weights take the WER from {gain.first_pass_wer:.2%} to "
+            f"{gain.tuned_wer:.2%} on speech they did not see."
+        )
+        return verdict, f"relisten tune {path} -o weights.json"
+    return _no_gain(checks, gain, path)
+
+
+def _no_gain(checks: Sequence[Check], gain: Gain, path: str) -> tuple[str, str]:
+    """Nothing is broken and nothing is surely gained: why, and what might help."""
+    keep = "Nothing is broken, and no gain is certain: keep the first pass."
+    if any(check.name == "choice" and check.status == "look here" for check in checks):
+        return f"{keep} The lists hold too little to choose from.", LONGER_LISTS
+    if gain.n_needed:
+        verdict = (
+            f"{keep} What there is ({gain.gain.absolute * 100:+.2f} points) would be certain with "
+            f"some {gain.n_needed:,} utterances like these."
+        )
+        return verdict, "score more development speech, then ask again"
+    verdict = f"{keep} These scores do not know better than it what was said."
+    return verdict, f"another model: relisten score {path} -o scored.jsonl --model BUNDLE"
+
+
+def _only_first_pass(gain: Gain) -> bool:
+    return all(part.component in (LENGTH, CONTEXT) for part in gain.parts)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

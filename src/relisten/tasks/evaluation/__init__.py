@@ -1,0 +1,1 @@
+"""`relisten evaluate`: error rates, their intervals, and the report."""

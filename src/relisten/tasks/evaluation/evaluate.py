@@ -1,0 +1,272 @@
+"""Ranked N-best lists in, error rates with their uncertainty out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+
+import numpy as np
+
+from relisten.core.bootstrap import bootstrap_rate, paired_bootstrap
+from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
+from relisten.core.combine import DEFAULT_WEIGHTS, MADE_BY, merge_hypotheses, rank_hypotheses
+from relisten.core.error_rates import ErrorCounts, char_errors, word_errors
+from relisten.core.text import Normaliser
+from relisten.core.text import normaliser as normaliser_named
+from relisten.core.types import ASR, Hypothesis, NBest, UsageError
+from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally
+from relisten.tasks.evaluation.resampled import ResampledRows
+from relisten.tasks.rescore import TUNED_ON
+from relisten.tasks.streams import Refusal, Tick, no_tick
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Corpus errors of one way to choose a hypothesis, in words and in characters."""
+
+    words: ErrorCounts
+    chars: ErrorCounts
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """Error rates over all utterances with a reference (rates are fractions, 0.3 = 30 %).
+
+    first_pass: the first pass's own choice. merged: equal texts merged, then first-pass score and
+        default length weight; None where a hypothesis has no `asr` score. rescored: the order of
+        the file. oracle: the best of each list.
+    oracle_wer_at: WER of the best among the first n of the first pass, n = 1, 2, …
+    wer_ci95: choice (`first_pass`, `merged` where known, `rescored`, `oracle`) → 95 % bootstrap
+        interval of its WER, whole speakers resampled where `speaker` is known.
+    n_resampled: speakers, or utterances, that the intervals were drawn from.
+    relative_reduction: of rescored below first pass, in words; with its interval, paired.
+    confidence: how true the `word_confidence` of the chosen texts is, over the utterances that have
+        it; None where none has.
+    by: errors by the keys asked for that any utterance has.
+    refused: utterances without a reference.
+    """
+
+    n_utterances: int
+    normaliser: str
+    first_pass: Errors
+    merged: Errors | None
+    rescored: Errors
+    oracle: ErrorCounts
+    oracle_wer_at: tuple[float, ...]
+    wer_ci95: Mapping[str, tuple[float, float]]
+    relative_reduction: float
+    relative_reduction_ci95: tuple[float, float]
+    n_resampled: int
+    confidence: Calibration | None = None
+    by: tuple[Breakdown, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+    @property
+    def n_words(self) -> int:
+        """Words of all references."""
+        return self.first_pass.words.n_reference
+
+    def to_json(self) -> dict[str, object]:
+        """The report as `evaluate --json` writes it."""
+        intervals = {choice: list(interval) for choice, interval in self.wer_ci95.items()}
+        return {
+            "n_utterances": self.n_utterances,
+            "n_words": self.n_words,
+            "n_refused": len(self.refused),
+            "normaliser": self.normaliser,
+            "first_pass": _rates(self.first_pass, intervals["first_pass"]),
+            "merged": _rates(self.merged, intervals["merged"]) if self.merged else None,
+            "rescored": _rates(self.rescored, intervals["rescored"]),
+            "oracle": {
+                "wer": self.oracle.rate,
+                "wer_ci95": intervals["oracle"],
+                "words": asdict(self.oracle),
+                "wer_at": list(self.oracle_wer_at),
+            },
+            "relative_reduction": self.relative_reduction,
+            "relative_reduction_ci95": list(self.relative_reduction_ci95),
+            "n_resampled": self.n_resampled,
+            "confidence": _confidence(self.confidence) if self.confidence else None,
+            "by": {one.key: [part.to_json() for part in one.parts] for one in self.by},
+        }
+
+
+def evaluate(
+    ranked: Iterable[NBest],
+    normaliser: str = "english",
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    tick: Tick = no_tick,
+    by: Sequence[str] = (),
+) -> EvaluationReport:
+    """Error rates of ranked N-best lists with references.
+
+    by: keys of the utterances, say `speaker`, to part the errors by.
+    Reads the utterances once, in memory that does not grow with their number, but for the few
+    numbers of each that `by` needs.
+    Raises UsageError where no utterance has a reference, or where `rescore` marked utterances as
+    those that its weights were tuned on: an error rate on them would flatter.
+    """
+    # Texts past its cache: those of other utterances seldom come again, and 65,536 are 30 MB. Words
+    # do come again.
+    normalise_word = normaliser_named(normaliser)
+    tally = _Tally(
+        inspect.unwrap(normalise_word), normalise_word, by=[BreakdownTally(key) for key in by]
+    )
+    refused, n_tuned_on = [], 0
+    for utterance in ranked:
+        if utterance.extra.get(TUNED_ON) is True:
+            n_tuned_on += 1
+        elif utterance.reference is None:
+            refused.append(Refusal(utterance.id, "it has no reference"))
+        else:
+            tally.add(utterance)
+        tick(1)
+    if n_tuned_on:
+        raise UsageError(
+            f"{n_tuned_on} of {n_tuned_on + len(refused) + tally.n_utterances} utterances were used"
+            " to tune the weights that ranked them; evaluate on utterances that were not"
+        )
+    if not tally.n_utterances:
+        raise UsageError("no utterance has a reference; add the key 'reference' to each line")
+    first_pass, rescored, merged, oracle, n_words = tally.rows.columns()
+    interval = paired_bootstrap(first_pass, rescored, n_words, None, n_resamples, seed)
+    columns = {"first_pass": first_pass, "rescored": rescored, "oracle": oracle}
+    if tally.merged:
+        columns["merged"] = merged
+    return EvaluationReport(
+        n_utterances=tally.n_utterances,
+        normaliser=normaliser,
+        first_pass=tally.first_pass,
+        merged=tally.merged,
+        rescored=tally.rescored,
+        oracle=tally.oracle,
+        oracle_wer_at=tally.oracle_wer_at(),
+        wer_ci95={
+            choice: bootstrap_rate(errors, n_words, n_resamples, seed)
+            for choice, errors in columns.items()
+        },
+        relative_reduction=interval.relative,
+        relative_reduction_ci95=(interval.relative_low, interval.relative_high),
+        n_resampled=interval.n_resampled,
+        confidence=tally.confidence.result(),
+        by=tuple(found for one in tally.by if (found := one.result(seed))),
+        refused=tuple(refused),
+    )
+
+
+_NO_ERRORS = Errors(ErrorCounts(), ErrorCounts())
+
+
+@dataclass
+class _Tally:
+    """Sums over the utterances seen so far, and what the bootstrap needs of each."""
+
+    normalise: Normaliser
+    normalise_word: Normaliser
+    first_pass: Errors = _NO_ERRORS
+    merged: Errors | None = _NO_ERRORS
+    rescored: Errors = _NO_ERRORS
+    oracle: ErrorCounts = _NO_ERRORS.words
+    oracle_errors_at: list[int] = field(default_factory=list)
+    n_utterances: int = 0
+    rows: ResampledRows = field(default_factory=lambda: ResampledRows(5))
+    confidence: CalibrationTally = field(default_factory=CalibrationTally)
+    by: list[BreakdownTally] = field(default_factory=list)
+
+    def add(self, utterance: NBest) -> None:
+        count = _Counter(self.normalise, utterance.reference or "")
+        ranked = utterance.hypotheses or (Hypothesis(""),)
+        first_pass = first_pass_order(ranked)
+        words = [count.words(hypothesis.text) for hypothesis in first_pass]
+        chosen = count.words(ranked[0].text)
+        self.first_pass = _plus(self.first_pass, count(first_pass[0].text))
+        self.rescored = _plus(self.rescored, count(ranked[0].text))
+        oracle = min(words, key=lambda errors: errors.errors)
+        self.oracle += oracle
+        self._add_oracle_at([errors.errors for errors in words])
+        text = self._merged_choice(utterance.id, first_pass, count)
+        merged = None if text is None or self.merged is None else count(text)
+        self.merged = None if merged is None else _plus(self.merged or _NO_ERRORS, merged)
+        self.n_utterances += 1
+        errors = (words[0], chosen, merged.words if merged else words[0], oracle)
+        self.rows.add(
+            utterance.extra.get("speaker"), *(one.errors for one in errors), chosen.n_reference
+        )
+        if (confidence := ranked[0].word_confidence) is not None:
+            is_right = right_words(utterance.reference or "", ranked[0].text, self.normalise_word)
+            self.confidence.add(confidence, is_right)
+        for one in self.by:
+            one.add(utterance, words[0], chosen)
+
+    def _merged_choice(
+        self, utterance_id: str, first_pass: tuple[Hypothesis, ...], count: _Counter
+    ) -> str | None:
+        """The text that first-pass score and default length weight choose; None without scores."""
+        if len(first_pass) == 1:
+            return first_pass[0].text
+        if any(ASR not in hypothesis.scores for hypothesis in first_pass):
+            return None
+        merged = merge_hypotheses(NBest(utterance_id, first_pass), count.normalise)
+        return rank_hypotheses(merged, DEFAULT_WEIGHTS).hypotheses[0].text
+
+    def _add_oracle_at(self, n_errors: list[int]) -> None:
+        """Add the running minimum; a list shorter than others goes on with its last value."""
+        total = self.oracle_errors_at
+        best = list(np.minimum.accumulate(n_errors).tolist())
+        total += [total[-1] if total else 0] * (len(best) - len(total))
+        best += [best[-1]] * (len(total) - len(best))
+        self.oracle_errors_at = [before + more for before, more in zip(total, best, strict=True)]
+
+    def oracle_wer_at(self) -> tuple[float, ...]:
+        n_words = max(1, self.oracle.n_reference)
+        return tuple(n_errors / n_words for n_errors in self.oracle_errors_at)
+
+
+def first_pass_order(hypotheses: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
+    """The hypotheses by `first_pass_rank`, or as they are where one has none; without the text
+    that a vote made."""
+    hypotheses = tuple(h for h in hypotheses if MADE_BY not in h.extra)
+    if any(hypothesis.first_pass_rank is None for hypothesis in hypotheses):
+        return hypotheses
+    return tuple(sorted(hypotheses, key=lambda hypothesis: hypothesis.first_pass_rank or 0))
+
+
+class _Counter:
+    """Errors against one reference, each distinct hypothesis text normalised and aligned once."""
+
+    def __init__(self, normalise: Normaliser, reference: str) -> None:
+        normalised = cache(normalise)
+        target = normalise(reference)
+        self.normalise = normalised
+        self.words = cache(lambda text: word_errors(target, normalised(text)))
+        self.chars = cache(lambda text: char_errors(target, normalised(text)))
+
+    def __call__(self, text: str) -> Errors:
+        return Errors(self.words(text), self.chars(text))
+
+
+def _plus(total: Errors, more: Errors) -> Errors:
+    return Errors(total.words + more.words, total.chars + more.chars)
+
+
+def _rates(errors: Errors, wer_ci95: list[float]) -> dict[str, object]:
+    return {
+        "wer": errors.words.rate,
+        "wer_ci95": wer_ci95,
+        "cer": errors.chars.rate,
+        "words": asdict(errors.words),
+        "characters": asdict(errors.chars),
+    }
+
+
+def _confidence(confidence: Calibration) -> dict[str, object]:
+    return {
+        "n_words": confidence.n_words,
+        "ece": confidence.ece,
+        "n_bins": N_BINS,
+        "brier": confidence.brier,
+        "reliability": [asdict(one) for one in confidence.bins],
+    }

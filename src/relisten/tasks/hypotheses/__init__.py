@@ -1,0 +1,1 @@
+"""Hypotheses that join a list: proposals, other recognisers'."""

@@ -1,0 +1,1 @@
+"""Training: stages, the loop, and what they read."""

@@ -1,0 +1,161 @@
+"""Text corpora as an LM is trained on them: sentences, tokenised once and kept.
+
+A `.txt` file holds a paragraph a line (hard-wrapped prose: join its lines first), a `.jsonl` file a
+text a line, under the key `text` or `reference`. An example is one sentence, as an utterance is
+one: the spoken form has no full stops, so in longer pieces the LM would learn to run on where a
+hypothesis ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from relisten.core.types import FormatError, UsageError
+from relisten.io.nbest import read_nbest
+from relisten.lm.texts import TextEncoder
+from relisten.tasks.streams import in_chunks
+from relisten.tasks.training.cache import CachedUtterance
+from relisten.tasks.training.examples import Example, lower_capitals
+
+SHARD = 16_384
+"""Sentences of a shard: some seconds of tokenising, 1 MB."""
+MAX_TOKENS = 100
+"""Of a longer sentence (1 in 100 of prose) each so many tokens, cut between words, make one."""
+KEYS = ("text", "reference")
+_BETWEEN_SENTENCES = re.compile(
+    r"(?:(?<=[.!?…।])|(?<=[.!?…।][\"'”’)\]]))"  # after a full stop, and what closes with it
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\b[A-Z]\.)"
+    r"\s+(?=[\"'“‘(\[]*[^\W_a-z])"
+)
+_NO_SPEECH = CachedUtterance("", "", "", (), np.empty((0, 0), np.float16), 0.0)
+_NO_CHUNKS = np.empty((0, 0), np.float16)
+
+
+class TextExamples(Sequence[Example]):
+    """Sentences that serve the order `text`, made when they are drawn: 4 bytes a token are held.
+
+    tokens: int32, of all sentences; ends: int64 [n], where each one ends in them. The words of an
+    example are not told apart.
+    """
+
+    def __init__(self, tokens: np.ndarray, ends: np.ndarray) -> None:
+        self.tokens, self._bounds = tokens, np.append(0, ends)
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, i: int) -> Example:  # type: ignore[override]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        start, stop = self._bounds[i % len(self)], self._bounds[i % len(self) + 1]
+        return Example(
+            _NO_SPEECH, [self.tokens[start:stop].tolist()], _NO_SPEECH.speech, _NO_CHUNKS
+        )
+
+
+def read_references(manifest: str, texts: TextEncoder) -> list[Example | None]:
+    """The references of a manifest, for the order `text`; None for one that says nothing."""
+    found: list[Example | None] = []
+    for utterance in read_nbest(manifest):
+        if utterance.reference:
+            words = texts.words(lower_capitals(utterance.reference))
+            no_speech = replace(_NO_SPEECH, id=utterance.id, text=utterance.reference)
+            example = Example(no_speech, words, _NO_SPEECH.speech, _NO_CHUNKS)
+            found.append(example if any(words) else None)
+    return found
+
+
+def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
+    """The sentences of a file, tokenised as `texts` does.
+
+    The file is read as a stream; shards that `cache` holds already, of this content and tokeniser,
+    are not made again. Raises FormatError for a line that holds no text, UsageError where there is
+    nothing to read.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    key = f"{content}|{texts.id}|{MAX_TOKENS}"
+    folder = cache / f"{Path(path).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for number, chunk in enumerate(in_chunks(_sentences(path), SHARD)):
+        shard = folder / f"{number:05d}.parquet"
+        if not shard.exists():
+            _write_shard(shard, [piece for s in chunk for piece in _pieces(texts.words(s))])
+        some_tokens, some_lengths = _read_shard(shard)
+        tokens.append(some_tokens)
+        lengths.append(some_lengths)
+    examples = TextExamples(np.concatenate(tokens), np.cumsum(np.concatenate(lengths)))
+    if not examples:
+        raise UsageError(f"{path}: holds no text")
+    return examples
+
+
+def _sentences(path: str) -> Iterator[str]:
+    for text in _texts(path):
+        sentences = _BETWEEN_SENTENCES.split(text)
+        yield from [s.lower() for s in sentences] if text.isupper() else sentences
+
+
+def _texts(path: str) -> Iterator[str]:
+    is_json = Path(path).suffix == ".jsonl"
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode().strip()
+            except UnicodeDecodeError as error:
+                raise FormatError(
+                    f"{path}:{number}: is not UTF-8 ({error.reason}); convert the file"
+                ) from error
+            if text:
+                yield _text_of(text, f"{path}:{number}") if is_json else text
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise FormatError(f"{where}: is not one JSON object ({error})") from error
+    found = [record[key] for key in KEYS if key in record] if isinstance(record, dict) else []
+    if not found or not isinstance(found[0], str):
+        raise FormatError(f"{where}: holds no text; give each line a key {' or '.join(KEYS)}")
+    return found[0]
+
+
+def _pieces(words: Iterable[list[int]]) -> Iterator[list[int]]:
+    """The tokens of a sentence, cut between words where they are more than MAX_TOKENS."""
+    piece: list[int] = []
+    for word in words:
+        if piece and len(piece) + len(word) > MAX_TOKENS:
+            yield piece
+            piece = []
+        piece = piece + word
+    if piece:
+        yield piece
+
+
+def _write_shard(path: Path, pieces: list[list[int]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.table({"tokens": pa.array(pieces, pa.list_(pa.int32()))}), partial)
+    partial.rename(path)
+
+
+def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of all pieces, int32, and how many each has, int64."""
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(path)["tokens"].combine_chunks()
+    return column.flatten().to_numpy(), np.diff(column.offsets.to_numpy()).astype(np.int64)
