@@ -20,9 +20,9 @@ from relisten.speech.codebook import Codebook
 from relisten.speech.ctc.head import CTCHead
 from relisten.speech.first_pass import FirstPassResult
 from relisten.tasks import nbest as nbest_task
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import join_lists, written_like
 from relisten.tasks.hypotheses.propose import make_proposer
-from relisten.tasks.loading import SpeechFrontend
 from relisten.tasks.nbest import make_nbest
 
 ENGLISH = normaliser("english")
@@ -267,7 +267,7 @@ def frontend(monkeypatch: pytest.MonkeyPatch) -> SpeechFrontend:
     monkeypatch.setattr(ctc_head, "log_probs", lambda frames: log_probs.reshape(4, 2, 4))
     codebook = Codebook(np.zeros((1, 2, DIM), np.float32), 1, Encoder.id)
     made = SpeechFrontend(codebook, "hand-made", ctc_head=ctc_head)
-    monkeypatch.setattr("relisten.tasks.loading.load_frontend", lambda *_: made)
+    monkeypatch.setattr("relisten.tasks.frontend.load_frontend", lambda *_: made)
     return made
 
 

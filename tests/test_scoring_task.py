@@ -31,7 +31,8 @@ from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import FirstPassResult
 from relisten.tasks import nbest as nbest_task
 from relisten.tasks import transcribe as transcribe_task
-from relisten.tasks.loading import SpeechFrontend, load_frontend, load_rescorer, save_codebook
+from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
+from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.transcribe import render, transcribe
@@ -110,7 +111,7 @@ def bundle(tmp_path: Path, lm_folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
-    monkeypatch.setattr("relisten.tasks.loading.load_encoder", lambda *_: FakeEncoder())
+    monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr(nbest_task, "load_first_pass", lambda *_: first_pass)
     monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
     return first_pass

@@ -71,8 +71,8 @@ def make_nbest(
     search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
     proposer = None
     if propose:
+        from relisten.tasks.frontend import load_frontend
         from relisten.tasks.hypotheses.propose import make_proposer
-        from relisten.tasks.loading import load_frontend
 
         frontend = load_frontend(model, device, "auto" if dtype == "int8" else dtype)
         proposer = make_proposer(frontend, propose, words)
