@@ -86,7 +86,7 @@ def _first_pass(config: str, overrides: Sequence[str]) -> str:
 
     pairs = dict(zip(overrides[::2], overrides[1::2], strict=False))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in pairs.items()}
-    return read_config(PretrainConfig, config, given).first_pass
+    return read_config(PretrainConfig, config, given).features.first_pass
 
 
 def relisten(arguments: list[str]) -> None:
