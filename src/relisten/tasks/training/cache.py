@@ -20,8 +20,8 @@ from relisten.io.nbest import read_nbest
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import SpeechEncoder
 from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
 

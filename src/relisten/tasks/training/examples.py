@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import UsageError
 from relisten.lm.model import ChunkProjector, SpeechTextLM
 from relisten.lm.sequences import (
@@ -65,14 +66,9 @@ Corpus = Sequence[tuple[Sequence[Example], float]]
 """Sets of examples that serve the same orders, each with how often one of its examples is drawn."""
 
 
-def lower_capitals(text: str) -> str:
-    """A transcript, in lower case where it is all in capitals."""
-    return text.lower() if text.isupper() else text
-
-
 def make_example(cached: CachedUtterance, texts: TextEncoder) -> Example | None:
     """None where words and word ends do not match, or nothing is said."""
-    words = texts.words(lower_capitals(cached.text))
+    words = texts.words(lower_if_capitals(cached.text))
     if not any(words) or len(words) != len(cached.word_ends_s):
         return None
     example = Example(cached, words, cached.speech, np.empty((0, 0), np.float16))

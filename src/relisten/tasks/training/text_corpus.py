@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import FormatError, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.streams import in_chunks
 from relisten.tasks.training.cache import CachedUtterance
-from relisten.tasks.training.examples import Example, lower_capitals
+from relisten.tasks.training.examples import Example
 
 SHARD = 16_384
 """Sentences of a shard: some seconds of tokenising, 1 MB."""
@@ -65,7 +66,7 @@ def read_references(manifest: str, texts: TextEncoder) -> list[Example | None]:
     found: list[Example | None] = []
     for utterance in read_nbest(manifest):
         if utterance.reference:
-            words = texts.words(lower_capitals(utterance.reference))
+            words = texts.words(lower_if_capitals(utterance.reference))
             no_speech = replace(_NO_SPEECH, id=utterance.id, text=utterance.reference)
             example = Example(no_speech, words, _NO_SPEECH.speech, _NO_CHUNKS)
             found.append(example if any(words) else None)
