@@ -19,7 +19,7 @@ from relisten.speech.ctc.recogniser import (
     ctc_collapse,
     ctc_log_likelihood,
 )
-from relisten.speech.first_pass import FirstPass, forced_logprobs
+from relisten.speech.first_pass import DecodingOptions, FirstPass, forced_logprobs
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.speech.whisper.transformers import TransformersWhisper
 from tiny_speech import SUPPRESSED, noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
@@ -91,7 +91,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
     tokenizer = whispers[suppress, "ct2"].tokenizer
     banned = (SUPPRESSED, [tokenizer.token_to_id(t) for t in ("Ġ", "<|endoftext|>")])
     monkeypatch.setattr(whisper, "_decode", lambda ids: " ".join(map(str, ids)))  # ids as text
-    result = whisper.decode(AUDIO[:1], beam=3, n_best=3, samples=3, temperature=2.0)[0]
+    result = whisper.decode(AUDIO[:1], DecodingOptions(3, 3, samples=3, temperature=2.0))[0]
     assert len(result.hypotheses) >= 4
     for hypothesis in result.hypotheses:
         ids = [int(word) for word in hypothesis.text.split()]
@@ -101,7 +101,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
 
 def test_suppression_renormalises(whispers, folders):
     """The same text is likelier under suppression, by the mass that was taken out."""
-    free = whispers[False, "ct2"].decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses[0]
+    free = whispers[False, "ct2"].decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses[0]
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     tokens = whispers[False, "ct2"].tokenizer.encode(free.text).ids
     whole = teacher_forced(folders[False, "hf"], frames, tokens, [], [])
@@ -113,8 +113,8 @@ def test_suppression_renormalises(whispers, folders):
 @pytest.mark.parametrize("suppress", [False, True])
 def test_the_back_ends_agree(whispers, suppress):
     """Same weights, same beam: same texts and scores, whichever library runs them."""
-    ct2 = whispers[suppress, "ct2"].decode(AUDIO, beam=4, n_best=4)
-    hf = whispers[suppress, "hf"].decode(AUDIO, beam=4, n_best=4)
+    ct2 = whispers[suppress, "ct2"].decode(AUDIO, DecodingOptions(4, 4))
+    hf = whispers[suppress, "hf"].decode(AUDIO, DecodingOptions(4, 4))
     for ours, theirs in zip(ct2, hf, strict=True):
         np.testing.assert_allclose(ours.frames, theirs.frames, atol=1e-4)
         found = {h.text: h.scores["asr"] for h in theirs.hypotheses}
@@ -146,8 +146,8 @@ def test_what_every_first_pass_promises(whispers, folders, ctc, kind):
         first_pass: FirstPass = ctc if kind == "ctc" else whispers[True, kind]
         if kind == "ct2":  # seeded when the loaded model first draws
             first_pass = CTranslate2Whisper(folders[True, kind], "cpu", "float32")
-        options = {"beam": 4, "n_best": 3, "samples": 4, "temperature": 1.5}
-        return first_pass, first_pass.decode(AUDIO, seed=seed, **options)
+        options = DecodingOptions(4, 3, samples=4, temperature=1.5, seed=seed)
+        return first_pass, first_pass.decode(AUDIO, options)
 
     first_pass, decoded = decode(seed=7)
     (_, again), (_, other) = decode(seed=7), decode(seed=8)
@@ -180,7 +180,7 @@ def test_align_covers_words_it_cannot_say_and_empty_recordings(whispers, ctc, ki
 def test_an_empty_hypothesis_has_its_probability(whispers, folders):
     """The mean over its no tokens is undefined, so it is asked for by itself."""
     whisper = whispers[False, "ct2"]
-    hypotheses = whisper.decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses
+    hypotheses = whisper.decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses
     scores = {h.text: h.scores["asr"] for h in hypotheses}
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     expected = teacher_forced(folders[False, "hf"], frames, [], [], [])
@@ -189,12 +189,25 @@ def test_an_empty_hypothesis_has_its_probability(whispers, folders):
 
 def test_refusals(whispers, tmp_path):
     whisper = whispers[True, "ct2"]
-    with pytest.raises(UsageError, match="n_best 5"):
-        whisper.decode(AUDIO, beam=4, n_best=5)
     with pytest.raises(UsageError, match=r"recording 1 lasts 31\.0 s.*split_audio"):
         whisper.decode([AUDIO[0], noise(31)])
     with pytest.raises(ModelError, match=r"model\.bin"):
         CTranslate2Whisper(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam": 4, "n_best": 5}, "n_best 5: .* 1 to 4 .*; ask for fewer, or widen the beam"),
+        ({"n_best": 0}, "n_best 0"),
+        ({"samples": -1}, "samples -1: give 0 or more"),
+        ({"temperature": 0.0}, "temperature 0.0: give a number above 0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        DecodingOptions(**options)
 
 
 def every_path(log_probs, blank):
@@ -227,7 +240,7 @@ def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypat
     if kind != "ctc":
         spell = whispers[True, "ct2"].tokenizer.encode
         monkeypatch.setattr(first_pass, "tokens", lambda text: tuple(spell(text).ids))
-    decoded = first_pass.decode(AUDIO, beam=4, n_best=4, samples=4, temperature=1.5)
+    decoded = first_pass.decode(AUDIO, DecodingOptions(4, 4, samples=4, temperature=1.5))
     windows = [result.window for result in decoded] if reuse else None
     texts = [[h.text for h in result.hypotheses] for result in decoded]
     scored = first_pass.score(AUDIO, texts, windows)
@@ -320,7 +333,7 @@ def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
     speech = load_audio(sorted(resolve_model("demo-speech").glob("*.*"))[0], duration_s=6.0)
     for dtype, tolerance, median in (("float32", 1e-3, 1e-3), ("int8", 1.5, 0.2)):
         whisper = CTranslate2Whisper(folder, "cpu", dtype)
-        [result] = whisper.decode([speech], samples=5)
+        [result] = whisper.decode([speech], DecodingOptions(samples=5))
         ids_of = {h.text: whisper.tokens(h.text) for h in result.hypotheses}
         own = [h for h in result.hypotheses if whisper._decode(ids_of[h.text]).strip() == h.text]
         [given] = whisper.score([speech], [[h.text for h in own]], [result.window])

@@ -18,11 +18,11 @@ from relisten.core.types import Hypothesis, ModelError, NBest, UsageError
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.speech.codebook import Codebook
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.first_pass import FirstPassResult
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult
 from relisten.tasks import nbest as nbest_task
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import join_lists, written_like
 from relisten.tasks.hypotheses.propose import make_proposer
-from relisten.tasks.loading import SpeechFrontend
 from relisten.tasks.nbest import make_nbest
 
 ENGLISH = normaliser("english")
@@ -50,9 +50,13 @@ class Recogniser:
         self.seeds: list[int] = []
 
     def decode(
-        self, audio: list[np.ndarray], seed: int = 0, **search: int
+        self,
+        audio: list[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
+        *,
+        timed: bool = True,
     ) -> list[FirstPassResult]:
-        self.seeds.append(seed)
+        self.seeds.append(options.seed)
         results = tuple(Hypothesis(text, {"asr": asr}, self.ends(text)) for text, asr in self.said)
         return [FirstPassResult(results, frames, frames) for frames in self.encoder.encode(audio)]
 
@@ -267,7 +271,7 @@ def frontend(monkeypatch: pytest.MonkeyPatch) -> SpeechFrontend:
     monkeypatch.setattr(ctc_head, "log_probs", lambda frames: log_probs.reshape(4, 2, 4))
     codebook = Codebook(np.zeros((1, 2, DIM), np.float32), 1, Encoder.id)
     made = SpeechFrontend(codebook, "hand-made", ctc_head=ctc_head)
-    monkeypatch.setattr("relisten.tasks.loading.load_frontend", lambda *_: made)
+    monkeypatch.setattr("relisten.tasks.frontend.load_frontend", lambda *_: made)
     return made
 
 

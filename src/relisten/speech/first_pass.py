@@ -27,6 +27,33 @@ WHISPER_START = "<|startoftranscript|>"
 
 
 @dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """How a first pass searches for hypotheses. Raises UsageError if the options contradict."""
+
+    beam: int = 10
+    """Width of the beam search."""
+    n_best: int = 10
+    """Hypotheses of the beam that are kept, 1 to `beam`."""
+    samples: int = 0
+    """Hypotheses that are sampled from the model in addition to the beam."""
+    temperature: float = 1.0
+    """Of the sampling. `asr` is always the score at temperature 1, so all can be merged."""
+    seed: int = 0
+    """Of the sampling."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_best <= self.beam:
+            raise UsageError(
+                f"n_best {self.n_best}: a beam of {self.beam} gives 1 to {self.beam} hypotheses; "
+                "ask for fewer, or widen the beam"
+            )
+        if self.samples < 0:
+            raise UsageError(f"samples {self.samples}: give 0 or more")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature {self.temperature}: give a number above 0")
+
+
+@dataclass(frozen=True, slots=True)
 class FirstPassResult:
     """What a first pass made of one recording.
 
@@ -60,21 +87,14 @@ class FirstPass(Protocol):
     def decode(
         self,
         audio: Sequence[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
         *,
-        beam: int = 10,
-        n_best: int = 10,
-        samples: int = 0,
-        temperature: float = 1.0,
-        seed: int = 0,
         timed: bool = True,
     ) -> list[FirstPassResult]:
         """The N-best list of each recording.
 
-        audio: 16 kHz mono float [samples] each. beam: width; n_best of its hypotheses are kept.
-        samples: drawn besides at the given temperature; their `asr` is still that of temperature 1,
-        so beam and samples can be merged. timed: whether word ends are wanted; to find them costs
-        up to a fifth of the search. Raises UsageError for n_best above beam or a recording past
-        max_duration_s.
+        audio: 16 kHz mono float [samples] each. timed: whether word ends are wanted; to find them
+        costs up to a fifth of the search. Raises UsageError for a recording past max_duration_s.
         """
         ...
 
@@ -150,12 +170,8 @@ def load_first_pass(
     raise ModelError(f"{reference}: neither Whisper nor a CTC model; those are the first passes")
 
 
-def check_decoding(
-    audio: Sequence[np.ndarray], beam: int, n_best: int, max_duration_s: float
-) -> None:
-    """Raises UsageError if the options contradict each other or a recording is too long."""
-    if not 1 <= n_best <= beam:
-        raise UsageError(f"n_best {n_best}: a beam of {beam} gives 1 to {beam} hypotheses")
+def check_durations(audio: Sequence[np.ndarray], max_duration_s: float) -> None:
+    """Raises UsageError if a recording is longer than a first pass can decode at once."""
     for i, samples in enumerate(audio):
         if len(samples) > max_duration_s * RATE_HZ:
             raise UsageError(

@@ -15,7 +15,7 @@ from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
 from relisten.speech.first_pass import FirstPass, load_first_pass
 from relisten.speech.probe import ProbeResult, ProbeUtterance, probe
 from relisten.tasks.defaults import FIRST_PASS
-from relisten.tasks.loading import save_codebook
+from relisten.tasks.frontend import save_codebook
 from relisten.tasks.streams import (
     Refusal,
     Tick,

@@ -15,7 +15,7 @@ from relisten.core.types import ASR, Hypothesis
 from relisten.speech.alignment import ctc_token_ends, word_ends
 from relisten.speech.ctc.beam import ctc_beam
 from relisten.speech.encoders import HFEncoder, torch_placement
-from relisten.speech.first_pass import FRAME_S, FirstPassResult, check_decoding
+from relisten.speech.first_pass import FRAME_S, DecodingOptions, FirstPassResult, check_durations
 from relisten.speech.whisper.features import RATE_HZ
 
 UNSAYABLE = -20.0
@@ -53,23 +53,19 @@ class TransformersCTC:
     def decode(
         self,
         audio: Sequence[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
         *,
-        beam: int = 10,
-        n_best: int = 10,
-        samples: int = 0,
-        temperature: float = 1.0,
-        seed: int = 0,
         timed: bool = True,
     ) -> list[FirstPassResult]:
         """The N-best list of each recording; see `FirstPass.decode`."""
-        check_decoding(audio, beam, n_best, self.max_duration_s)
-        generator = np.random.default_rng(seed)
+        check_durations(audio, self.max_duration_s)
+        generator = np.random.default_rng(options.seed)
         decoded = []
         for recording, frames in zip(audio, self.encoder.encode(audio), strict=True):
             log_probs = self._log_probs(frames)
-            sequences = ctc_beam(log_probs, beam, self.blank)[:n_best]
-            for _ in range(samples):
-                noise = generator.gumbel(size=log_probs.shape) * temperature
+            sequences = ctc_beam(log_probs, options.beam, self.blank)[: options.n_best]
+            for _ in range(options.samples):
+                noise = generator.gumbel(size=log_probs.shape) * options.temperature
                 sequences.append(ctc_collapse((log_probs + noise).argmax(1), self.blank))
             hypotheses = tuple(
                 self._hypothesis(log_probs, ids, len(recording) / RATE_HZ if timed else None)

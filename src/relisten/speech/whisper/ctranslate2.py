@@ -17,9 +17,10 @@ from relisten.speech.first_pass import (
     FRAME_S,
     MAX_ALIGNED_TOKENS,
     WHISPER_START,
+    DecodingOptions,
     FirstPassResult,
     aligned_form,
-    check_decoding,
+    check_durations,
 )
 from relisten.speech.whisper.features import RATE_HZ
 
@@ -86,23 +87,21 @@ class CTranslate2Whisper:
     def decode(
         self,
         audio: Sequence[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
         *,
-        beam: int = 10,
-        n_best: int = 10,
-        samples: int = 0,
-        temperature: float = 1.0,
-        seed: int = 0,
         timed: bool = True,
     ) -> list[FirstPassResult]:
         """The N-best list of each recording; see `FirstPass.decode`."""
         import ctranslate2
 
-        check_decoding(audio, beam, n_best, self.max_duration_s)
-        ctranslate2.set_random_seed(seed)
-        searches: list[dict[str, Any]] = [{"beam_size": beam, "num_hypotheses": n_best}]
-        if samples:
-            sampling = {"sampling_topk": 0, "sampling_temperature": temperature}
-            searches.append({"beam_size": 1, "num_hypotheses": samples, **sampling})
+        check_durations(audio, self.max_duration_s)
+        ctranslate2.set_random_seed(options.seed)
+        searches: list[dict[str, Any]] = [
+            {"beam_size": options.beam, "num_hypotheses": options.n_best}
+        ]
+        if options.samples:
+            sampling = {"sampling_topk": 0, "sampling_temperature": options.temperature}
+            searches.append({"beam_size": 1, "num_hypotheses": options.samples, **sampling})
         decoded = []
         for batch in batches(audio):
             encoded = self.encoder.encode_window(batch, WHISPER_WINDOW_S)

@@ -26,9 +26,10 @@ from relisten.speech.first_pass import (
     FRAME_S,
     MAX_ALIGNED_TOKENS,
     WHISPER_START,
+    DecodingOptions,
     FirstPassResult,
     aligned_form,
-    check_decoding,
+    check_durations,
     forced_logprobs,
 )
 from relisten.speech.whisper.features import RATE_HZ, log_mel
@@ -115,28 +116,24 @@ class TransformersWhisper:
     def decode(
         self,
         audio: Sequence[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
         *,
-        beam: int = 10,
-        n_best: int = 10,
-        samples: int = 0,
-        temperature: float = 1.0,
-        seed: int = 0,
         timed: bool = True,
     ) -> list[FirstPassResult]:
         """The N-best list of each recording; see `FirstPass.decode`."""
         import torch
 
-        check_decoding(audio, beam, n_best, self.max_duration_s)
-        torch.manual_seed(seed)
+        check_durations(audio, self.max_duration_s)
+        torch.manual_seed(options.seed)
         decoded = []
         for batch in batches(audio):
             encoded = self.encoder.encode_window(batch)
             prompts = self._prompts(encoded)
-            beams = self._generate(encoded, prompts, n_best, num_beams=beam)
+            beams = self._generate(encoded, prompts, options.n_best, num_beams=options.beam)
             draws: list[list[tuple[int, ...]]] = [[] for _ in batch]
-            if samples:
-                sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
-                draws = self._generate(encoded, prompts, samples, **sampling)
+            if options.samples:
+                sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0}
+                draws = self._generate(encoded, prompts, options.samples, **sampling)
             for i, recording in enumerate(batch):
                 sequences = list(dict.fromkeys([*beams[i], *draws[i]]))
                 forced = self._forced(encoded[i], prompts[i], sequences, recording)

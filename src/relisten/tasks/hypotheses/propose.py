@@ -20,8 +20,8 @@ from relisten.lm.sequences import Speech
 from relisten.speech.ctc.beam import Spelling, ctc_beam
 from relisten.speech.ctc.head import BLANK, CTCHead
 from relisten.speech.first_pass import FirstPass, FirstPassResult
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import written_like
-from relisten.tasks.loading import SpeechFrontend
 
 BEAM = 64
 """Spellings kept while an utterance is spelled, at least; more where more are asked for."""

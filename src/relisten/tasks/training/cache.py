@@ -22,6 +22,7 @@ from relisten.speech.codebook import pool_frames
 from relisten.speech.ctc.head import CTCHead
 from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
 
 SHARD = 256
@@ -68,6 +69,16 @@ class FeatureSpec:
         ctc_heads = "+".join(dict.fromkeys((self.first_pass.encoder.id, self.encoder.id)))
         key = f"{ctc_heads}|{self.pool}" + (f"|{self.speed:g}" if self.speed != 1 else "")
         return f"{key}|{self.lower_layers.id}" if self.lower_layers else key
+
+
+def feature_spec_of(frontend: SpeechFrontend, first_pass: FirstPass) -> FeatureSpec:
+    """How recordings are encoded for training: through the first pass's own encoder where it is
+    the codebook's, so that no second one is loaded."""
+    is_own = first_pass.encoder.id == frontend.codebook.encoder_id
+    encoder = first_pass.encoder if is_own else frontend.encoder
+    return FeatureSpec(
+        first_pass, encoder, frontend.codebook.pool, lower_layers=frontend.lower_layers
+    )
 
 
 def frames_for(ctc_head: CTCHead, cached: CachedUtterance) -> np.ndarray:
