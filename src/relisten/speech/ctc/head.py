@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from relisten.core.recombination import Change, Words
 from relisten.core.text import spoken
 from relisten.core.types import ModelError
+from relisten.io.tensors import save_tensors
 from relisten.speech.alignment import ctc_token_ends
 from relisten.speech.ctc.likelihood import ctc_scores
 from relisten.speech.whisper.layers import UpperLayers, read_encoder_weights
@@ -146,17 +147,15 @@ class CTCHead(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the weights, in half precision, and what they are for, as safetensors."""
-        from safetensors.torch import save_file
-
-        meant_for = {
+        metadata = {
             "alphabet": self.alphabet,
             "encoder_id": self.encoder_id,
             "pool": str(self.pool),
         }
         if self.layers is not None:
-            meant_for["layers"] = str(len(self.layers.layers))
-        tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, path, meant_for)
+            metadata["layers"] = str(len(self.layers.layers))
+        tensors = {name: value.half() for name, value in self.state_dict().items()}
+        save_tensors(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: Path, find_encoder: Callable[[], Path] | None = None) -> CTCHead:

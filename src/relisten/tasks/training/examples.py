@@ -14,6 +14,7 @@ from torch import Tensor
 
 from relisten.core.text import lower_if_capitals
 from relisten.core.types import UsageError
+from relisten.io.tensors import save_tensors
 from relisten.lm.model import ChunkProjector, SpeechTextLM
 from relisten.lm.sequences import (
     CHUNK_PARTS,
@@ -259,12 +260,3 @@ def nats_a_word(
     for i in range(0, len(examples), 8):
         total += float(example_losses(model, order, examples[i : i + 8], False).sum())
     return total / sum(len(e.words) for e in examples)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write safetensors so that the file is whole or not there."""
-    from safetensors.torch import save_file
-
-    partial = path.with_suffix(".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
-    partial.rename(path)
