@@ -57,9 +57,9 @@ class _Job:
 class Scorer:
     """Scores N-best lists with one model.
 
-    texts: tokenises hypotheses. speech_order: the order of `text_given_speech`. batch_tokens: tokens
-    of one forward pass, padding included; it bounds memory and changes no score (None: the default
-    for the device). components: what the model was trained to score.
+    texts: tokenises hypotheses. speech_order: the order of `text_given_speech`. batch_tokens: most
+    tokens of a forward pass, padding included; it bounds memory and changes no score (None: the
+    default for the device). components: what the model was trained to score.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class Objective:
         return loss, n_tokens
 
     def _guesses(self, ids: np.ndarray, spans: np.ndarray, one: TrainingList) -> np.ndarray:
-        """float32 [n_chunks, E] for the chunks among the positions ids [L], spans [L, 2], in order."""
+        """float32 [n_chunks, E] for the chunks among positions ids [L], spans [L, 2], in order."""
         assert self.cross_fitted is not None
         assert one.speech is not None
         _, chunks = speech_inputs(self.model.vocabulary, ids, spans, one.speech)
