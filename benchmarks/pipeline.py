@@ -19,7 +19,8 @@ from loading import peak_mib
 from scoring import machine, tell
 
 from relisten.io.sources import resolve_model
-from relisten.speech.first_pass import DecodingOptions, load_first_pass
+from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.transcribe import Transcript, transcribe_one
 

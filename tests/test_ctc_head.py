@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from relisten.core.recombination import Change
 from relisten.core.types import ModelError
-from relisten.speech.ctc.head import STEPS, UNSAYABLE, CTCHead, alphabet_of
+from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
+from relisten.speech.ctc.likelihood import UNSAYABLE
 from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.ctc import altered, cross_fit_ctc, train_ctc
 from relisten.tasks.training.examples import Example, TrainingData, make_example

@@ -8,7 +8,8 @@ from pathlib import Path
 from relisten.core.combine import Weights
 from relisten.core.decide import Decision
 from relisten.core.types import TEXT, NBest
-from relisten.speech.first_pass import DecodingOptions, load_first_pass
+from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.rescore import rank

@@ -11,9 +11,11 @@ from relisten.core.text import spoken_words
 from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.speech.codebook import Codebook, fit_codebook
-from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
-from relisten.speech.first_pass import FirstPass, load_first_pass
+from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import SpeechEncoder
+from relisten.speech.load import load_encoder, load_first_pass
 from relisten.speech.probe import ProbeResult, ProbeUtterance, probe
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import save_codebook
 from relisten.tasks.streams import (
@@ -130,7 +132,7 @@ class _EncodedRecordings:
         if not isinstance(ends, list | tuple) or len(ends) != len(words):
             return
         self.n_probed_frames += len(frames)
-        speaker = str(utterance.extra.get("speaker", utterance.id))
+        speaker = utterance.speaker or utterance.id
         half = frames.astype(np.float16)
         self.probed.append(ProbeUtterance(half, tuple(words), tuple(map(float, ends)), speaker))
 

@@ -12,8 +12,9 @@ import numpy as np
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest, UsageError
-from relisten.speech.first_pass import DecodingOptions, FirstPass, load_first_pass
-from relisten.speech.whisper.features import RATE_HZ
+from relisten.io.audio import RATE_HZ
+from relisten.speech.first_pass import DecodingOptions, FirstPass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
 from relisten.tasks.hypotheses.join import check_names, join_lists
 from relisten.tasks.streams import (

@@ -23,12 +23,12 @@ from relisten.core.types import (
     Hypothesis,
     NBest,
 )
-from relisten.io.audio import load_audio
+from relisten.io.audio import RATE_HZ, load_audio
 from relisten.io.subtitles import Cue, to_srt, to_vtt
 from relisten.lm.sequences import Speech
-from relisten.speech.first_pass import DecodingOptions, FirstPass, FirstPassResult, load_first_pass
+from relisten.speech.first_pass import DecodingOptions, FirstPass, FirstPassResult
+from relisten.speech.load import load_first_pass
 from relisten.speech.segmentation import split_audio
-from relisten.speech.whisper.features import RATE_HZ
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import UsageError
 from relisten.lm.sequences import Order, Speech, chunk_features
 from relisten.lm.texts import TextEncoder
-from relisten.lm.training import chunk_rows
 from relisten.tasks.training.features import CachedUtterance
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class Example:
     def chunk_features(self) -> np.ndarray:
         """Features of its chunks, float16 [n_words + 1, F]: one a word, and one of the speech after
         the last word."""
-        rows = chunk_rows(self.speech, self.cached.word_ends_s)
-        return chunk_features(self.speech, rows).astype(np.float16)
+        spans = self.speech.chunks(self.cached.word_ends_s)
+        return chunk_features(self.speech, spans).astype(np.float16)
 
     def serves(self, order: Order) -> bool:
         """Whether it has what a sequence of that order is made of."""
@@ -69,14 +69,9 @@ class TrainingData:
         return all_of([one for one in self.sets if one[0] and one[0][0].serves("speech")])
 
 
-def lower_capitals(text: str) -> str:
-    """A transcript, in lower case where it is all in capitals."""
-    return text.lower() if text.isupper() else text
-
-
 def make_example(cached: CachedUtterance, texts: TextEncoder) -> Example | None:
     """None where words and word ends do not match, or the transcript holds no word."""
-    words = texts.words(lower_capitals(cached.text))
+    words = texts.words(lower_if_capitals(cached.text))
     if not any(words) or len(words) != len(cached.word_ends_s):
         return None
     return Example(cached, words, cached.speech)

@@ -14,16 +14,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest, resolve_audio
+from relisten.io.parquet import ColumnType, read_rows, write_table
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
-from relisten.speech.first_pass import FirstPass, load_first_pass
+from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import SpeechEncoder
+from relisten.speech.load import load_encoder, load_first_pass
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.layers import LowerLayers
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend
@@ -172,12 +176,8 @@ def _content(utterance: NBest, manifest: str) -> list[str | float | None]:
     if utterance.audio is not None:
         path = os.path.realpath(resolve_audio(utterance, manifest))
         size = os.path.getsize(path) if os.path.isfile(path) else None
-    speaker, text = _speaker(utterance), utterance.reference or ""
+    speaker, text = utterance.speaker or utterance.id, utterance.reference or ""
     return [utterance.id, speaker, text, path, size, utterance.start_s, utterance.duration_s]
-
-
-def _speaker(utterance: NBest) -> str:
-    return str(utterance.extra.get("speaker", utterance.id))
 
 
 def _encoded(
@@ -216,48 +216,35 @@ def _encoded_together(
     rows = zip(loaded, texts, frames, lower, ends, strict=True)
     for (u, _), text, one, lower_layers, (word_ends_s,) in rows:
         pooled = pool_frames(one, spec.pool).astype(np.float16)
-        yield CachedUtterance(u.id, _speaker(u), text, word_ends_s, pooled, unit_s, lower_layers)
+        yield CachedUtterance(
+            u.id, u.speaker or u.id, text, word_ends_s, pooled, unit_s, lower_layers
+        )
 
 
 def _write_shard(path: Path, found: Sequence[CachedUtterance | Refusal]) -> None:
-    """Encoded utterances, and after them the refused ones with the reason in `refused`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """What was encoded, and after it what was refused, with the reason in `refused`."""
     kept = [one for one in found if isinstance(one, CachedUtterance)]
-    rows = [
-        {
-            "id": one.id,
-            "speaker": one.speaker,
-            "text": one.text,
-            "word_ends_s": list(one.word_ends_s),
-            "frames": one.frames.tobytes(),
-            "n_units": len(one.frames),
-            "unit_s": one.unit_s,
-            "lower_layers": None if one.lower_layers is None else one.lower_layers.tobytes(),
-            "n_lower_frames": 0 if one.lower_layers is None else len(one.lower_layers),
-        }
-        for one in kept
-    ]
-    refused = [{"id": r.id, "refused": r.reason} for r in found if isinstance(r, Refusal)]
-    schema = pa.schema(
-        [
-            *((name, pa.string()) for name in ("id", "speaker", "text", "refused")),
-            ("word_ends_s", pa.list_(pa.float32())),
-            *((name, pa.binary()) for name in ("frames", "lower_layers")),
-            *((name, pa.int64()) for name in ("n_units", "n_lower_frames")),
-            ("unit_s", pa.float64()),
-        ]
-    )
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist([*rows, *refused], schema), partial)
-    partial.rename(path)
+    refused = [one for one in found if isinstance(one, Refusal)]
+    absent: list[None] = [None] * len(refused)
+    lower = [one.lower_layers for one in kept]
+    columns: dict[str, tuple[ColumnType, Sequence[Any]]] = {
+        "speaker": ("string", [one.speaker for one in kept]),
+        "text": ("string", [one.text for one in kept]),
+        "word_ends_s": ("list<float32>", [list(one.word_ends_s) for one in kept]),
+        "frames": ("binary", [one.frames.tobytes() for one in kept]),
+        "n_units": ("int64", [len(one.frames) for one in kept]),
+        "unit_s": ("float64", [one.unit_s for one in kept]),
+        "lower_layers": ("binary", [None if one is None else one.tobytes() for one in lower]),
+        "n_lower_frames": ("int64", [0 if one is None else len(one) for one in lower]),
+    }
+    table = {name: (kind, [*values, *absent]) for name, (kind, values) in columns.items()}
+    table["id"] = ("string", [one.id for one in (*kept, *refused)])
+    table["refused"] = ("string", [*([None] * len(kept)), *(one.reason for one in refused)])
+    write_table(path, table)
 
 
 def _read_shard(path: Path) -> Iterator[CachedUtterance | Refusal]:
-    import pyarrow.parquet as pq
-
-    for row in pq.read_table(path).to_pylist():
+    for row in read_rows(path):
         if row["refused"] is not None:
             yield Refusal(row["id"], row["refused"])
             continue

@@ -38,8 +38,8 @@ class LMConfig:
     text_form: TextForm = key("spoken", "How the LM reads text: as written, or as it is said.")
     tasks: Mapping[Order, float] = key(
         {"chunked": 0.75, "text": 0.25},
-        f"Sequence order → weight in the mixture; the orders are {', '.join(get_args(Order))}. With "
-        "text alone the bundle is a text LM.",
+        f"Sequence order → weight in the mixture; of {', '.join(get_args(Order))}. With text alone "
+        "the bundle is a text LM.",
     )
     lora_rank: int = key(16, "Rank of the LoRA adapter; 0: train all layers of the LM instead.")
     batch_tokens: int = key(1024, "Tokens of a batch, padding included.")

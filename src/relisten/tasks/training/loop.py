@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.tensors import save_tensors
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 
@@ -259,13 +260,6 @@ def _load(
     n_stale = int(tensors["n_stale"]) if "n_stale" in tensors else 0
     best = float(tensors["best"]) if "best" in tensors else math.inf
     return _Progress(int(tensors["n_steps"]), best, n_stale)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write safetensors so that the file is whole or not there."""
-    partial = path.with_suffix(".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
-    partial.rename(path)
 
 
 def _set_parameters(trained: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:

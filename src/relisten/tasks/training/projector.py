@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from relisten.core.quarters import N_QUARTERS
 from relisten.core.types import UsageError
+from relisten.io.tensors import save_tensors
 from relisten.lm.model import ChunkProjector
-from relisten.lm.sequences import CHUNK_PARTS
 from relisten.lm.training import projector_guesses, train_projector
 from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.examples import Example
 from relisten.tasks.training.keys import key
-from relisten.tasks.training.loop import save_tensors
 from relisten.tasks.training.run import Run
 
 
@@ -54,7 +54,7 @@ def cross_fit_projectors(
 
     def fitted(path: Path, of: Sequence[int]) -> ChunkProjector:
         torch.manual_seed(run.seed)
-        frame_dim = (chunks[0].shape[1] - 1) // CHUNK_PARTS
+        frame_dim = (chunks[0].shape[1] - 1) // N_QUARTERS
         projector = ChunkProjector(frame_dim, table.shape[1], len(known))
         projector.word_tokens[:] = torch.from_numpy(known)
         if path.exists():
