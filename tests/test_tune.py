@@ -123,15 +123,15 @@ def test_errors_along_a_line_are_exact_everywhere(
 def test_a_step_weighs_errors_against_distance_by_hand() -> None:
     """Errors 5 | 2 | 4 with corners at 1 and 3, starting at 0: the 2 is 1.05² away."""
     along = Intervals(np.array([1.0, 3.0]), np.array([5, 2, 4]))
-    assert best_step(along, pull=0.1, centre=0.0) == pytest.approx(1.05)
-    assert best_step(along, pull=0.1, centre=2.2) == pytest.approx(2.2)
-    assert best_step(along, pull=10.0, centre=0.0) == 0.0
-    assert best_step(along, pull=1e-6, centre=9.0) == pytest.approx(2.95)
+    assert best_step(along, penalty=0.1, centre=0.0) == pytest.approx(1.05)
+    assert best_step(along, penalty=0.1, centre=2.2) == pytest.approx(2.2)
+    assert best_step(along, penalty=10.0, centre=0.0) == 0.0
+    assert best_step(along, penalty=1e-6, centre=9.0) == pytest.approx(2.95)
 
 
 def test_the_step_keeps_off_corners_and_out_of_hairlines() -> None:
     along = Intervals(np.array([1.0, 1.0 + 1e-12, 1.1]), np.array([5, 0, 3, 5]))
-    assert best_step(along, pull=0.01, centre=0.0) == pytest.approx(1.025)
+    assert best_step(along, penalty=0.01, centre=0.0) == pytest.approx(1.025)
 
 
 PLANTS = {
