@@ -19,7 +19,8 @@ from loading import peak_mib
 from scoring import machine, tell
 
 from relisten.io.sources import resolve_model
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.transcribe import Transcript, transcribe_one
 
@@ -66,10 +67,10 @@ def main(
     rescorer = load_rescorer(model)
     first_pass = load_first_pass(rescorer.first_pass)
     loading_s = time.perf_counter() - start
-    search = {"beam": 10, "n_best": 10, "samples": samples}
-    transcribe_one(paths[0], first_pass, rescorer, search, propose)  # warm-up
+    options = DecodingOptions(samples=samples)
+    transcribe_one(paths[0], first_pass, rescorer, options, propose)  # warm-up
     start = time.perf_counter()
-    transcripts = [transcribe_one(path, first_pass, rescorer, search, propose) for path in paths]
+    transcripts = [transcribe_one(path, first_pass, rescorer, options, propose) for path in paths]
     result = summary(transcripts, time.perf_counter() - start)
     result["loading_s"] = loading_s
     result["peak_mib"] = peak_mib()

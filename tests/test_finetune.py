@@ -22,7 +22,8 @@ from relisten.lm.sequences import chunk_features
 from relisten.lm.training import projector_guesses
 from relisten.speech.ctc.head import CTCHead
 from relisten.tasks.finetune import FinetuneConfig, finetune
-from relisten.tasks.loading import bundle_frontend, load_rescorer
+from relisten.tasks.frontend import bundle_frontend
+from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rank
 from relisten.tasks.score import score

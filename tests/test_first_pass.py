@@ -13,14 +13,11 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError, UsageError
-from relisten.speech.ctc.recogniser import (
-    UNSAYABLE,
-    TransformersCTC,
-    ctc_collapse,
-    ctc_log_likelihood,
-)
-from relisten.speech.first_pass import FirstPass, forced_logprobs
+from relisten.speech.ctc.likelihood import UNSAYABLE, ctc_scores
+from relisten.speech.ctc.recogniser import TransformersCTC, ctc_collapse
+from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
+from relisten.speech.whisper.suppression import Suppression
 from relisten.speech.whisper.transformers import TransformersWhisper
 from tiny_speech import SUPPRESSED, noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 
@@ -91,7 +88,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
     tokenizer = whispers[suppress, "ct2"].tokenizer
     banned = (SUPPRESSED, [tokenizer.token_to_id(t) for t in ("Ġ", "<|endoftext|>")])
     monkeypatch.setattr(whisper, "_decode", lambda ids: " ".join(map(str, ids)))  # ids as text
-    result = whisper.decode(AUDIO[:1], beam=3, n_best=3, samples=3, temperature=2.0)[0]
+    result = whisper.decode(AUDIO[:1], DecodingOptions(3, 3, samples=3, temperature=2.0))[0]
     assert len(result.hypotheses) >= 4
     for hypothesis in result.hypotheses:
         ids = [int(word) for word in hypothesis.text.split()]
@@ -100,8 +97,8 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
 
 
 def test_suppression_renormalises(whispers, folders):
-    """The same text is likelier under suppression, by the mass that was taken out."""
-    free = whispers[False, "ct2"].decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses[0]
+    """The same text is likelier under suppression, by the probability that was taken out."""
+    free = whispers[False, "ct2"].decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses[0]
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     tokens = whispers[False, "ct2"].tokenizer.encode(free.text).ids
     whole = teacher_forced(folders[False, "hf"], frames, tokens, [], [])
@@ -113,8 +110,8 @@ def test_suppression_renormalises(whispers, folders):
 @pytest.mark.parametrize("suppress", [False, True])
 def test_the_back_ends_agree(whispers, suppress):
     """Same weights, same beam: same texts and scores, whichever library runs them."""
-    ct2 = whispers[suppress, "ct2"].decode(AUDIO, beam=4, n_best=4)
-    hf = whispers[suppress, "hf"].decode(AUDIO, beam=4, n_best=4)
+    ct2 = whispers[suppress, "ct2"].decode(AUDIO, DecodingOptions(4, 4))
+    hf = whispers[suppress, "hf"].decode(AUDIO, DecodingOptions(4, 4))
     for ours, theirs in zip(ct2, hf, strict=True):
         np.testing.assert_allclose(ours.frames, theirs.frames, atol=1e-4)
         found = {h.text: h.scores["asr"] for h in theirs.hypotheses}
@@ -146,8 +143,8 @@ def test_what_every_first_pass_promises(whispers, folders, ctc, kind):
         first_pass: FirstPass = ctc if kind == "ctc" else whispers[True, kind]
         if kind == "ct2":  # seeded when the loaded model first draws
             first_pass = CTranslate2Whisper(folders[True, kind], "cpu", "float32")
-        options = {"beam": 4, "n_best": 3, "samples": 4, "temperature": 1.5}
-        return first_pass, first_pass.decode(AUDIO, seed=seed, **options)
+        options = DecodingOptions(4, 3, samples=4, temperature=1.5, seed=seed)
+        return first_pass, first_pass.decode(AUDIO, options)
 
     first_pass, decoded = decode(seed=7)
     (_, again), (_, other) = decode(seed=7), decode(seed=8)
@@ -180,7 +177,7 @@ def test_align_covers_words_it_cannot_say_and_empty_recordings(whispers, ctc, ki
 def test_an_empty_hypothesis_has_its_probability(whispers, folders):
     """The mean over its no tokens is undefined, so it is asked for by itself."""
     whisper = whispers[False, "ct2"]
-    hypotheses = whisper.decode(AUDIO[:1], beam=1, n_best=1)[0].hypotheses
+    hypotheses = whisper.decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses
     scores = {h.text: h.scores["asr"] for h in hypotheses}
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     expected = teacher_forced(folders[False, "hf"], frames, [], [], [])
@@ -189,12 +186,42 @@ def test_an_empty_hypothesis_has_its_probability(whispers, folders):
 
 def test_refusals(whispers, tmp_path):
     whisper = whispers[True, "ct2"]
-    with pytest.raises(UsageError, match="n_best 5"):
-        whisper.decode(AUDIO, beam=4, n_best=5)
     with pytest.raises(UsageError, match=r"recording 1 lasts 31\.0 s.*split_audio"):
         whisper.decode([AUDIO[0], noise(31)])
     with pytest.raises(ModelError, match=r"model\.bin"):
         CTranslate2Whisper(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam": 4, "n_best": 5}, "n_best 5: .* 1 to 4 .*; ask for fewer, or widen the beam"),
+        ({"n_best": 0}, "n_best 0"),
+        ({"samples": -1}, "samples -1: give 0 or more"),
+        ({"temperature": 0.0}, "temperature 0.0: give a number above 0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        DecodingOptions(**options)
+
+
+def test_a_short_text_of_a_long_recording_has_its_own_probability(ctc):
+    """CTC scores of given texts were once at least -20 nats per letter, which made "A" likelier
+    than what was said; only a text that the frames cannot hold is scored so."""
+    log_probs = ctc._log_probs(ctc.encoder.encode([noise(4.0)])[0])
+    rows, wrong = np.arange(len(log_probs)), ctc.tokenizer.get_vocab()["A"]
+    log_probs[rows, wrong] = -30.0  # nothing sounds like A, nor like silence
+    log_probs[rows, ctc.blank] = -30.0
+    [found] = ctc._scores(log_probs, [(wrong,)])
+    assert found == pytest.approx(-30.0 * len(rows) + math.log(n_paths(len(rows))), rel=1e-6)
+    assert found < UNSAYABLE * 2
+
+
+def n_paths(n_frames):
+    """CTC paths that say one label: blanks, the label for one run of frames, blanks."""
+    return n_frames * (n_frames + 1) // 2
 
 
 def every_path(log_probs, blank):
@@ -213,12 +240,13 @@ def test_ctc_score_against_all_paths():
     totals = every_path(log_probs, blank=0)
     assert np.logaddexp.reduce(list(totals.values())) == pytest.approx(0.0)
     for labels, total in totals.items():
-        assert ctc_log_likelihood(log_probs, labels, 0) == pytest.approx(total)
+        found = ctc_scores(torch.from_numpy(log_probs)[None], [5], [labels], blank=0)
+        assert found == pytest.approx(total)
 
 
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
 @pytest.mark.parametrize("reuse", [False, True])
-def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypatch, kind, reuse):
+def test_its_own_hypotheses_get_the_same_score_back(whispers, ctc, monkeypatch, kind, reuse):
     """Beam and samples, all but those that stripping white space changed: to 1e-3.
 
     The tiny Whisper has no word that begins with a space, so its texts are spelled without.
@@ -227,12 +255,11 @@ def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypat
     if kind != "ctc":
         spell = whispers[True, "ct2"].tokenizer.encode
         monkeypatch.setattr(first_pass, "tokens", lambda text: tuple(spell(text).ids))
-    decoded = first_pass.decode(AUDIO, beam=4, n_best=4, samples=4, temperature=1.5)
-    windows = [result.window for result in decoded] if reuse else None
-    texts = [[h.text for h in result.hypotheses] for result in decoded]
-    scored = first_pass.score(AUDIO, texts, windows)
+    decoded = first_pass.decode(AUDIO, DecodingOptions(4, 4, samples=4, temperature=1.5))
     n_same = 0
-    for result, hypotheses in zip(decoded, scored, strict=True):
+    for recording, result in zip(AUDIO, decoded, strict=True):
+        scorer = first_pass.scorer(recording, result.window if reuse else None)
+        hypotheses = scorer.score([h.text for h in result.hypotheses])
         for own, given in zip(result.hypotheses, hypotheses, strict=True):
             assert given.text == own.text
             if given.scores["asr"] == pytest.approx(own.scores["asr"], abs=1e-3):
@@ -251,22 +278,23 @@ def test_a_given_text_has_its_summed_logprob(whispers, folders, backend, suppres
     tokenizer = whispers[suppress, "ct2"].tokenizer
     banned = (SUPPRESSED, [tokenizer.token_to_id(t) for t in ("Ġ", "<|endoftext|>")])
     texts = ["dog", "a cat's name", "x", "Bad Fed", "zz" * 6]
-    for text, hypothesis in zip(texts, whisper.score(AUDIO[:1], [texts])[0], strict=True):
+    for text, hypothesis in zip(texts, whisper.scorer(AUDIO[0]).score(texts), strict=True):
         ids = list(whisper.tokens(text))
         expected = teacher_forced(folder, frames, ids, *(banned if suppress else ([], [])))
         assert hypothesis.scores["asr"] == pytest.approx(expected, abs=2e-3), text
 
 
 def test_every_text_has_a_finite_score(whispers, ctc):
-    """Nothing at all, which Whisper never says first; a suppressed letter; more letters than CTC
-    has frames for; no recording at all."""
+    """No words, which Whisper never proposes first; a suppressed letter; more letters than CTC has
+    frames for; an empty recording."""
     for first_pass in (whispers[True, "ct2"], whispers[True, "hf"], ctc):
         texts = ["", "b", "a " * 150]
-        scored = first_pass.score([AUDIO[0], np.zeros(0, np.float32)], [texts, texts])
-        assert [[h.text for h in hypotheses] for hypotheses in scored] == [texts, texts]
-        assert all(-1e5 < h.scores["asr"] <= 0 for hypotheses in scored for h in hypotheses)
+        for recording in (AUDIO[0], np.zeros(0, np.float32)):
+            scored = first_pass.scorer(recording).score(texts)
+            assert [h.text for h in scored] == texts
+            assert all(-1e5 < h.scores["asr"] <= 0 for h in scored)
     n_labels = len(ctc.tokens("a " * 150))
-    assert ctc.score(AUDIO[:1], [["a " * 150]])[0][0].scores["asr"] == UNSAYABLE * (1 + n_labels)
+    assert ctc.scorer(AUDIO[0]).score(["a " * 150])[0].scores["asr"] == UNSAYABLE * (1 + n_labels)
 
 
 def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
@@ -277,15 +305,17 @@ def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
         assert whisper.tokens("") == ()
 
 
-def test_forced_logprobs_by_hand():
-    """Odds 1 : 2 : 5 : 8. Row 0 without label 3: 2 / (1 + 2 + 5). Row 1 with all but the last,
-    which is said, though: 8 / 16; and beside it, of the same row, 2 / (1 + 2 + 5)."""
-    logits = torch.log(torch.tensor([[1.0, 2, 5, 8], [1, 2, 5, 8]]))
-    rows, targets = np.array([0, 1, 1]), np.array([1, 3, 1])
-    found = forced_logprobs(logits, rows, targets, suppressed=[3], suppressed_first=[])
+def test_suppression_by_hand():
+    """Odds 1 : 2 : 5 : 8. Row 0 without token 3: 2 / (1 + 2 + 5). Row 1 likewise, but token 3
+    itself counts among what is left: 8 / 16; another token of that row: 2 / (1 + 2 + 5)."""
+    odds = torch.log(torch.tensor([[1.0, 2, 5, 8], [1, 2, 5, 8]]))
+    rows, tokens = np.array([0, 1, 1]), np.array([1, 3, 1])
+    suppression = Suppression(everywhere=[3])
+    log_z = suppression.log_z(odds.clone(), start_row=0)[rows]
+    found = suppression.logprobs(odds[rows, tokens], log_z, tokens, rows == 0)
     np.testing.assert_allclose(found, np.log([2 / 8, 8 / 16, 2 / 8]), rtol=1e-6)
-    first = forced_logprobs(logits, rows[:2], np.array([1, 0]), [], suppressed_first=[2, 3])
-    np.testing.assert_allclose(first, np.log([2 / 3, 1 / 16]), rtol=1e-6)
+    first = Suppression(at_start=[2, 3]).score(odds.clone(), [1, 0])
+    assert first == pytest.approx(np.log(2 / 3) + np.log(1 / 16), rel=1e-6)
 
 
 def test_ctc_collapse_by_hand():
@@ -309,10 +339,10 @@ def test_whisper_tiny_en_scores_like_its_float32_self():
 
 
 @pytest.mark.slow
-def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
-    """The pinned model on real speech: of one beam and samples, what it writes with the tokens it
-    proposed has the same score: to 1e-3 in float32, and in int8, whose rounding depends on what
-    is computed together, to 1.5 nats each and 0.2 in the middle."""
+def test_whisper_tiny_en_scores_given_texts_as_its_search_does():
+    """The pinned model on real speech: a hypothesis of beam or samples that `tokens` spells as the
+    search did has the same score: to 1e-3 in float32; in int8, whose rounding depends on what is
+    computed together, to 1.5 nats each and a median of 0.2."""
     from relisten.io.audio import load_audio
     from relisten.io.sources import resolve_model
 
@@ -320,10 +350,10 @@ def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
     speech = load_audio(sorted(resolve_model("demo-speech").glob("*.*"))[0], duration_s=6.0)
     for dtype, tolerance, median in (("float32", 1e-3, 1e-3), ("int8", 1.5, 0.2)):
         whisper = CTranslate2Whisper(folder, "cpu", dtype)
-        [result] = whisper.decode([speech], samples=5)
+        [result] = whisper.decode([speech], DecodingOptions(samples=5))
         ids_of = {h.text: whisper.tokens(h.text) for h in result.hypotheses}
         own = [h for h in result.hypotheses if whisper._decode(ids_of[h.text]).strip() == h.text]
-        [given] = whisper.score([speech], [[h.text for h in own]], [result.window])
+        given = whisper.scorer(speech, result.window).score([h.text for h in own])
         off = [abs(g.scores["asr"] - h.scores["asr"]) for g, h in zip(given, own, strict=True)]
         canonical = sorted(off)[: 2 * len(off) // 3]  # the rest may have been proposed in pieces
         assert len(canonical) >= 5

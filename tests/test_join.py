@@ -18,11 +18,11 @@ from relisten.core.types import Hypothesis, ModelError, NBest, UsageError
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.speech.codebook import Codebook
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.first_pass import FirstPassResult
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult
 from relisten.tasks import nbest as nbest_task
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import join_lists, written_like
 from relisten.tasks.hypotheses.propose import make_proposer
-from relisten.tasks.loading import SpeechFrontend
 from relisten.tasks.nbest import make_nbest
 
 ENGLISH = normaliser("english")
@@ -50,26 +50,26 @@ class Recogniser:
         self.seeds: list[int] = []
 
     def decode(
-        self, audio: list[np.ndarray], seed: int = 0, **search: int
+        self,
+        audio: list[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
+        *,
+        timed: bool = True,
     ) -> list[FirstPassResult]:
-        self.seeds.append(seed)
+        self.seeds.append(options.seed)
         results = tuple(Hypothesis(text, {"asr": asr}, self.ends(text)) for text, asr in self.said)
         return [FirstPassResult(results, frames, frames) for frames in self.encoder.encode(audio)]
 
-    def score(
-        self,
-        audio: list[np.ndarray],
-        texts: list[list[str]],
-        windows: list[np.ndarray],
-        timed: bool = True,
-        context: int | None = None,
-    ) -> list[tuple[Hypothesis, ...]]:
-        assert len(audio) == len(texts) == len(windows)
-        self.asked += [text for its_texts in texts for text in its_texts]
-        return [
-            tuple(Hypothesis(t, {"asr": -10.0 * len(self.tokens(t))}, self.ends(t)) for t in some)
-            for some in texts
-        ]
+    def scorer(
+        self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
+    ) -> Recogniser:
+        return self
+
+    def score(self, texts: list[str], *, timed: bool = True) -> tuple[Hypothesis, ...]:
+        self.asked += texts
+        return tuple(
+            Hypothesis(t, {"asr": -10.0 * len(self.tokens(t))}, self.ends(t)) for t in texts
+        )
 
     def tokens(self, text: str) -> tuple[int, ...]:
         text = text if self.capitals else "".join(filter(str.isalpha, text.lower()))
@@ -267,7 +267,7 @@ def frontend(monkeypatch: pytest.MonkeyPatch) -> SpeechFrontend:
     monkeypatch.setattr(ctc_head, "log_probs", lambda frames: log_probs.reshape(4, 2, 4))
     codebook = Codebook(np.zeros((1, 2, DIM), np.float32), 1, Encoder.id)
     made = SpeechFrontend(codebook, "hand-made", ctc_head=ctc_head)
-    monkeypatch.setattr("relisten.tasks.loading.load_frontend", lambda *_: made)
+    monkeypatch.setattr("relisten.tasks.frontend.load_frontend", lambda *_: made)
     return made
 
 
@@ -299,7 +299,7 @@ def test_proposals_come_with_the_first_pass_score(
     results = proposer.encode([audio], first, decoded)
     [found] = proposer.propose([audio], first, decoded, results)
     assert len(found) == 3
-    [again] = first.score([audio], [[h.text for h in found]], [decoded[0].window])
+    again = first.scorer(audio, decoded[0].window).score([h.text for h in found])
     assert [h.scores["asr"] for h in found] == [h.scores["asr"] for h in again]
 
 

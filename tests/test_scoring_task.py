@@ -28,10 +28,11 @@ from relisten.lm.load import save_extension
 from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
-from relisten.speech.first_pass import FirstPassResult
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult
 from relisten.tasks import nbest as nbest_task
 from relisten.tasks import transcribe as transcribe_task
-from relisten.tasks.loading import SpeechFrontend, load_frontend, load_rescorer, save_codebook
+from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
+from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.transcribe import render, transcribe
@@ -58,8 +59,14 @@ class FakeFirstPass:
     def __init__(self) -> None:
         self.cached: list[tuple[int, int]] = []
 
-    def decode(self, audio: list[np.ndarray], **options: int) -> list[FirstPassResult]:
-        self.cached.append((len(audio), options.get("seed", 0)))
+    def decode(
+        self,
+        audio: list[np.ndarray],
+        options: DecodingOptions = DecodingOptions(),
+        *,
+        timed: bool = True,
+    ) -> list[FirstPassResult]:
+        self.cached.append((len(audio), options.seed))
         hypotheses = tuple(
             Hypothesis(text, {"asr": asr}, tuple(0.3 * (i + 1) for i in range(len(text.split()))))
             for text, asr in (("a b", -1.0), ("c d", -1.5), ("A, b!", -2.0))
@@ -110,7 +117,7 @@ def bundle(tmp_path: Path, lm_folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
-    monkeypatch.setattr("relisten.tasks.loading.load_encoder", lambda *_: FakeEncoder())
+    monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr(nbest_task, "load_first_pass", lambda *_: first_pass)
     monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
     return first_pass

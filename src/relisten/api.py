@@ -8,7 +8,8 @@ from pathlib import Path
 from relisten.core.combine import Weights
 from relisten.core.decide import Decision
 from relisten.core.types import TEXT, NBest
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.rescore import rank
@@ -65,8 +66,8 @@ class Rescorer:
         recogniser = load_first_pass(
             first_pass or self._loaded.first_pass, self._device, self._dtype, language
         )
-        search = {"beam": beam, "n_best": n_best, "samples": samples}
-        return transcribe_one(str(audio), recogniser, self._loaded, search, propose)
+        options = DecodingOptions(beam, n_best, samples)
+        return transcribe_one(str(audio), recogniser, self._loaded, options, propose)
 
     def score(
         self,

@@ -30,7 +30,7 @@ def main(model: str) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     from relisten.io.sources import resolve_model
-    from relisten.speech.first_pass import load_first_pass
+    from relisten.speech.load import load_first_pass
     from relisten.tasks.loading import load_rescorer
     from relisten.tasks.transcribe import transcribe_one
 

@@ -90,6 +90,12 @@ _ASIDES = (
 _LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")
 
 
+def lower_if_capitals(text: str) -> str:
+    """The text, in lower case if it is all in capitals: nobody speaks in capitals, and models know
+    lower case better."""
+    return text.lower() if text.isupper() else text
+
+
 def join_unspaced(text: str) -> str:
     """The text without spaces between characters of scripts that are written without them."""
     return _UNSPACED_GAP.sub("", text)

@@ -18,9 +18,9 @@ from accelerate import PartialState
 from relisten.core.types import UsageError
 from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
 from relisten.lm.sequences import Order
-from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.loading import SpeechFrontend, bundle_frontend
-from relisten.tasks.training.cache import FeatureSpec
+from relisten.speech.load import load_first_pass
+from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
+from relisten.tasks.training.cache import FeatureSpec, feature_spec_of
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted, add_ctc_log_probs
 from relisten.tasks.training.examples import (
@@ -162,7 +162,7 @@ def _sources(
     first_pass = load_first_pass(trainable.config.first_pass)
     feature_spec = FeatureSpec(first_pass, first_pass.encoder, 2)
     if frontend:
-        feature_spec = frontend.feature_spec(first_pass)
+        feature_spec = feature_spec_of(frontend, first_pass)
     return Sources(feature_spec, trainable.texts, Path(config.cache), report)
 
 

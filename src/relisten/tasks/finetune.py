@@ -17,7 +17,7 @@ from relisten.core.types import LENGTH, LM_COMPONENTS, ModelError, UsageError
 from relisten.lm.mwer import Combination
 from relisten.lm.scorer import Component, Scorer, SpeechOrder
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import bundle_frontend
+from relisten.tasks.frontend import bundle_frontend
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted
 from relisten.tasks.training.examples import Report

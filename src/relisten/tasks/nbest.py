@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import NBest, UsageError
-from relisten.speech.first_pass import FirstPass, load_first_pass
-from relisten.speech.whisper.features import RATE_HZ
+from relisten.io.audio import RATE_HZ
+from relisten.speech.first_pass import DecodingOptions, FirstPass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
 from relisten.tasks.hypotheses.join import check_names, join_lists
 from relisten.tasks.streams import (
@@ -68,20 +69,21 @@ def make_nbest(
         raise UsageError(f"words of {words}: nothing is spelled with them; add --propose 10")
     recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
     check_names(recognisers)
-    search = {"beam": beam, "n_best": n_best, "samples": samples, "temperature": temperature}
+    options = DecodingOptions(beam, n_best, samples, temperature, seed)
     proposer = None
     if propose:
+        from relisten.tasks.frontend import load_frontend
         from relisten.tasks.hypotheses.propose import make_proposer
-        from relisten.tasks.loading import load_frontend
 
         frontend = load_frontend(model, device, "auto" if dtype == "int8" else dtype)
         proposer = make_proposer(frontend, propose, words)
-    lister = _Lister(recognisers, proposer, search, normaliser, merge)
+    lister = _Lister(recognisers, proposer, normaliser, merge)
 
     def work(chunk: list[NBest]) -> list[NBest | Refusal]:
         chunk_seed = seed ^ crc32(chunk[0].id.encode()) if samples else seed
+        chunk_options = replace(options, seed=chunk_seed)
         loaded = [_load(utterance, manifest, recognisers) for utterance in chunk]
-        return work_on_accepted(loaded, lambda loaded: lister.lists(loaded, chunk_seed))
+        return work_on_accepted(loaded, lambda loaded: lister.lists(loaded, chunk_options))
 
     return walk(manifest, output, work, 1 if samples else CHUNK_SIZE, resume=resume, tick=tick)
 
@@ -104,22 +106,20 @@ def _load(
 
 @dataclass(frozen=True)
 class _Lister:
-    """Makes lists. search: what every recogniser's `decode` is told."""
+    """Makes lists."""
 
     recognisers: Sequence[FirstPass]
     proposer: Proposer | None
-    search: dict[str, Any]
     normaliser: str
     merge: bool
 
-    def lists(self, loaded: Sequence[tuple[NBest, np.ndarray]], seed: int) -> list[NBest]:
+    def lists(
+        self, loaded: Sequence[tuple[NBest, np.ndarray]], options: DecodingOptions
+    ) -> list[NBest]:
         """Utterances with their hypotheses; what they have already are further candidates."""
         normalise = normaliser_named(self.normaliser)
         utterances, recordings = [u for u, _ in loaded], [audio for _, audio in loaded]
-        decoded = [
-            recogniser.decode(recordings, seed=seed, **self.search)
-            for recogniser in self.recognisers
-        ]
+        decoded = [recogniser.decode(recordings, options) for recogniser in self.recognisers]
         lists = [result.hypotheses for result in decoded[0]]
         further = [list(utterance.hypotheses) for utterance in utterances]
         if self.proposer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,12 +23,12 @@ from relisten.core.types import (
     Hypothesis,
     NBest,
 )
-from relisten.io.audio import load_audio
+from relisten.io.audio import RATE_HZ, load_audio
 from relisten.io.subtitles import Cue, to_srt, to_vtt
 from relisten.lm.sequences import Speech
-from relisten.speech.first_pass import FirstPass, FirstPassResult, load_first_pass
+from relisten.speech.first_pass import DecodingOptions, FirstPass, FirstPassResult
+from relisten.speech.load import load_first_pass
 from relisten.speech.segmentation import split_audio
-from relisten.speech.whisper.features import RATE_HZ
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.cues import to_cues
 from relisten.tasks.defaults import MODEL
@@ -147,12 +147,12 @@ def transcribe(
     expected = read_phrases(phrases) if phrases else ()
     rescorer = load_rescorer(model, device, dtype)
     recogniser = load_first_pass(first_pass or rescorer.first_pass, device, dtype, language)
-    search = {"beam": beam, "n_best": n_best, "samples": samples}
+    options = DecodingOptions(beam, n_best, samples)
     transcripts: list[Transcript] = []
     refused: list[Refusal] = []
     for path in audio:
         try:
-            one = transcribe_one(path, recogniser, rescorer, search, propose, expected)
+            one = transcribe_one(path, recogniser, rescorer, options, propose, expected)
             transcripts.append(one)
         except AudioError as error:
             refused.append(Refusal(path, str(error)))
@@ -166,15 +166,15 @@ def transcribe_one(
     path: str,
     first_pass: FirstPass,
     rescorer: LoadedRescorer,
-    search: Mapping[str, int] = {},
+    options: DecodingOptions = DecodingOptions(),
     propose: int = 0,
     phrases: Sequence[Phrase] = (),
 ) -> Transcript:
     """The transcript of one recording of any length. Raises AudioError where it cannot be read.
 
     Recordings longer than the first pass hears at once are cut where they are quietest.
-    search: what the first pass's `decode` is told. propose: texts that the model's CTC head is to add.
-    phrases: those that are likely to be said.
+    options: of the first pass. propose: texts that the model's CTC head is to add. phrases: those
+    that are likely to be said.
     """
     biasing = Biasing(tuple(phrases), normaliser_named(rescorer.weights.normaliser))
     proposer = make_proposer(rescorer.need_frontend(), propose) if propose else None
@@ -188,7 +188,7 @@ def transcribe_one(
         some = bounds[start : start + CHUNK_SIZE]
         pieces = [samples[round(a * RATE_HZ) : round(b * RATE_HZ)] for a, b in some]
         with clock("first_pass"):
-            decoded = first_pass.decode(pieces, **search, timed=again.needs_word_ends)
+            decoded = first_pass.decode(pieces, options, timed=again.needs_word_ends)
         chosen = again.choose(pieces, decoded)
         segments += [Segment(a, b, one) for (a, b), one in zip(some, chosen, strict=True)]
     return Transcript(path, len(samples) / RATE_HZ, tuple(segments), clock.seconds)

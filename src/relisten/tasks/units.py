@@ -12,7 +12,7 @@ from relisten.io.shards import shard_ids, shard_path, shards, write_shard
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import deduplicate
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import load_frontend
+from relisten.tasks.frontend import load_frontend
 from relisten.tasks.streams import (
     Outcome,
     Refusal,

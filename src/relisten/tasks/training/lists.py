@@ -18,10 +18,16 @@ from relisten.io.nbest import read_nbest
 from relisten.lm.scorer import Component, Scorer, ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.first_pass import load_first_pass
-from relisten.tasks.loading import SpeechFrontend
+from relisten.speech.load import load_first_pass
+from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.rescore import merge_equal
-from relisten.tasks.training.cache import CachedUtterance, FeatureSpec, cache_manifest, frames_for
+from relisten.tasks.training.cache import (
+    CachedUtterance,
+    FeatureSpec,
+    cache_manifest,
+    feature_spec_of,
+    frames_for,
+)
 from relisten.tasks.training.cross_fit import CrossFitted
 
 NORMALISER = "english"
@@ -108,7 +114,7 @@ class ListReader:
     @cached_property
     def _feature_spec(self) -> FeatureSpec:
         assert self.frontend is not None
-        return self.frontend.feature_spec(load_first_pass(self.first_pass))
+        return feature_spec_of(self.frontend, load_first_pass(self.first_pass))
 
     def _cached(self, path: str) -> dict[str, CachedUtterance]:
         """An N-best file is a manifest too: frames, and where the words of the reference end."""
