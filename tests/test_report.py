@@ -179,6 +179,21 @@ def test_rows_by_hand() -> None:
     assert [refusal.id for refusal in report.evaluation.refused] == ["w"]
 
 
+def test_a_list_of_one_voted_text() -> None:
+    """No first pass proposed it, so the first pass has no words. It was an IndexError."""
+    voted = NBest("v", (Hypothesis("x y", extra={"made_by": "rover"}),), reference="x y")
+    report = reported([voted], Weights({"asr": 1.0}, "basic"))
+    assert report.evaluation.first_pass.words.deletions == 2
+    assert report.evaluation.rescored.words.errors == 0
+    assert report.utterances[0].effect == "improved"
+
+
+def test_a_placeholder_is_no_score_to_sweep() -> None:
+    pair = (Hypothesis("a", {"asr": -1.0}), Hypothesis("b", {"asr": -1e308}))
+    report = reported([NBest("u", pair, reference="a")], Weights({"asr": 1.0}, "basic"))
+    assert "score 'asr' is -1e+308" in report.left_out["sweep"]
+
+
 def test_parts_by_hand() -> None:
     """Rooms 2 and 10, in the order of numbers, and one utterance without a room."""
     utterances = [

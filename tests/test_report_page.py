@@ -120,6 +120,32 @@ def test_data_comes_back_as_it_was() -> None:
     assert ["two", "too"] in told["pairs"]
 
 
+def test_the_name_of_a_score_is_no_markup() -> None:
+    name = "<script>alert(1)</script>"
+    hypotheses = (Hypothesis("x", {"asr": -1.0, name: -2.0}), Hypothesis("y", {"asr": 0, name: 0}))
+    page = page_of([NBest("u", hypotheses, reference="x")], Weights({"asr": 1.0, name: -2.0}))
+    assert "weight of &lt;script&gt;" in page
+    assert len(Outline(page).scripts) == 3
+
+
+def test_empty_references_make_a_page_and_finite_numbers() -> None:
+    """Every rate is infinite: the page crashed, and the JSON held Infinity."""
+    weights = Weights({"asr": 1.0})
+    utterances = [
+        decoded("a", "", "x y", "x", chosen=1, speaker="s1"),
+        decoded("b", "", "z", speaker="s2"),
+        decoded("c", "", "", "z", speaker="s2"),
+    ]
+    page = page_of(utterances, weights, "speaker")
+    assert Outline(page).open == []
+    assert "the references have no words" in page
+    assert not re.search(r"(?<![a-z])(nan|inf)(?![a-z])", page.split("<script")[0], re.I)
+    report = evaluate(utterances, "basic", n_resamples=20, by=["speaker"])
+    record = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert record["first_pass"]["wer"] is None
+    assert record["n_words"] == 0
+
+
 def test_the_verdict_says_no_more_than_is_known() -> None:
     better = [decoded(f"u{i}", "x y", "x", "x y", chosen=1) for i in range(9)]
     assert "100.0\u00a0% fewer word errors</b> (95\u00a0% interval +100.0" in page_of(better)

@@ -114,7 +114,7 @@ def conclude(
     """The verdict, and the next step; `path` is quoted for a shell."""
     for check in checks:
         if check.status == "broken":
-            verdict = f"It is a bug ({check.name}): {check.meaning}. Correct it, then run this again."
+            verdict = f"It is a bug ({check.name}): {check.meaning}. Correct it and run this again."
             return verdict, check.remedy
     if not lists.known:
         verdict = "Without references nothing broken is found, and the gain is not known."

@@ -15,7 +15,7 @@ from relisten.tasks.loading import LoadedRescorer, load_rescorer
 
 MAX_TEXTS = 60
 """Texts that are scored, as they are and shuffled: it takes seconds, and the interval is narrow."""
-MIN_WORDS = 4
+MIN_SCORED_WORDS = 4
 """In a shorter text the order of words matters too little."""
 
 
@@ -58,7 +58,7 @@ def texts_to_read(lists: Lists) -> list[str]:
     """References, or, without any, the first pass's choices: up to MAX_TEXTS, spread evenly."""
     references = [one.reference for one in lists.utterances if one.reference]
     choices = [one.hypotheses[0].text for one in lists.utterances if one.hypotheses]
-    long = [text for text in references or choices if len(spoken(text).split()) >= MIN_WORDS]
+    long = [text for text in references or choices if len(spoken(text).split()) >= MIN_SCORED_WORDS]
     step = max(1, len(long) // MAX_TEXTS)
     return long[::step][:MAX_TEXTS]
 
@@ -66,7 +66,7 @@ def texts_to_read(lists: Lists) -> list[str]:
 def check_reading(rescorer: LoadedRescorer, texts: Sequence[str], seed: int = 0) -> Check:
     """Does the model give real texts a higher probability than the same words shuffled?"""
     if len(texts) < 2:
-        finding = f"fewer than two texts have {MIN_WORDS} words or more"
+        finding = f"fewer than two texts have {MIN_SCORED_WORDS} words or more"
         return Check("reading", "cannot tell", finding, "there is nothing to score")
     rng = np.random.default_rng(seed)
     real = [spoken(text) for text in texts]
@@ -94,7 +94,7 @@ def reading_check(real: float, mixed: float, advantage: IntervalEstimate) -> Che
     if advantage.low > 0:
         return Check("reading", "ok", finding, statistics=statistics)
     meaning = (
-        "the order of words makes no difference to this model: its tokenizer is another model's, or "
+        "word order makes no difference to this model: its tokenizer is another model's, or "
         "it was not trained on the language"
     )
     remedy = "put the model's own tokenizer into its folder, or name a model of this language"
