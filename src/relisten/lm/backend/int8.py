@@ -32,8 +32,8 @@ _LARGEST = 127  # integer of the largest input of a row, and of the largest weig
 _ZERO_POINT = 128
 _ROWS = 4096  # of weights, rounded at a time
 _ROTATED = 64
-"""Numbers rotated together, at most. With 16 the scores are 1.6 times as far off; 64 cost a tenth of
-a layer's time."""
+"""Numbers rotated together, at most. With 16 the scores are 1.6 times as far off; 64 cost a tenth
+of a layer's time."""
 
 
 class Int8Linear(nn.Module):
