@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 
 from relisten.core.combine import (
     Weights,
     fingerprint,
+    in_first_pass_order,
     merge_hypotheses,
-    rank_hypotheses,
     with_context,
 )
 from relisten.core.decide import Decision, decide
@@ -67,6 +66,4 @@ def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBes
 
 def merge_equal(utterance: NBest, normaliser: str) -> NBest:
     """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    in_first_pass_order = rank_hypotheses(utterance, Weights({}))
-    # Past the normaliser's cache: these texts do not come again, and 30 MB of them would stay.
-    return merge_hypotheses(in_first_pass_order, inspect.unwrap(normaliser_named(normaliser)))
+    return merge_hypotheses(in_first_pass_order(utterance), normaliser_named(normaliser))
