@@ -146,5 +146,5 @@ def test_a_config_that_cannot_be_had_is_one_sentence(
 ) -> None:
     # Read when the library is imported: without it each file is asked for five times, with pauses.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"config\.json cannot be had"):
+    with pytest.raises(ModelError, match=r"config\.json cannot be loaded"):
         estimate(with_lm(config, base="nobody/nothing"))
