@@ -32,7 +32,7 @@ from relisten.tasks.score import exchanged, score
 from relisten.tasks.training.cache import FeatureSpec, cache_manifest
 from relisten.tasks.training.config import STATE
 from relisten.tasks.transcribe import transcribe
-from relisten.tasks.tune import save_weights
+from relisten.tasks.weights import save_weights
 from tiny_speech import noise, tiny_ctc, tiny_whisper
 from tiny_world import fill_cache
 
@@ -168,7 +168,7 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     assert all({"asr", "ctc"} <= h.scores.keys() for h in stretch.nbest.hypotheses)
     assert len(stretch.nbest.hypotheses[0].word_ends_s or ()) == len(stretch.text.split()) > 0
     samples = noise(1.5)
-    by_ctc, whole = frontend.encode_for(["ctc"], [samples])[0], frontend.log_probs([samples])[0]
+    by_ctc, whole = frontend.encode([samples], ["ctc"])[0], frontend.encode([samples])[0]
     np.testing.assert_array_equal(by_ctc.ctc_log_probs, whole.ctc_log_probs)
     assert len(by_ctc) == len(whole)
     assert by_ctc.frames is None
