@@ -8,7 +8,8 @@ import torch
 
 from relisten.core.recombination import Change
 from relisten.core.types import ModelError
-from relisten.speech.ctc.head import STEPS, UNSAYABLE, CTCHead, alphabet_of
+from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
+from relisten.speech.ctc.likelihood import UNSAYABLE
 from relisten.tasks.training.cache import CachedUtterance
 from relisten.tasks.training.ctc import altered, cross_fit_ctc, train_ctc
 from relisten.tasks.training.examples import Example, fold_of, make_example

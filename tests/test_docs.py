@@ -30,6 +30,8 @@ PAGES = sorted(
     key=lambda page: page.as_posix(),
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+PACKAGE = ROOT / "src" / "relisten"
+PLACES = (PACKAGE, ROOT)
 SET_UP = ("make", "pip", ".", "cd", "python")
 """Shell commands that the pages may show beside our own."""
 
@@ -189,6 +191,24 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for example in examples:
         exec(compile(example.code, page.name, "exec"), {})
+
+
+def test_architecture_is_as_described() -> None:
+    """Its table of rooms lists every folder of code, and what it names in code is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = set(re.findall(r"^\| `([a-z_/]+)/` \|", text, re.M))
+    files = sorted(PACKAGE.rglob("*.py"))
+    folders = {str(file.parent.relative_to(PACKAGE)) for file in files} - {"."}
+    assert rooms == folders
+    named = set(
+        re.findall(r"(?<![\w/])(?:(?:[a-z_]+/)+(?:[\w.]+\.py)?|[a-z_]+\.py)(?![\w/])", text)
+    )
+    assert [name for name in sorted(named) if not any((p / name).exists() for p in PLACES)] == []
+    words = text.partition("## One word per idea")[2].partition("\n## ")[0]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    in_code = re.findall(r"`(\w+)[.`]\w*`? \|$", words, re.M)
+    assert len(in_code) > 10
+    assert [w for w in in_code if not re.search(rf"^(class|def) {w}\b|^{w} = ", code, re.M)] == []
 
 
 def test_every_format_has_its_line() -> None:

@@ -10,7 +10,10 @@ import torch
 from transformers import AutoModel, WhisperFeatureExtractor
 
 from relisten.core.types import ModelError, UsageError
-from relisten.speech.encoders import HFEncoder, WhisperEncoder, load_encoder, torch_placement
+from relisten.io.device import torch_placement
+from relisten.speech.hubert import HFEncoder
+from relisten.speech.load import load_encoder
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.features import log_mel
 from tiny_speech import noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 

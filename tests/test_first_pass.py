@@ -13,14 +13,11 @@ from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError, UsageError
-from relisten.speech.ctc.recogniser import (
-    UNSAYABLE,
-    TransformersCTC,
-    ctc_collapse,
-    ctc_log_likelihood,
-)
-from relisten.speech.first_pass import DecodingOptions, FirstPass, forced_logprobs
+from relisten.speech.ctc.likelihood import UNSAYABLE, ctc_scores
+from relisten.speech.ctc.recogniser import TransformersCTC, ctc_collapse
+from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
+from relisten.speech.whisper.suppression import Suppression
 from relisten.speech.whisper.transformers import TransformersWhisper
 from tiny_speech import SUPPRESSED, noise, tiny_ct2_whisper, tiny_ctc, tiny_whisper
 
@@ -100,7 +97,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
 
 
 def test_suppression_renormalises(whispers, folders):
-    """The same text is likelier under suppression, by the mass that was taken out."""
+    """The same text is likelier under suppression, by the probability that was taken out."""
     free = whispers[False, "ct2"].decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses[0]
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     tokens = whispers[False, "ct2"].tokenizer.encode(free.text).ids
@@ -210,6 +207,23 @@ def test_options_that_contradict_are_refused(options, message):
         DecodingOptions(**options)
 
 
+def test_a_short_text_of_a_long_recording_has_its_own_probability(ctc):
+    """CTC scores of given texts were once at least -20 nats per letter, which made "A" likelier
+    than what was said; only a text that the frames cannot hold is scored so."""
+    log_probs = ctc._log_probs(ctc.encoder.encode([noise(4.0)])[0])
+    rows, wrong = np.arange(len(log_probs)), ctc.tokenizer.get_vocab()["A"]
+    log_probs[rows, wrong] = -30.0  # nothing sounds like A, nor like silence
+    log_probs[rows, ctc.blank] = -30.0
+    [found] = ctc._scores(log_probs, [(wrong,)])
+    assert found == pytest.approx(-30.0 * len(rows) + math.log(n_paths(len(rows))), rel=1e-6)
+    assert found < UNSAYABLE * 2
+
+
+def n_paths(n_frames):
+    """CTC paths that say one label: blanks, the label for one run of frames, blanks."""
+    return n_frames * (n_frames + 1) // 2
+
+
 def every_path(log_probs, blank):
     """Label sequence → log of the summed probability of its paths, by listing all V^T paths."""
     totals: dict[tuple[int, ...], float] = {}
@@ -226,12 +240,13 @@ def test_ctc_score_against_all_paths():
     totals = every_path(log_probs, blank=0)
     assert np.logaddexp.reduce(list(totals.values())) == pytest.approx(0.0)
     for labels, total in totals.items():
-        assert ctc_log_likelihood(log_probs, labels, 0) == pytest.approx(total)
+        found = ctc_scores(torch.from_numpy(log_probs)[None], [5], [labels], blank=0)
+        assert found == pytest.approx(total)
 
 
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
 @pytest.mark.parametrize("reuse", [False, True])
-def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypatch, kind, reuse):
+def test_its_own_hypotheses_get_the_same_score_back(whispers, ctc, monkeypatch, kind, reuse):
     """Beam and samples, all but those that stripping white space changed: to 1e-3.
 
     The tiny Whisper has no word that begins with a space, so its texts are spelled without.
@@ -241,11 +256,10 @@ def test_given_back_its_own_hypotheses_it_says_the_same(whispers, ctc, monkeypat
         spell = whispers[True, "ct2"].tokenizer.encode
         monkeypatch.setattr(first_pass, "tokens", lambda text: tuple(spell(text).ids))
     decoded = first_pass.decode(AUDIO, DecodingOptions(4, 4, samples=4, temperature=1.5))
-    windows = [result.window for result in decoded] if reuse else None
-    texts = [[h.text for h in result.hypotheses] for result in decoded]
-    scored = first_pass.score(AUDIO, texts, windows)
     n_same = 0
-    for result, hypotheses in zip(decoded, scored, strict=True):
+    for recording, result in zip(AUDIO, decoded, strict=True):
+        scorer = first_pass.scorer(recording, result.window if reuse else None)
+        hypotheses = scorer.score([h.text for h in result.hypotheses])
         for own, given in zip(result.hypotheses, hypotheses, strict=True):
             assert given.text == own.text
             if given.scores["asr"] == pytest.approx(own.scores["asr"], abs=1e-3):
@@ -264,22 +278,23 @@ def test_a_given_text_has_its_summed_logprob(whispers, folders, backend, suppres
     tokenizer = whispers[suppress, "ct2"].tokenizer
     banned = (SUPPRESSED, [tokenizer.token_to_id(t) for t in ("Ġ", "<|endoftext|>")])
     texts = ["dog", "a cat's name", "x", "Bad Fed", "zz" * 6]
-    for text, hypothesis in zip(texts, whisper.score(AUDIO[:1], [texts])[0], strict=True):
+    for text, hypothesis in zip(texts, whisper.scorer(AUDIO[0]).score(texts), strict=True):
         ids = list(whisper.tokens(text))
         expected = teacher_forced(folder, frames, ids, *(banned if suppress else ([], [])))
         assert hypothesis.scores["asr"] == pytest.approx(expected, abs=2e-3), text
 
 
 def test_every_text_has_a_finite_score(whispers, ctc):
-    """Nothing at all, which Whisper never says first; a suppressed letter; more letters than CTC
-    has frames for; no recording at all."""
+    """No words, which Whisper never proposes first; a suppressed letter; more letters than CTC has
+    frames for; an empty recording."""
     for first_pass in (whispers[True, "ct2"], whispers[True, "hf"], ctc):
         texts = ["", "b", "a " * 150]
-        scored = first_pass.score([AUDIO[0], np.zeros(0, np.float32)], [texts, texts])
-        assert [[h.text for h in hypotheses] for hypotheses in scored] == [texts, texts]
-        assert all(-1e5 < h.scores["asr"] <= 0 for hypotheses in scored for h in hypotheses)
+        for recording in (AUDIO[0], np.zeros(0, np.float32)):
+            scored = first_pass.scorer(recording).score(texts)
+            assert [h.text for h in scored] == texts
+            assert all(-1e5 < h.scores["asr"] <= 0 for h in scored)
     n_labels = len(ctc.tokens("a " * 150))
-    assert ctc.score(AUDIO[:1], [["a " * 150]])[0][0].scores["asr"] == UNSAYABLE * (1 + n_labels)
+    assert ctc.scorer(AUDIO[0]).score(["a " * 150])[0].scores["asr"] == UNSAYABLE * (1 + n_labels)
 
 
 def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
@@ -290,15 +305,17 @@ def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
         assert whisper.tokens("") == ()
 
 
-def test_forced_logprobs_by_hand():
-    """Odds 1 : 2 : 5 : 8. Row 0 without label 3: 2 / (1 + 2 + 5). Row 1 with all but the last,
-    which is said, though: 8 / 16; and beside it, of the same row, 2 / (1 + 2 + 5)."""
-    logits = torch.log(torch.tensor([[1.0, 2, 5, 8], [1, 2, 5, 8]]))
-    rows, targets = np.array([0, 1, 1]), np.array([1, 3, 1])
-    found = forced_logprobs(logits, rows, targets, suppressed=[3], suppressed_first=[])
+def test_suppression_by_hand():
+    """Odds 1 : 2 : 5 : 8. Row 0 without token 3: 2 / (1 + 2 + 5). Row 1 likewise, but token 3
+    itself counts among what is left: 8 / 16; another token of that row: 2 / (1 + 2 + 5)."""
+    odds = torch.log(torch.tensor([[1.0, 2, 5, 8], [1, 2, 5, 8]]))
+    rows, tokens = np.array([0, 1, 1]), np.array([1, 3, 1])
+    suppression = Suppression(everywhere=[3])
+    log_z = suppression.log_z(odds.clone(), start_row=0)[rows]
+    found = suppression.logprobs(odds[rows, tokens], log_z, tokens, rows == 0)
     np.testing.assert_allclose(found, np.log([2 / 8, 8 / 16, 2 / 8]), rtol=1e-6)
-    first = forced_logprobs(logits, rows[:2], np.array([1, 0]), [], suppressed_first=[2, 3])
-    np.testing.assert_allclose(first, np.log([2 / 3, 1 / 16]), rtol=1e-6)
+    first = Suppression(at_start=[2, 3]).score(odds.clone(), [1, 0])
+    assert first == pytest.approx(np.log(2 / 3) + np.log(1 / 16), rel=1e-6)
 
 
 def test_ctc_collapse_by_hand():
@@ -322,10 +339,10 @@ def test_whisper_tiny_en_scores_like_its_float32_self():
 
 
 @pytest.mark.slow
-def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
-    """The pinned model on real speech: of one beam and samples, what it writes with the tokens it
-    proposed has the same score: to 1e-3 in float32, and in int8, whose rounding depends on what
-    is computed together, to 1.5 nats each and 0.2 in the middle."""
+def test_whisper_tiny_en_scores_given_texts_as_its_search_does():
+    """The pinned model on real speech: a hypothesis of beam or samples that `tokens` spells as the
+    search did has the same score: to 1e-3 in float32; in int8, whose rounding depends on what is
+    computed together, to 1.5 nats each and a median of 0.2."""
     from relisten.io.audio import load_audio
     from relisten.io.sources import resolve_model
 
@@ -336,7 +353,7 @@ def test_whisper_tiny_en_rates_given_texts_as_its_search_does():
         [result] = whisper.decode([speech], DecodingOptions(samples=5))
         ids_of = {h.text: whisper.tokens(h.text) for h in result.hypotheses}
         own = [h for h in result.hypotheses if whisper._decode(ids_of[h.text]).strip() == h.text]
-        [given] = whisper.score([speech], [[h.text for h in own]], [result.window])
+        given = whisper.scorer(speech, result.window).score([h.text for h in own])
         off = [abs(g.scores["asr"] - h.scores["asr"]) for g, h in zip(given, own, strict=True)]
         canonical = sorted(off)[: 2 * len(off) // 3]  # the rest may have been proposed in pieces
         assert len(canonical) >= 5

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
-from relisten.io.ids import IdSet
-from relisten.io.lines import line_to_nbest, nbest_to_line
+from relisten.io.native import line_to_nbest, nbest_to_line
 from relisten.io.nbest import (
     NBestWriter,
     load_nbest,
@@ -293,20 +292,9 @@ def test_audio_is_relative_to_the_file_that_names_it(tmp_path):
         resolve_audio(NBest("b"), "dev.jsonl")
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.text(max_size=3), max_size=2_000))
-def test_the_id_set_is_a_set(ids):
-    ours, theirs = IdSet(), set()
-    for utterance_id in ids:
-        assert ours.add(utterance_id) == (utterance_id not in theirs)
-        theirs.add(utterance_id)
-        assert utterance_id in ours
-    assert len(ours) == len(theirs)
-    assert all((probe in ours) == (probe in theirs) for probe in ["", "a", "0", "zz", "\x00"])
-
-
-def test_memory_does_not_grow_with_the_number_of_utterances(tmp_path):
-    """Peak memory of reading and writing 30,000 lists is within 10 % of that for 300."""
+def test_memory_grows_by_the_ids_alone(tmp_path):
+    """Peak memory of reading and writing grows by at most 200 bytes per list: its id is kept to
+    find one that occurs twice; a list itself takes ten times as much."""
     program = (
         "import sys, resource; from relisten.io.nbest import read_nbest, save_nbest;"
         "save_nbest(read_nbest(sys.argv[1], 'native'), sys.argv[2]);"
@@ -322,4 +310,4 @@ def test_memory_does_not_grow_with_the_number_of_utterances(tmp_path):
                 )
         run = [sys.executable, "-c", program, str(path), str(tmp_path / "out.jsonl")]
         peaks.append(int(subprocess.run(run, check=True, capture_output=True, text=True).stdout))
-    assert peaks[1] < 1.1 * peaks[0]
+    assert 1024 * (peaks[1] - peaks[0]) < 200 * (30_000 - 300)

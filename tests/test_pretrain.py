@@ -21,8 +21,7 @@ from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import load_encoder
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.load import load_encoder, load_first_pass
 from relisten.tasks.codebook import make_codebook
 from relisten.tasks.frontend import load_frontend
 from relisten.tasks.loading import load_rescorer

@@ -73,10 +73,13 @@ def make_bundle(folder: Path) -> None:
 
 @pytest.fixture
 def phrases(world: Path, tmp_path: Path) -> str:
-    """What sounds like the longest word of the first list, with a letter that is not its own."""
-    make_nbest(str(world / "manifest.jsonl"), str(tmp_path / "plain"), decoding=DECODING)
-    [longest, *_] = sorted(texts(load_nbest(tmp_path / "plain")[0]), key=len, reverse=True)
-    word = max(longest.split(), key=len)
+    """What sounds like the longest word of the lists, with letters that are not its own."""
+    manifest, lists, bundle = (
+        str(p) for p in (world / "manifest.jsonl", tmp_path / "lists", world / "bundle")
+    )
+    make_nbest(manifest, lists, decoding=DECODING, propose=3, model=bundle)
+    words = [word for one in load_nbest(lists) for text in texts(one) for word in text.split()]
+    word = max(words, key=len)
     assert len(word) > 6
     (tmp_path / "phrases.txt").write_text(f"{word[:-1]}xy\t2\nfed\n")
     return str(tmp_path / "phrases.txt")

@@ -1,4 +1,4 @@
-"""Whisper's decoder reading many texts at once: against transformers reading them one by one.
+"""Teacher forcing of many texts at once: against transformers, which takes them one by one.
 
 What its scores mean is tested with the first passes (test_first_pass.py), which use it.
 """
@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from relisten.core.types import ModelError
 from relisten.speech.whisper.decoder import TokenTree, WhisperDecoder
+from relisten.speech.whisper.suppression import Suppression
 from tiny_speech import tiny_ct2_whisper, tiny_whisper
 
 
@@ -35,7 +36,7 @@ def test_texts_that_begin_alike_share_their_beginning():
 
 
 def test_texts_that_end_alike_share_their_end_after_a_context():
-    """2 for 9 in the middle: 3 4 are read anew behind the 9, 5 and 6 are the first one's; without
+    """2 for 9 in the middle: 3 4 are new nodes behind the 9, 5 and 6 are the first one's; without
     a context all is. What ends otherwise is not alike, nor what agrees for one token alone."""
     sequences = [(1, 2, 3, 4, 5, 6), (1, 9, 3, 4, 5, 6), (1, 9, 3, 4, 5, 7), (8, 6)]
     tree, apart = TokenTree([0], context=3), TokenTree([0])
@@ -56,7 +57,7 @@ def test_many_at_once_are_each_alone(source, folder):
     frames = generator.normal(size=(40, 32)).astype(np.float32)
     prompt = [5, 9, 3]
     sequences = [(1, 2, 3, 4), (1, 2, 9), (2,), (1, 2, 3, 5, 6), (1, 2, 9)]
-    decoder = WhisperDecoder(folder, "cpu")
+    decoder = WhisperDecoder(folder, "cpu", Suppression())
     forced_scorer = decoder.forced_scorer(decoder.cross_kv(frames), prompt)
     together = forced_scorer.logprobs(sequences)
     model = WhisperForConditionalGeneration.from_pretrained(source).eval()
@@ -72,28 +73,28 @@ def test_many_at_once_are_each_alone(source, folder):
     assert forced_scorer.logprobs([]) == []
 
 
-def test_texts_that_come_later_go_on_from_what_was_read(folder, monkeypatch):
-    """One by one, again, and as a beginning of another: as all at once, each token read once."""
+def test_texts_that_come_later_continue_from_what_was_computed(folder, monkeypatch):
+    """One by one, again, and as a beginning of another: as all at once, each token once."""
     generator = np.random.default_rng(2)
-    decoder = WhisperDecoder(folder, "cpu", suppressed=[3], suppressed_first=[1])
+    decoder = WhisperDecoder(folder, "cpu", Suppression(everywhere=[3], at_start=[1]))
     cross_kv = decoder.cross_kv(generator.normal(size=(40, 32)).astype(np.float32))
     sequences = [(1, 2, 3, 4), (1, 2), (1, 2, 9, 8), (6,), (1, 2, 3, 4)]
     together = decoder.forced_scorer(cross_kv, [5, 7]).logprobs(sequences)
-    read = []
+    computed = []
     embed = decoder.embed
     monkeypatch.setattr(
-        decoder, "embed", lambda tokens, depth: read.extend(tokens) or embed(tokens, depth)
+        decoder, "embed", lambda tokens, depth: computed.extend(tokens) or embed(tokens, depth)
     )
     forced_scorer = decoder.forced_scorer(cross_kv, [5, 7])
     apart = [forced_scorer.logprobs([ids])[0] for ids in sequences]
     assert apart == pytest.approx(together, abs=1e-4)
-    assert read == [5, 7, 1, 2, 3, 9]
+    assert computed == [5, 7, 1, 2, 3, 9]
 
 
 def test_a_shared_end_costs_what_it_costs_in_the_text_before(folder):
     """The sequence that differs in its second token: its own first four, then the other's."""
     generator = np.random.default_rng(1)
-    decoder = WhisperDecoder(folder, "cpu")
+    decoder = WhisperDecoder(folder, "cpu", Suppression())
     cross_kv = decoder.cross_kv(generator.normal(size=(40, 32)).astype(np.float32))
     base, other = (1, 2, 3, 4, 5, 6, 7), (1, 9, 3, 4, 5, 6, 7)
 
@@ -111,4 +112,4 @@ def test_a_folder_without_a_decoder_is_refused(folder, tmp_path):
     whole = (folder / "model.bin").read_bytes()
     (tmp_path / "model.bin").write_bytes(whole.replace(b"decoder/", b"elsewhr/"))
     with pytest.raises(ModelError, match="holds no decoder of a Whisper"):
-        WhisperDecoder(tmp_path, "cpu")
+        WhisperDecoder(tmp_path, "cpu", Suppression())

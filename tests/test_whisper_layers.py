@@ -7,7 +7,7 @@ import torch
 from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
 from relisten.speech.ctc.head import STEPS, CTCHead
-from relisten.speech.encoders import WhisperEncoder
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.layers import (
     LowerLayers,
     UpperLayers,

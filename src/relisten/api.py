@@ -7,7 +7,8 @@ from pathlib import Path
 
 from relisten.core.combine import Weights
 from relisten.core.types import AudioError, NBest
-from relisten.speech.first_pass import DecodingOptions, FirstPass, load_first_pass
+from relisten.speech.first_pass import DecodingOptions, FirstPass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.hypotheses.join import check_names
 from relisten.tasks.loading import LoadedRescorer, load_rescorer

@@ -56,6 +56,12 @@ def normaliser(name: str) -> Normaliser:
     return normalise
 
 
+def lower_if_capitals(text: str) -> str:
+    """The text, in lower case if it is all in capitals: nobody speaks in capitals, and models know
+    lower case better."""
+    return text.lower() if text.isupper() else text
+
+
 def join_unspaced(text: str) -> str:
     """The text without spaces between characters of scripts that are written without them."""
     return _IDLE_SPACE.sub("", text)

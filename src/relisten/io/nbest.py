@@ -1,4 +1,4 @@
-"""Files of N-best lists and manifests: read as a stream, written so that a kill loses nothing."""
+"""Files of N-best lists and manifests, read as a stream; a killed run loses no finished line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import BinaryIO
 
 from relisten.core.types import FormatError, NBest, UsageError
-from relisten.io.ids import IdSet
-from relisten.io.lines import line_to_nbest, nbest_to_line
+from relisten.io.native import nbest_to_line, read_lines, read_native
+from relisten.io.readers import is_native_line, read_foreign, recognise
 
 
 def read_nbest(
     path: str | Path, format: str = "auto", manifest: str | Path | None = None
 ) -> Iterator[NBest]:
-    """The utterances of a file, one at a time, in constant memory for the native format.
+    """The utterances of a file, one at a time; of the native format only the ids are kept.
 
     path: a file (a folder for `kaldi` and `espnet`), a pipe, or "-" for standard input. Native
         lines of a pipe are read as they come; other formats look twice, so it is copied first.
@@ -38,24 +38,21 @@ def read_nbest(
 
 
 def _read_path(path: Path, format: str, manifest: str | Path | None) -> Iterator[NBest]:
-    from relisten.io.readers import read_foreign, recognise
-
     name = recognise(path) if format == "auto" else format
     if name == "native" and manifest is None:
         yield from read_native(path)
     else:
-        yield from read_foreign(path, name, manifest)
+        known = None if manifest is None else {u.id: u for u in read_nbest(manifest)}
+        yield from read_foreign(path, name, known)
 
 
 def is_stream(file: str | Path) -> bool:
-    """Whether it can be read but once: "-" (standard input), a pipe, a device."""
+    """Whether it can be read only once: "-" (standard input), a pipe, a device."""
     is_lasting = os.path.isfile(file) or os.path.isdir(file)
     return str(file) == "-" or (os.path.exists(file) and not is_lasting)
 
 
 def _read_stream(path: str | Path, format: str, manifest: str | Path | None) -> Iterator[NBest]:
-    from relisten.io.readers import is_native_line
-
     is_stdin = str(path) == "-"
     name = "standard input" if is_stdin else str(path)
     with nullcontext(sys.stdin.buffer) if is_stdin else open(path, "rb") as file:
@@ -66,7 +63,7 @@ def _read_stream(path: str | Path, format: str, manifest: str | Path | None) -> 
             format == "auto" and (not head or is_native_line(head[-1]))
         )
         if is_native and manifest is None:
-            yield from _read_lines(chain(head, file), name)
+            yield from read_lines(chain(head, file), name)
             return
         with TemporaryDirectory() as folder:
             copy = Path(folder) / ("stdin" if is_stdin else Path(path).name)
@@ -97,14 +94,14 @@ class NBestWriter:
     """Writes utterances line by line to PATH.partial, which becomes PATH on a clean exit.
 
     path: the file to write, or "-" for standard output.
-    resume: keep the whole lines of an earlier run's PATH.partial (or of a finished PATH) and go on
-        behind them; a last line torn by a kill is cut off. `done` holds their ids: skip those, and
-        the file ends as the same bytes as a run that was never killed.
+    resume: keep the whole lines of an earlier run's PATH.partial (or of a finished PATH) and append
+        to them; a last line that a kill left incomplete is cut off. `done` holds their ids: skip
+        those, and the file becomes the same bytes as that of a run that was never killed.
     """
 
     def __init__(self, path: str | Path, resume: bool = False) -> None:
         self.path = Path(path)
-        self.done = IdSet()
+        self.done: set[str] = set()
         self._is_stdout = str(path) == "-"
         self._resume = resume and not self._is_stdout
         self._file: BinaryIO | None = None
@@ -119,13 +116,13 @@ class NBestWriter:
             return self
         try:
             if self._resume:
-                self._take_up()
+                self._keep_whole_lines()
             self._file = open(self.partial_path, "ab" if self._resume else "wb")
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
         return self
 
-    def _take_up(self) -> None:
+    def _keep_whole_lines(self) -> None:
         partial = self.partial_path
         if not partial.exists() and self.path.exists():
             shutil.copyfile(self.path, partial)
@@ -137,7 +134,7 @@ class NBestWriter:
                 whole += len(line) if line.endswith(b"\n") else 0
             file.truncate(whole)
             file.seek(0)
-            for nbest in _read_lines(file, str(partial)):
+            for nbest in read_lines(file, str(partial)):
                 self.done.add(nbest.id)
 
     def write(self, nbest: NBest) -> None:
@@ -182,27 +179,3 @@ def rebase_audio(nbest: NBest, read_from: str | Path, write_to: str | Path) -> N
 
 def _folder(file: str | Path) -> Path:
     return Path() if is_stream(file) else Path(file).parent
-
-
-def read_native(path: Path) -> Iterator[NBest]:
-    """The utterances of a native file; see `read_nbest`."""
-    try:
-        with open(path, "rb") as file:
-            yield from _read_lines(file, str(path))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _read_lines(file: Iterable[bytes], name: str) -> Iterator[NBest]:
-    seen = IdSet()
-    for number, line in enumerate(file, 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            continue
-        nbest = line_to_nbest(line, f"{name}:{number}")
-        if not seen.add(nbest.id):
-            raise FormatError(
-                f"{name}:{number} '{nbest.id}': this id occurs twice; give each utterance its own"
-            )
-        yield nbest

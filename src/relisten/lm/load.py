@@ -20,6 +20,7 @@ from torch import nn
 from relisten.core.types import ModelError
 from relisten.io.pinned import PINNED
 from relisten.io.sources import resolve_model
+from relisten.io.tensors import save_tensors
 from relisten.lm.attention import in_blocks
 from relisten.lm.backend.llama_folder import load_llama
 from relisten.lm.backend.tokenizer import load_plain_tokenizer
@@ -210,13 +211,11 @@ def merge_adapter(causal: nn.Module, folder: Path) -> None:
 
 def save_extension(extension: SpeechExtension, path: Path) -> None:
     """Write an extension's tensors as safetensors, floats in half precision."""
-    from safetensors.torch import save_file
-
     tensors = {
-        name: (value.half() if value.is_floating_point() else value.int()).contiguous()
+        name: value.half() if value.is_floating_point() else value.int()
         for name, value in extension.state_dict().items()
     }
-    save_file(tensors, path)
+    save_tensors(tensors, path)
 
 
 def load_extension(path: Path, causal: nn.Module) -> SpeechExtension:

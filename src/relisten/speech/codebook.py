@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.tensors import save_tensors
 
 FORMAT = "relisten-codebook-1"
 MAX_VECTORS = 100_000
@@ -87,11 +88,11 @@ class Codebook:
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; its metadata holds encoder, pool, frame rate and format."""
-        from safetensors.numpy import save_file
+        import torch
 
-        metadata = {"encoder": self.encoder_id, "pool": self.pool, "rate": self.frame_rate_hz}
-        described = {"format": FORMAT, "codebook": json.dumps(metadata)}
-        save_file({"centroids": np.ascontiguousarray(self.centroids)}, path, metadata=described)
+        described = {"encoder": self.encoder_id, "pool": self.pool, "rate": self.frame_rate_hz}
+        metadata = {"format": FORMAT, "codebook": json.dumps(described)}
+        save_tensors({"centroids": torch.from_numpy(self.centroids)}, Path(path), metadata)
 
     @classmethod
     def load(cls, path: Path | str) -> Codebook:

@@ -1,29 +1,16 @@
-"""The recogniser that proposes hypotheses: its role, and how one is loaded.
-
-Every hypothesis carries its true summed log-probability (nats, EOS counted) and the end of each of
-its words; the encoder's frames come along, since the recogniser has computed them anyway.
-"""
+"""The first pass: the role of a recogniser that proposes hypotheses, and what goes in and out."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from relisten.core.types import Hypothesis, ModelError, UsageError
-from relisten.speech.encoders import SAMPLES_PER_FRAME, SpeechEncoder
-from relisten.speech.whisper.features import RATE_HZ
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-FRAME_S = SAMPLES_PER_FRAME / RATE_HZ
-MAX_ALIGNED_TOKENS = 440  # Whisper's decoder has 448 positions, prompt and end included
-WHISPER_START = "<|startoftranscript|>"
+from relisten.core.types import Hypothesis, UsageError
+from relisten.io.audio import RATE_HZ
+from relisten.speech.frames import SpeechEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +44,12 @@ class DecodingOptions:
 class FirstPassResult:
     """What a first pass made of one recording.
 
-    hypotheses: the beam's in the decoder's own order, then samples that the beam does not hold; no
-        token sequence twice, but texts may repeat. Scores hold `asr`; word_ends_s is set where it
-        was asked for.
+    hypotheses: those of the beam in the decoder's own order, then samples that are not in the beam;
+        no token sequence twice, but texts may repeat. Scores hold `asr`, the summed log-probability
+        in nats, EOS counted; word_ends_s is set where it was asked for.
     frames: the encoder's, float32 [T, dim], T = ceil(duration_s * 50).
-    window: all that the decoder attended to, float32 [T', dim]: Whisper has frames of the silence
-        up to 30 s, too. What `FirstPass.score` needs not to encode again.
+    window: all that the decoder attended to, float32 [T', dim]; for Whisper this includes frames of
+        the padding up to 30 s. `FirstPass.scorer` takes it and then does not encode again.
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -70,10 +57,28 @@ class FirstPassResult:
     window: np.ndarray
 
 
-class FirstPass(Protocol):
-    """A recogniser that proposes hypotheses, rates given ones and says when their words end.
+class TextScorer(Protocol):
+    """Scores given texts of one recording, and keeps what it computed for the next texts.
 
-    max_duration_s: the longest recording it hears at once; cut longer ones with `split_audio`.
+    It belongs to one caller: it must not be used by two threads at once.
+    """
+
+    def score(self, texts: Sequence[str], *, timed: bool = True) -> tuple[Hypothesis, ...]:
+        """The texts as if the recogniser had proposed them, one hypothesis each, in order.
+
+        timed: whether word ends are wanted; they are set as `decode` sets them.
+        `asr` is what `decode` would give `tokens(text)`, by teacher forcing, and always finite: a
+        token that the decoder would suppress is allowed at its position. Texts are taken as they
+        are written, capitals included.
+        """
+        ...
+
+
+class FirstPass(Protocol):
+    """A recogniser that proposes hypotheses, scores given texts, and tells when words end.
+
+    max_duration_s: the longest recording that it decodes at once; cut longer ones with
+        `split_audio`.
     encoder: what makes its frames, usable on its own; `encoder.id` ties codebooks to it.
     """
 
@@ -106,68 +111,28 @@ class FirstPass(Protocol):
     ) -> list[list[tuple[float, ...]]]:
         """When the words of given texts end, s: for each recording, for each of its texts.
 
-        One entry per whitespace-separated word, as in `Hypothesis.word_ends_s`. frames: the
-        encoder's of the same recordings, if they are at hand: nothing is encoded again. A text all
-        in capitals is aligned in lower case, which recognisers know better.
+        One entry per whitespace-separated word, as in `Hypothesis.word_ends_s`. frames: those of
+        the encoder for the same recordings, if at hand; nothing is encoded again. A text all in
+        capitals is aligned in lower case, which recognisers know better.
         """
         ...
 
-    def score(
-        self,
-        audio: Sequence[np.ndarray],
-        texts: Sequence[Sequence[str]],
-        windows: Sequence[np.ndarray] | None = None,
-        timed: bool = True,
-        context: int | None = None,
-    ) -> list[tuple[Hypothesis, ...]]:
-        """Given texts as if it had proposed them: one hypothesis each, for each recording.
+    def scorer(
+        self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
+    ) -> TextScorer:
+        """A scorer of given texts of one recording, 16 kHz mono float [samples].
 
-        windows: `FirstPassResult.window` of the same recordings, if at hand: nothing is encoded again.
-        timed: whether word ends are wanted. context: a recogniser to which reading is dear may take
-        a text's ending to cost what it costs in a text before it, from the token on at which it has
-        agreed with that for so many (history clustering: Liu et al., ICASSP 2014); None: it reads
-        everything.
-
-        `asr` is what `decode` would say of `tokens(text)`, by teacher forcing, and always finite:
-        of a token that its decoder would suppress, the suppression is lifted there and then.
-        word_ends_s as `decode` sets it. Texts are taken as they are written, capitals and all.
+        window: `FirstPassResult.window` of the recording, if at hand; nothing is encoded again.
+        context: None scores every token exactly. A number lets a recogniser whose scores are
+        expensive reuse, for the rest of a text, what it computed for another text, from the token
+        on where both have agreed for so many tokens and agree to the end (history clustering: Liu
+        et al., ICASSP 2014).
         """
         ...
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """How it would write a text: two texts that it writes alike are one and the same to it."""
+        """The tokens it writes a text with; to it, two texts with the same tokens are one."""
         ...
-
-
-def load_first_pass(
-    reference: str, device: str = "auto", dtype: str = "auto", language: str = "en"
-) -> FirstPass:
-    """The first pass a reference names, loaded: a known name, a folder or a hub id.
-
-    CTranslate2 Whisper, or a transformers Whisper or CTC model; which one, the folder's files tell.
-    Raises ModelError if it is none of them.
-    """
-    from relisten.io.sources import resolve_model
-
-    folder = Path(resolve_model(reference))
-    name = folder.name if Path(reference).is_dir() else reference
-    if (folder / "model.bin").is_file():
-        from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
-
-        return CTranslate2Whisper(folder, device, dtype, language, name)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{reference}: no readable config.json in it") from error
-    if config.get("model_type") == "whisper":
-        from relisten.speech.whisper.transformers import TransformersWhisper
-
-        return TransformersWhisper(folder, device, dtype, language, name)
-    if any(str(kind).endswith("ForCTC") for kind in config.get("architectures") or ()):
-        from relisten.speech.ctc.recogniser import TransformersCTC
-
-        return TransformersCTC(folder, device, dtype, name)
-    raise ModelError(f"{reference}: neither Whisper nor a CTC model; those are the first passes")
 
 
 def check_durations(audio: Sequence[np.ndarray], max_duration_s: float) -> None:
@@ -175,44 +140,6 @@ def check_durations(audio: Sequence[np.ndarray], max_duration_s: float) -> None:
     for i, samples in enumerate(audio):
         if len(samples) > max_duration_s * RATE_HZ:
             raise UsageError(
-                f"recording {i} lasts {len(samples) / RATE_HZ:.1f} s, at most {max_duration_s:g} s"
-                " are heard at once; cut it with split_audio"
+                f"recording {i} lasts {len(samples) / RATE_HZ:.1f} s; at most {max_duration_s:g} s "
+                "are decoded at once; cut it with split_audio"
             )
-
-
-def forced_logprobs(
-    logits: Tensor,
-    rows: np.ndarray,
-    targets: np.ndarray,
-    suppressed: Sequence[int],
-    suppressed_first: Sequence[int],
-) -> np.ndarray:
-    """Log-probability, nats, float64 [K], of tokens targets[k] where row rows[k] of logits says.
-
-    logits: [R, V], of which row 0 predicts the first token of a text, under Whisper's suppression
-    lists: suppressed tokens (in row 0 those of suppressed_first, too) are taken out and the rest
-    renormalised; a target among them stays, so that every text has a score.
-    """
-    import torch
-
-    logits = logits.float()
-    at, said = torch.from_numpy(rows), torch.from_numpy(targets)
-    spoken = logits[at, said]
-    allowed = logits.clone()
-    allowed[:, list(suppressed)] = -torch.inf
-    allowed[0, list(suppressed_first)] = -torch.inf
-    log_z = torch.logsumexp(allowed, dim=-1)[at]
-    return lifted(spoken, log_z, allowed[at, said] == -torch.inf).double().cpu().numpy()
-
-
-def lifted(spoken: Tensor, log_z: Tensor, is_suppressed: Tensor) -> Tensor:
-    """Log-probabilities [K] of logits `spoken` under log-sums `log_z` of all that is not suppressed;
-    what is spoken counts among that all the same."""
-    import torch
-
-    return spoken - torch.where(is_suppressed, torch.logaddexp(log_z, spoken), log_z)
-
-
-def aligned_form(text: str) -> str:
-    """The text as it is aligned: lower case if it is all in capitals, word for word the same."""
-    return text.lower() if text.isupper() else text

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from relisten.core.types import UsageError
 from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
 from relisten.lm.sequences import Order
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
 from relisten.tasks.training.cache import FeatureSpec, feature_spec_of
 from relisten.tasks.training.config import STATE, keep_config

@@ -11,9 +11,11 @@ from relisten.core.text import spoken_words
 from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.speech.codebook import Codebook, fit_codebook
-from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
-from relisten.speech.first_pass import FirstPass, load_first_pass
+from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import SpeechEncoder
+from relisten.speech.load import load_encoder, load_first_pass
 from relisten.speech.probe import ProbeResult, ProbeUtterance, probe
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import save_codebook
 from relisten.tasks.streams import (

@@ -25,7 +25,8 @@ from relisten.io.sources import resolve_model
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import Codebook, pool_frames
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import SpeechEncoder, load_encoder
+from relisten.speech.frames import SpeechEncoder
+from relisten.speech.load import load_encoder
 from relisten.speech.whisper.layers import LowerLayers
 
 ENCODER_FILE = "codebook.json"

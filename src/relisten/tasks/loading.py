@@ -21,6 +21,7 @@ from relisten.io.bundle import (
     resolve_base,
     resolve_bundle,
 )
+from relisten.io.device import torch_placement
 from relisten.lm.backend.int8 import to_int8
 from relisten.lm.load import (
     load_extension,
@@ -32,7 +33,6 @@ from relisten.lm.load import (
 from relisten.lm.model import SpeechExtension, SpeechTextLM
 from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
 from relisten.lm.texts import TextEncoder, TextForm
-from relisten.speech.encoders import torch_placement
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
 from relisten.tasks.weights import UNTUNED_TEXT_WEIGHTS, ModelIdentity, identify

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from relisten.core.types import NBest
-from relisten.speech.first_pass import DecodingOptions, FirstPass, load_first_pass
-from relisten.speech.whisper.features import RATE_HZ
+from relisten.io.audio import RATE_HZ
+from relisten.speech.first_pass import DecodingOptions, FirstPass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
 from relisten.tasks.hypotheses.join import check_names
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions

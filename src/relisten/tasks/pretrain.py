@@ -35,8 +35,9 @@ from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.codebook import Codebook, fit_codebook
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import SpeechEncoder, WhisperEncoder, load_encoder
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.frames import SpeechEncoder
+from relisten.speech.load import load_encoder, load_first_pass
+from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.layers import LowerLayers
 from relisten.tasks.training.cache import FeatureSpec
 from relisten.tasks.training.config import STATE, keep_config

@@ -11,7 +11,8 @@ import numpy as np
 
 from relisten.core.types import AudioError, NBest
 from relisten.io.audio import RATE_HZ, from_samples, load_audio
-from relisten.speech.first_pass import DecodingOptions, load_first_pass
+from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.speech.segmentation import split_audio
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.hypotheses.join import check_names

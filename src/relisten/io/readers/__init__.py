@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FormatError, NBest, UsageError
-from relisten.io.ids import IdSet
-from relisten.io.nbest import read_native, read_nbest
+from relisten.io.native import read_native
 from relisten.io.readers.common import json_values
 from relisten.io.readers.folders import is_espnet, is_kaldi, read_espnet, read_kaldi
 from relisten.io.readers.research import read_hyporadise, read_mlm_scoring
@@ -41,25 +40,28 @@ READERS: Mapping[str, Callable[[Path], Iterator[NBest]]] = {
 FORMATS = tuple(READERS)
 
 
-def read_foreign(path: Path, format: str, manifest: str | Path | None = None) -> Iterator[NBest]:
+def read_foreign(
+    path: Path, format: str, known: Mapping[str, NBest] | None = None
+) -> Iterator[NBest]:
     """The utterances of a file in one of FORMATS, each id once; see `relisten.io.nbest.read_nbest`.
 
-    Raises FormatError for what does not fit, UsageError for a format that is not known.
+    known: id → utterance of the manifest. Raises FormatError for what does not fit, UsageError for
+    an unknown format.
     """
     if format not in READERS:
         raise UsageError(f"format {format!r} is not known; one of: {', '.join(FORMATS)}")
-    known = None if manifest is None else _manifest(Path(manifest))
     if format == "nemo":
         utterances = read_nemo(path, None if known is None else list(known.values()))
     else:
         utterances = READERS[format](path)
-    seen = IdSet()
+    seen: set[str] = set()
     for utterance in _guarded(utterances, path, format):
-        if not seen.add(utterance.id):
+        if utterance.id in seen:
             raise FormatError(
                 f"{path}: '{utterance.id}': this id occurs twice, or its lines do not stand "
                 "together; give each utterance its own id, in one place"
             )
+        seen.add(utterance.id)
         yield utterance if known is None else _completed(utterance, known, path)
 
 
@@ -70,10 +72,6 @@ def _guarded(utterances: Iterator[NBest], path: Path, format: str) -> Iterator[N
         raise FormatError(
             f"{path}: does not have the layout of {format} ({error!r}); name its format"
         ) from error
-
-
-def _manifest(path: Path) -> dict[str, NBest]:
-    return {utterance.id: utterance for utterance in read_nbest(path)}
 
 
 def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> NBest:

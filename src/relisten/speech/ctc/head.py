@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from relisten.core.recombination import Change, Words
 from relisten.core.text import spoken
 from relisten.core.types import ModelError
+from relisten.io.tensors import save_tensors
 from relisten.speech.alignment import ctc_token_ends
+from relisten.speech.ctc.likelihood import ctc_scores
 from relisten.speech.whisper.layers import UpperLayers, read_encoder_weights
 
 BLANK = 0
 STEPS = 2
 """Outputs a frame: at 25 frames a second fast speech has hardly a letter a frame, and CTC needs a
 blank between two equal ones."""
-UNSAYABLE = -20.0
-"""Nats a letter of a text with more letters than the frames can hold."""
 KERNEL = 5
 NEAR_WORDS = 2
 """Words on either side of a change whose letters are scored with it."""
@@ -110,7 +110,7 @@ class CTCHead(nn.Module):
         spelled = [self.labels(text) for text in texts]
         steps = torch.from_numpy(log_probs.astype(np.float32, copy=False)).flatten(0, 1)
         n_steps = [len(steps)] * len(texts)
-        return _sayable(-ctc_nats(steps.expand(len(texts), -1, -1), n_steps, spelled), spelled)
+        return ctc_scores(steps.expand(len(texts), -1, -1), n_steps, spelled)
 
     def label_ends(self, log_probs: np.ndarray, words: Words) -> np.ndarray:
         """The step behind the last one that says each letter of a text, int [n]."""
@@ -142,22 +142,20 @@ class CTCHead(nn.Module):
                 pieces.append(torch.from_numpy(log_probs[start : max(stop, start + 1)]))
                 spelled.append(self.labels(" ".join(words)))
         padded = nn.utils.rnn.pad_sequence(pieces, batch_first=True)
-        scores = _sayable(-ctc_nats(padded, [*map(len, pieces)], spelled), spelled)
+        scores = ctc_scores(padded, [*map(len, pieces)], spelled)
         return scores[1::2] - scores[::2]
 
     def save(self, path: Path) -> None:
         """Write the weights, in half precision, and what they are for, as safetensors."""
-        from safetensors.torch import save_file
-
-        meant_for = {
+        metadata = {
             "alphabet": self.alphabet,
             "encoder_id": self.encoder_id,
             "pool": str(self.pool),
         }
         if self.layers is not None:
-            meant_for["layers"] = str(len(self.layers.layers))
-        tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, path, meant_for)
+            metadata["layers"] = str(len(self.layers.layers))
+        tensors = {name: value.half() for name, value in self.state_dict().items()}
+        save_tensors(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: Path, find_encoder: Callable[[], Path] | None = None) -> CTCHead:
@@ -186,28 +184,6 @@ class CTCHead(nn.Module):
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{path}: not a CTC head: {error}") from error
         return ctc_head.eval()
-
-
-def _sayable(scores: Tensor, spelled: Sequence[Sequence[int]]) -> np.ndarray:
-    """Scores [N] of texts, float64, those of more letters than the frames can hold finite too."""
-    unsayable = UNSAYABLE * (1.0 + np.array([len(labels) for labels in spelled]))
-    found = scores.double().numpy()
-    return np.where(np.isfinite(found), found, unsayable)
-
-
-def ctc_nats(log_probs: Tensor, n_steps: Sequence[int], labels: Sequence[Sequence[int]]) -> Tensor:
-    """-log P of each text's letters, nats [B]; infinite where they are more than the steps hold.
-
-    log_probs: [B, S, 1 + letters], of which n_steps [B] are speech. Differentiable.
-    """
-    return nn.functional.ctc_loss(
-        log_probs.transpose(0, 1),
-        torch.tensor([letter for one in labels for letter in one], dtype=torch.long),
-        torch.tensor(n_steps),
-        torch.tensor([len(one) for one in labels]),
-        BLANK,
-        reduction="none",
-    )
 
 
 def alphabet_of(texts: Iterable[str]) -> str:

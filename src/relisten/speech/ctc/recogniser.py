@@ -1,6 +1,7 @@
 """CTC recognisers through transformers: wav2vec 2.0, HuBERT, WavLM with a CTC head.
 
-Whatever the beam or the sampler proposed is scored by the CTC forward sum, so all are on one scale.
+What the beam search or the sampler proposed is scored by the CTC forward sum, so all hypotheses are
+on one scale.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from relisten.core.types import ASR, Hypothesis
+from relisten.io.audio import RATE_HZ
+from relisten.io.device import torch_placement
 from relisten.speech.alignment import ctc_token_ends, word_ends
 from relisten.speech.ctc.beam import ctc_beam
-from relisten.speech.encoders import HFEncoder, torch_placement
-from relisten.speech.first_pass import FRAME_S, DecodingOptions, FirstPassResult, check_durations
-from relisten.speech.whisper.features import RATE_HZ
-
-UNSAYABLE = -20.0
-"""Nats a letter of a text with more letters than the frames can hold."""
+from relisten.speech.ctc.likelihood import ctc_scores
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
+from relisten.speech.frames import FRAME_S
+from relisten.speech.hubert import HFEncoder
 
 
 class TransformersCTC:
@@ -67,9 +69,11 @@ class TransformersCTC:
             for _ in range(options.samples):
                 noise = generator.gumbel(size=log_probs.shape) * options.temperature
                 sequences.append(ctc_collapse((log_probs + noise).argmax(1), self.blank))
+            sequences = list(dict.fromkeys(sequences))
+            duration_s = len(recording) / RATE_HZ if timed else None
             hypotheses = tuple(
-                self._hypothesis(log_probs, ids, len(recording) / RATE_HZ if timed else None)
-                for ids in dict.fromkeys(sequences)
+                self._hypothesis(log_probs, ids, score, duration_s)
+                for ids, score in zip(sequences, self._scores(log_probs, sequences), strict=True)
             )
             decoded.append(FirstPassResult(hypotheses, frames, frames))
         return decoded
@@ -96,39 +100,15 @@ class TransformersCTC:
         """The labels of a text's letters, looked up in either case; see `FirstPass.tokens`."""
         return self._spell(text)[0]
 
-    def score(
-        self,
-        audio: Sequence[np.ndarray],
-        texts: Sequence[Sequence[str]],
-        windows: Sequence[np.ndarray] | None = None,
-        timed: bool = True,
-        context: int | None = None,
-    ) -> list[tuple[Hypothesis, ...]]:
-        """Given texts as hypotheses; see `FirstPass.score`.
-
-        A text of more letters than the frames can say costs 20 nats a letter.
-        """
-        frames = self.encoder.encode(audio) if windows is None else windows
-        return [
-            tuple(
-                self._given(log_probs, text, len(recording) / RATE_HZ if timed else None)
-                for text in its_texts
-            )
-            for recording, log_probs, its_texts in zip(
-                audio, map(self._log_probs, frames), texts, strict=True
-            )
-        ]
-
-    def _given(self, log_probs: np.ndarray, text: str, duration_s: float | None) -> Hypothesis:
-        ids = self.tokens(text)
-        score = max(ctc_log_likelihood(log_probs, ids, self.blank), UNSAYABLE * (1 + len(ids)))
-        ends = None if duration_s is None else self._text_ends(log_probs, text, duration_s)
-        return Hypothesis(text, {ASR: score}, ends)
+    def scorer(
+        self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
+    ) -> CTCTextScorer:
+        """A scorer of given texts of one recording; see `FirstPass.scorer`. Always exact."""
+        frames = self.encoder.encode([recording])[0] if window is None else window
+        return CTCTextScorer(self, recording, self._log_probs(frames))
 
     def _log_probs(self, frames: np.ndarray) -> np.ndarray:
         """log P(label | frame), float64 [T, V]; special tokens but the blank are impossible."""
-        import torch
-
         with torch.inference_mode():
             weight = self.head.weight
             logits = self.head(torch.from_numpy(frames).to(weight.device, weight.dtype)).double()
@@ -145,10 +125,15 @@ class TransformersCTC:
             )
         )
 
+    def _scores(self, log_probs: np.ndarray, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """log P of label sequences, nats, from log_probs [T, V]."""
+        one = torch.from_numpy(log_probs)[None]
+        return [float(ctc_scores(one, [len(log_probs)], [ids], self.blank)[0]) for ids in sequences]
+
     def _hypothesis(
-        self, log_probs: np.ndarray, ids: tuple[int, ...], duration_s: float | None
+        self, log_probs: np.ndarray, ids: tuple[int, ...], score: float, duration_s: float | None
     ) -> Hypothesis:
-        text, score = self._decode(ids).strip(), ctc_log_likelihood(log_probs, ids, self.blank)
+        text = self._decode(ids).strip()
         if duration_s is None:
             return Hypothesis(text, {ASR: score})
         prefixes = [self._decode(ids[: k + 1]) for k in range(len(ids))]
@@ -182,26 +167,38 @@ class TransformersCTC:
         return tuple(round(min(float(ends_s[n]), duration_s), 3) for n in n_tokens)
 
 
+class CTCTextScorer:
+    """Given texts of one recording; see `TextScorer`. Made by `TransformersCTC.scorer`.
+
+    log_probs: of the labels, float64 [T, V].
+    """
+
+    def __init__(
+        self, recogniser: TransformersCTC, recording: np.ndarray, log_probs: np.ndarray
+    ) -> None:
+        self._recogniser, self._log_probs = recogniser, log_probs
+        self._duration_s = len(recording) / RATE_HZ
+
+    def score(self, texts: Sequence[str], *, timed: bool = True) -> tuple[Hypothesis, ...]:
+        """The texts as hypotheses; see `TextScorer.score`.
+
+        A text with more letters than the frames can hold costs 20 nats per letter.
+        """
+        recogniser, log_probs = self._recogniser, self._log_probs
+        scores = recogniser._scores(log_probs, [recogniser.tokens(text) for text in texts])
+        return tuple(
+            Hypothesis(
+                text,
+                {ASR: score},
+                recogniser._text_ends(log_probs, text, self._duration_s) if timed else None,
+            )
+            for text, score in zip(texts, scores, strict=True)
+        )
+
+
 def ctc_collapse(path: Sequence[int] | np.ndarray, blank: int) -> tuple[int, ...]:
     """The labels a CTC path says: repeats merged, blanks dropped."""
     before = [None, *path[:-1]]
     return tuple(
         int(token) for token, last in zip(path, before, strict=True) if token not in (last, blank)
     )
-
-
-def ctc_log_likelihood(log_probs: np.ndarray, ids: Sequence[int], blank: int) -> float:
-    """log of the summed probability of all CTC paths [T, V] that say ids; -inf if none can."""
-    import torch
-
-    if not len(log_probs):
-        return 0.0 if not ids else -math.inf
-    loss = torch.nn.functional.ctc_loss(
-        torch.from_numpy(log_probs)[:, None],
-        torch.tensor([list(ids)], dtype=torch.long),
-        torch.tensor([len(log_probs)]),
-        torch.tensor([len(ids)]),
-        blank=blank,
-        reduction="none",
-    )
-    return -float(loss[0])

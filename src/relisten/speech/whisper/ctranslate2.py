@@ -1,4 +1,4 @@
-"""Whisper through CTranslate2: N-best lists, samples and word ends, quick on a CPU."""
+"""Whisper through CTranslate2, fast on a CPU: N-best lists, samples, word ends."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import ASR, Hypothesis, ModelError, UsageError
+from relisten.io.audio import RATE_HZ
 from relisten.speech.alignment import word_ends
-from relisten.speech.encoders import WHISPER_WINDOW_S, WhisperEncoder, batches, n_frames
-from relisten.speech.first_pass import (
-    FRAME_S,
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
+from relisten.speech.frames import FRAME_S, batches, n_frames
+from relisten.speech.whisper.encoder import WhisperEncoder
+from relisten.speech.whisper.features import WINDOW_S
+from relisten.speech.whisper.tokens import (
+    END,
     MAX_ALIGNED_TOKENS,
-    WHISPER_START,
-    DecodingOptions,
-    FirstPassResult,
-    aligned_form,
-    check_durations,
+    NO_TIMESTAMPS,
+    START,
+    TRANSCRIBE,
+    language_token,
 )
-from relisten.speech.whisper.features import RATE_HZ
 
 if TYPE_CHECKING:
-    from relisten.speech.whisper.decoder import CrossKV, ForcedScorer, WhisperDecoder
+    from relisten.speech.whisper.decoder import ForcedScorer, WhisperDecoder
 
-MAX_TOKENS = 224  # of a transcript, as CTranslate2 and Whisper cut it
-MARGIN_FRAMES = 25  # silence left behind the speech for alignment: half a second
+MAX_TOKENS = 224
+"""Of a transcript; CTranslate2 and Whisper cut it there."""
+MARGIN_FRAMES = 25
+"""Silence kept behind the speech for alignment: half a second."""
 
 
 class CTranslate2Whisper:
@@ -37,15 +42,14 @@ class CTranslate2Whisper:
     `asr`: CTranslate2 returns the mean log-probability per token with EOS in the sum but not in the
     count, so the sum is that times the number of tokens (checked in float32 against a
     teacher-forced pass of transformers to 1e-3). It is the probability under Whisper's own
-    suppression lists: suppressed tokens (and, first, blank and EOS) are taken out and the rest
-    renormalised; samples are rated at temperature 1. A hypothesis cut at the length limit (224
-    tokens) has no EOS in its sum.
+    suppression lists (`whisper.suppression`); samples are scored at temperature 1. A hypothesis cut
+    at the length limit (224 tokens) has no EOS in its sum.
 
     CTranslate2 seeds its sampler once, when a loaded model first draws: equal calls in equal order
     on freshly loaded models give equal samples; later seeds change nothing.
     """
 
-    max_duration_s = float(WHISPER_WINDOW_S)
+    max_duration_s = float(WINDOW_S)
 
     def __init__(
         self,
@@ -71,18 +75,16 @@ class CTranslate2Whisper:
                 f"{folder}: tokenizer.json is missing; copy it from the original model"
             )
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.end = self._token("<|endoftext|>")
-        self.text_only = self._token("<|notimestamps|>")
+        self.end = self._token(END)
+        self.text_only = self._token(NO_TIMESTAMPS)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.suppressed = list(config.get("suppress_ids") or ())
-        self.suppressed_first = list(config.get("suppress_ids_begin") or ())
-        self._cross_kv: tuple[np.ndarray, CrossKV] | None = (
-            None  # the last window, kept for more texts
+        self._suppressed = (
+            config.get("suppress_ids") or (),
+            config.get("suppress_ids_begin") or (),
         )
-        self._scorers: dict[tuple[tuple[int, ...], int | None], ForcedScorer] = {}  # of that window
         self.language = language
         if self.model.is_multilingual and language != "auto":
-            self._token(f"<|{language}|>")
+            self._token(language_token(language))
 
     def decode(
         self,
@@ -104,7 +106,7 @@ class CTranslate2Whisper:
             searches.append({"beam_size": 1, "num_hypotheses": options.samples, **sampling})
         decoded = []
         for batch in batches(audio):
-            encoded = self.encoder.encode_window(batch, WHISPER_WINDOW_S)
+            encoded = self.encoder.encode_window(batch)
             prompts = self._prompts(encoded, len(batch))
             full = [[*prompt, self.text_only] for prompt in prompts]
             results = [
@@ -130,39 +132,20 @@ class CTranslate2Whisper:
         frames = self.encoder.encode(audio) if frames is None else frames
         ends = []
         for recording, recording_frames, its_texts in zip(audio, frames, texts, strict=True):
-            tokens = [self.tokens(aligned_form(text)) for text in its_texts]
+            tokens = [self.tokens(lower_if_capitals(text)) for text in its_texts]
             prompt = []
             if len(recording_frames):
                 prompt = self._prompts(_view(recording_frames[None]), 1)[0]
             ends.append(self._ends(recording_frames, prompt, tokens, recording))
         return ends
 
-    def score(
-        self,
-        audio: Sequence[np.ndarray],
-        texts: Sequence[Sequence[str]],
-        windows: Sequence[np.ndarray] | None = None,
-        timed: bool = True,
-        context: int | None = None,
-    ) -> list[tuple[Hypothesis, ...]]:
-        """Given texts as hypotheses; see `FirstPass.score`.
-
-        In float32 within 1e-3 nats of what the search itself says of the same tokens; int8 rounds
-        a beam otherwise than a single path: there 0.1 of a nat, seldom up to 1.
-        """
-        if windows is None:
-            windows = [
-                self.encoder.to_numpy(self.encoder.encode_window([recording], WHISPER_WINDOW_S))[0]
-                for recording in audio
-            ]
-        scored = []
-        for recording, output, its_texts in zip(audio, windows, texts, strict=True):
-            prompt = self._prompts(_view(output[None]), 1)[0]
-            sequences = [self.tokens(text) for text in its_texts]
-            forced = self._forced(output, [*prompt, self.text_only], sequences, context)
-            rated = list(zip(its_texts, sequences, forced, strict=True))
-            scored.append(self._hypotheses(output, prompt, rated, recording, timed))
-        return scored
+    def scorer(
+        self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
+    ) -> CTranslate2TextScorer:
+        """A scorer of given texts of one recording; see `FirstPass.scorer`."""
+        if window is None:
+            window = self.encoder.to_numpy(self.encoder.encode_window([recording]))[0]
+        return CTranslate2TextScorer(self, recording, window, context)
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """A text's tokens as Whisper begins a transcript; see `FirstPass.tokens`."""
@@ -181,14 +164,14 @@ class CTranslate2Whisper:
 
     def _prompts(self, encoded: Any, n_recordings: int) -> list[list[int]]:
         """Start of transcript, and language and task where the model is multilingual."""
-        start = self._token(WHISPER_START)
+        start = self._token(START)
         if not self.model.is_multilingual:
             return [[start]] * n_recordings
-        task = self._token("<|transcribe|>")
+        task = self._token(TRANSCRIBE)
         if self.language == "auto":
             languages = [found[0][0] for found in self.model.detect_language(encoded)]
         else:
-            languages = [f"<|{self.language}|>"] * n_recordings
+            languages = [language_token(self.language)] * n_recordings
         return [[start, self._token(language), task] for language in languages]
 
     def _summed(
@@ -199,36 +182,27 @@ class CTranslate2Whisper:
         for result in results:
             for ids, mean_logprob in zip(result.sequences_ids, result.scores, strict=True):
                 if tuple(ids) not in scored:
-                    # A mean over no tokens is undefined.
-                    scored[tuple(ids)] = (
-                        mean_logprob * len(ids) if ids else self._forced(output, prompt, [()])[0]
-                    )
+                    if ids:
+                        scored[tuple(ids)] = mean_logprob * len(ids)
+                    else:  # a mean over no tokens is undefined
+                        forced = self._forced_scorer(output, prompt)
+                        scored[()] = forced.logprobs([(self.end,)])[0]
         return scored
 
-    def _forced(
-        self,
-        output: np.ndarray,
-        prompt: list[int],
-        sequences: Sequence[tuple[int, ...]],
-        context: int | None = None,
-    ) -> list[float]:
-        """Summed log-probability of token sequences over the window's frames [1500, dim]."""
-        kept = [ids[:MAX_ALIGNED_TOKENS] for ids in sequences]
-        ended = [ids if len(ids) >= MAX_TOKENS else (*ids, self.end) for ids in kept]
-        if self._cross_kv is None or self._cross_kv[0] is not output:
-            self._cross_kv, self._scorers = (output, self._decoder.cross_kv(output)), {}
-        key = (tuple(prompt), context)
-        if key not in self._scorers:
-            self._scorers[key] = self._decoder.forced_scorer(self._cross_kv[1], prompt, context)
-        return self._scorers[key].logprobs(ended)
+    def _forced_scorer(
+        self, window: np.ndarray, prompt: Sequence[int], context: int | None = None
+    ) -> ForcedScorer:
+        """A scorer of token sequences behind a prompt, over the window's frames [1500, dim]."""
+        decoder = self._decoder
+        return decoder.forced_scorer(decoder.cross_kv(window), prompt, context)
 
     @cached_property
     def _decoder(self) -> WhisperDecoder:
         from relisten.speech.whisper.decoder import WhisperDecoder
+        from relisten.speech.whisper.suppression import Suppression
 
-        return WhisperDecoder(
-            self.encoder.folder, self.model.device, self.suppressed, self.suppressed_first
-        )
+        suppression = Suppression(*self._suppressed)
+        return WhisperDecoder(self.encoder.folder, self.model.device, suppression)
 
     def _hypotheses(
         self,
@@ -238,7 +212,7 @@ class CTranslate2Whisper:
         recording: np.ndarray,
         timed: bool,
     ) -> tuple[Hypothesis, ...]:
-        """Hypotheses of texts, their tokens and scores over the window's frames [1500, dim]."""
+        """Hypotheses made of texts, their tokens and scores; output: the window [1500, dim]."""
         if not timed:
             return tuple(Hypothesis(text, {ASR: score}) for text, _, score in scored)
         # Attention over the padding costs ten times the speech: keep the speech and a margin.
@@ -276,6 +250,45 @@ class CTranslate2Whisper:
             word_ends([self._decode(ids[: k + 1]) for k in range(len(ids))], e, duration_s)
             for ids, e in zip(sequences, token_ends_s, strict=True)
         ]
+
+
+class CTranslate2TextScorer:
+    """Given texts of one recording; see `TextScorer`. Made by `CTranslate2Whisper.scorer`.
+
+    In float32 within 1e-3 nats of what the search itself gives the same tokens; int8 rounds a beam
+    differently from a single path: there the difference is 0.1 nats, seldom up to 1.
+    """
+
+    def __init__(
+        self,
+        whisper: CTranslate2Whisper,
+        recording: np.ndarray,
+        window: np.ndarray,
+        context: int | None,
+    ) -> None:
+        self._whisper, self._recording, self._window = whisper, recording, window
+        self._context = context
+
+    def score(self, texts: Sequence[str], *, timed: bool = True) -> tuple[Hypothesis, ...]:
+        """The texts as hypotheses; see `TextScorer.score`."""
+        if not texts:
+            return ()
+        whisper = self._whisper
+        sequences = [whisper.tokens(text) for text in texts]
+        kept = [ids[:MAX_ALIGNED_TOKENS] for ids in sequences]
+        ended = [ids if len(ids) >= MAX_TOKENS else (*ids, whisper.end) for ids in kept]
+        scores = self._forced.logprobs(ended)
+        scored = list(zip(texts, sequences, scores, strict=True))
+        return whisper._hypotheses(self._window, self._prompt, scored, self._recording, timed)
+
+    @cached_property
+    def _prompt(self) -> list[int]:
+        return self._whisper._prompts(_view(self._window[None]), 1)[0]
+
+    @cached_property
+    def _forced(self) -> ForcedScorer:
+        prompt = [*self._prompt, self._whisper.text_only]
+        return self._whisper._forced_scorer(self._window, prompt, self._context)
 
 
 def _view(values: np.ndarray) -> Any:

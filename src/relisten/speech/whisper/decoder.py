@@ -1,8 +1,8 @@
-"""Whisper's decoder reading given texts, all texts of a recording at once.
+"""Teacher forcing with Whisper's decoder, for all texts of a recording at once.
 
 CTranslate2 projects 30 s of frames anew for every text that it is given. Here its weights run in
-torch: the frames are projected once, texts that begin alike are read once up to where they part,
-and texts that come later go on from what was read before.
+torch: the frames are projected once, a beginning that several texts share is computed once, and
+texts that come later continue from what was computed before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
-from relisten.speech.first_pass import lifted
+from relisten.speech.whisper.suppression import Suppression
 
 LOGIT_ROWS = 128
 """Rows whose logits over all 51,864 tokens are held at a time."""
@@ -26,29 +26,20 @@ CrossKV = Sequence[tuple[Tensor, ...]]
 
 
 class WhisperDecoder:
-    """The decoder of a Whisper in CTranslate2 form (arXiv:2212.04356), in float32.
+    """The decoder of a Whisper in CTranslate2 form (arXiv:2212.04356), in float32."""
 
-    suppressed, suppressed_first: tokens taken out everywhere, and at the beginning.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        device: str,
-        suppressed: Sequence[int] = (),
-        suppressed_first: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, folder: Path, device: str, suppression: Suppression) -> None:
         weights = read_ct2_weights(folder / "model.bin", "decoder/")
         if "num_heads" not in weights or "embeddings/weight" not in weights:
             raise ModelError(f"{folder}: holds no decoder of a Whisper")
         self.n_heads = int(weights["num_heads"])
         self.n_layers = sum(name.endswith("ffn/linear_0/weight") for name in weights)
-        self.suppressed, self.suppressed_first = list(suppressed), list(suppressed_first)
+        self.suppression = suppression
         self._at = {name: torch.from_numpy(value).to(device) for name, value in weights.items()}
 
     @torch.inference_mode()
     def cross_kv(self, frames: np.ndarray) -> CrossKV:
-        """Frames of the encoder, float32 [T, dim], as each layer attends to them."""
+        """Keys and values of the encoder's frames, float32 [T, dim], for each layer."""
         encoded = torch.from_numpy(frames).to(self._at["embeddings/weight"].device)
         return [
             self._linear(f"layer_{i}/attention/linear_1", encoded).chunk(2, -1)
@@ -58,11 +49,11 @@ class WhisperDecoder:
     def forced_scorer(
         self, cross_kv: CrossKV, prompt: Sequence[int], context: int | None = None
     ) -> ForcedScorer:
-        """Of texts behind this prompt; context: see `FirstPass.score`."""
+        """A scorer of texts behind this prompt; context: see `FirstPass.scorer`."""
         return ForcedScorer(self, cross_kv, prompt, context)
 
     def embed(self, tokens: Sequence[int], depth: Tensor) -> Tensor:
-        """[n, dim] of tokens that stand at depth int64 [n]."""
+        """Embeddings [n, dim] of tokens at positions depth int64 [n]."""
         ids = torch.tensor(tokens, device=depth.device)
         return self._at["embeddings/weight"][ids] + self._at["position_encodings/encodings"][depth]
 
@@ -72,7 +63,7 @@ class WhisperDecoder:
         return self._linear(f"{layer}/linear_0", self._norm(f"{layer}/layer_norm", x)).chunk(3, -1)
 
     def layer(self, i: int, x: Tensor, text: Tensor, cross_kv: tuple[Tensor, ...]) -> Tensor:
-        """[n, dim] behind layer i; text: what its attention to the text found, [n, dim]."""
+        """Output [n, dim] of layer i; text: the output of its self-attention, [n, dim]."""
         layer = f"layer_{i}"
         x = x + self._linear(f"{layer}/self_attention/linear_1", text)
         query = self._linear(
@@ -83,18 +74,18 @@ class WhisperDecoder:
         return x + self._linear(f"{layer}/ffn/linear_1", functional.gelu(fed))
 
     def last_norm(self, x: Tensor) -> Tensor:
-        """[n, dim], what the projection takes."""
+        """The input of the projection, [n, dim]."""
         return self._norm("layer_norm", x)
 
     @property
     def projection(self) -> Tensor:
-        """[V, dim]."""
+        """Output embeddings, [V, dim]."""
         return self._at["projection/weight"]
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """[n, dim]; mask: bool [n, keys], what is seen."""
+        """Output of attention, [n, dim]; mask: bool [n, keys], True where a query may attend."""
         q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(0, 1) for x in (query, key, value))
         return functional.scaled_dot_product_attention(q, k, v, mask).transpose(0, 1).flatten(1)
 
@@ -108,8 +99,8 @@ class WhisperDecoder:
 
 
 class ForcedScorer:
-    """Texts over one recording's frames, as one tree of tokens: nothing is read twice, however
-    often it is asked about."""
+    """Scores texts over the frames of one recording. All texts form one tree of tokens, and no
+    node of the tree is computed twice, however often it is asked for."""
 
     def __init__(
         self, decoder: WhisperDecoder, cross_kv: CrossKV, prompt: Sequence[int], context: int | None
@@ -118,7 +109,7 @@ class ForcedScorer:
         self._tree = TokenTree(prompt, context)
         self._sees = np.zeros((0, 0), bool)
         empty = decoder.projection[:0]
-        self._text = [(empty, empty)] * decoder.n_layers  # keys and values of what has been read
+        self._text = [(empty, empty)] * decoder.n_layers  # keys and values computed so far
         self._hidden, self._log_z = empty, empty[:, 0]
 
     @torch.inference_mode()
@@ -131,19 +122,19 @@ class ForcedScorer:
             return []
         decoder = self._decoder
         paths = [self._tree.add(ids[:-1]) for ids in sequences]
-        self._read()
+        self._extend()
         rows = np.concatenate(paths)
         targets = np.concatenate([np.array(ids, np.int64) for ids in sequences])
-        is_suppressed = np.isin(targets, decoder.suppressed)
-        is_suppressed |= (rows == self._tree.root) & np.isin(targets, decoder.suppressed_first)
         at, ids = (torch.from_numpy(x).to(self._hidden.device) for x in (rows, targets))
-        spoken = (self._hidden[at] * decoder.projection[ids]).sum(-1)
-        found = lifted(spoken, self._log_z[at], torch.from_numpy(is_suppressed).to(spoken.device))
+        logits = (self._hidden[at] * decoder.projection[ids]).sum(-1)
+        found = decoder.suppression.logprobs(
+            logits, self._log_z[at], targets, rows == self._tree.root
+        )
         ends = np.cumsum([len(path) for path in paths])[:-1]
-        return [float(part.sum()) for part in np.split(found.double().cpu().numpy(), ends)]
+        return [float(part.sum()) for part in np.split(found, ends)]
 
-    def _read(self) -> None:
-        """What of the tree has not been read."""
+    def _extend(self) -> None:
+        """Compute the nodes of the tree that are new."""
         decoder, tree = self._decoder, self._tree
         start, end = len(self._sees), len(tree.tokens)
         if start == end:
@@ -168,33 +159,31 @@ class ForcedScorer:
         self._log_z = torch.cat([self._log_z, *self._log_zs(hidden, start)])
 
     def _log_zs(self, hidden: Tensor, start: int) -> Iterator[Tensor]:
-        """Log of the sum of what is not suppressed behind the nodes from start on, a part at a
-        time; before the end of the prompt it is of no use."""
+        """`Suppression.log_z` after each node from start on, LOGIT_ROWS at a time; before the end
+        of the prompt it is not used."""
         decoder, root = self._decoder, self._tree.root
         for first in range(0, len(hidden), LOGIT_ROWS):
             logits = functional.linear(hidden[first : first + LOGIT_ROWS], decoder.projection)
-            logits[:, decoder.suppressed] = -torch.inf
             row = root - start - first
-            if 0 <= row < len(logits):
-                logits[row, decoder.suppressed_first] = -torch.inf
-            yield logits.logsumexp(-1)
+            is_here = 0 <= row < len(logits)
+            yield decoder.suppression.log_z(logits, row if is_here else None)
 
 
 class TokenTree:
     """Texts behind a prompt, as a tree of tokens, parents before children (-1: none).
 
-    root: the last token of the prompt, which predicts a text's first. context: a text goes on in
-    the tree where its last so many tokens and all that follow are those of another.
+    root: the last token of the prompt, which predicts a text's first. context: a text continues in
+    an existing branch where its last `context` tokens and all that follow are those of the branch.
     """
 
     def __init__(self, prompt: Sequence[int], context: int | None = None) -> None:
         self.tokens, self.parents = list(prompt), list(range(-1, len(prompt) - 1))
         self.root, self.context = len(prompt) - 1, context
         self._known: dict[tuple[int, int], int] = {}  # (parent, token) → node
-        self._alike: dict[tuple[int, ...], int] = {}  # the last tokens, and all that follow → node
+        self._alike: dict[tuple[int, ...], int] = {}  # (last tokens, all that follow) → node
 
     def add(self, ids: Sequence[int]) -> np.ndarray:
-        """The nodes of a text, from the root on: int64 [1 + n]."""
+        """The nodes of a text, from the root on: int64 [1 + n]; new ones are appended."""
         path, ids = [self.root], tuple(ids)
         for i, token in enumerate(ids):
             rest = None

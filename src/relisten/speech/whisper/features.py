@@ -1,8 +1,8 @@
-"""Log-mel features as Whisper was trained on, in numpy, paid for only where there is sound.
+"""Log-mel features as Whisper was trained on, in numpy, computed only where there is sound.
 
-transformers computes the whole 30 s window even for 3 s of speech: 0.12 s an utterance on one busy
-core, a third of what the encoder takes, and 2 s to import. Frames of padding are constant, so only
-the others are computed here (0.002 s). A test holds this equal to `WhisperFeatureExtractor`.
+transformers computes the whole 30 s window even for 3 s of speech: 0.12 s per utterance on one busy
+core, a third of the encoder's time, and 2 s to import. Frames of padding are constant, so only the
+others are computed here (0.002 s). A test holds this equal to `WhisperFeatureExtractor`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from functools import cache
 
 import numpy as np
 
-RATE_HZ = 16_000
+from relisten.io.audio import RATE_HZ
+
+WINDOW_S = 30
+"""What Whisper's encoder reads at a time."""
 FFT_SIZE = 400
 HOP = 160
 FLOOR = 1e-10
@@ -21,7 +24,7 @@ FLOOR = 1e-10
 def log_mel(audio: Sequence[np.ndarray], window_s: float, n_mels: int = 80) -> np.ndarray:
     """Log-mel features, float32 [B, n_mels, window_s * 100], each recording padded with silence.
 
-    audio: 16 kHz mono float [samples] each; what goes past the window is left out. The dynamic
+    audio: 16 kHz mono float [samples] each; what lies behind the window is left out. The dynamic
     range is 8 bels (base 10) below each recording's own loudest point, as in Whisper
     (arXiv:2212.04356).
     """
@@ -34,6 +37,12 @@ def log_mel(audio: Sequence[np.ndarray], window_s: float, n_mels: int = 80) -> n
         row[:, : len(power)] = np.log10(np.maximum(filters @ power.T, FLOOR))
         np.maximum(row, row.max() - 8.0, out=row)
     return (out + 4.0) / 4.0
+
+
+def cut_windows(samples: np.ndarray) -> list[np.ndarray]:
+    """A recording [samples] in consecutive pieces of at most 30 s; an empty one has none."""
+    size = WINDOW_S * RATE_HZ
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
 
 
 def _power_spectra(samples: np.ndarray, n_frames: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Whisper's encoder in two parts: the layers below, as they are, and those above, made one's own.
+"""Whisper's encoder in two parts: lower layers, frozen, and upper layers, which can be trained.
 
-The first pass's encoder runs in CTranslate2, which gives its last output only and trains nothing.
+The first pass runs the encoder in CTranslate2, which returns the last output only and cannot train.
 Here its weights run in torch, on the recording's own length instead of a window of 30 s. What is
-learnt of the upper layers is small: low-rank updates of their matrices (LoRA, arXiv:2106.09685)
+trained of the upper layers is small: low-rank updates of their matrices (LoRA, arXiv:2106.09685)
 and their norms.
 """
 
@@ -20,19 +20,20 @@ from torch.nn import functional
 from relisten.core.types import ModelError
 from relisten.io.ct2 import read_ct2_weights
 from relisten.io.sources import weights_hash
-from relisten.speech.encoders import FRAME_RATE_HZ, WHISPER_WINDOW_S, n_frames
-from relisten.speech.whisper.features import RATE_HZ, log_mel
+from relisten.speech.frames import FRAME_RATE_HZ, n_frames
+from relisten.speech.whisper.features import cut_windows, log_mel
 
 MARGIN_S = 0.5
-"""Silence that the layers below hear after the speech, as they are used to it."""
+"""Silence kept behind the speech for the lower layers, which were trained on padded speech."""
 
-Weights = Mapping[str, np.ndarray]
+EncoderWeights = Mapping[str, np.ndarray]
+"""Name of a variable of the encoder, without the prefix `encoder/` → its values."""
 
 
 class LowRankLinear(nn.Module):
-    """x · (W + up · down)ᵀ + bias, of which up and down are learnt; up starts at zero.
+    """x · (W + up · down)ᵀ + bias, where up and down are trained; up starts at zero.
 
-    rank 0: nothing is.
+    rank 0: nothing is trained.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, rank: int) -> None:
@@ -50,9 +51,9 @@ class LowRankLinear(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One layer of Whisper's encoder (arXiv:2212.04356), of weights named as CTranslate2 does."""
+    """One layer of Whisper's encoder (arXiv:2212.04356); weights: named as in CTranslate2."""
 
-    def __init__(self, weights: Weights, n_heads: int, rank: int) -> None:
+    def __init__(self, weights: EncoderWeights, n_heads: int, rank: int) -> None:
         super().__init__()
 
         def norm(name: str) -> nn.LayerNorm:
@@ -85,12 +86,12 @@ class EncoderLayer(nn.Module):
 
 
 class UpperLayers(nn.Module):
-    """The last layers of the encoder, to be trained; its state holds what is learnt, not the rest.
+    """The last n_layers of the encoder, to be trained; its state holds only what is trained.
 
-    n_layers: how many. rank: of the updates.
+    rank: of the low-rank updates.
     """
 
-    def __init__(self, weights: Weights, n_layers: int, rank: int = 32) -> None:
+    def __init__(self, weights: EncoderWeights, n_layers: int, rank: int = 32) -> None:
         super().__init__()
         last = n_encoder_layers(weights)
         if not 0 < n_layers <= last:
@@ -101,7 +102,7 @@ class UpperLayers(nn.Module):
         self.norm.bias.data = torch.from_numpy(weights["layer_norm/beta"])
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Frames [B, T, D] from what the layers below give; mask as in `EncoderLayer`."""
+        """Frames [B, T, D] from the output of the lower layers; mask as in `EncoderLayer`."""
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x)
@@ -110,7 +111,7 @@ class UpperLayers(nn.Module):
 class LowerLayers:
     """A `SpeechEncoder`: the first layers of a Whisper in CTranslate2 form, in float32 on the CPU.
 
-    n_upper: how many layers are left out at the end. Its id names the layer, as `HFEncoder`'s does.
+    n_upper: how many layers are left out at the end. The id names the layer, as in `HFEncoder`.
     """
 
     frame_rate_hz = FRAME_RATE_HZ
@@ -127,11 +128,9 @@ class LowerLayers:
     @torch.inference_mode()
     def encode(self, audio: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Frames, float32 [T, dim] each; see `SpeechEncoder.encode`."""
-        window = WHISPER_WINDOW_S * RATE_HZ
         encoded = []
         for samples in audio:
-            pieces = [samples[i : i + window] for i in range(0, len(samples), window)]
-            frames = [self._encode(piece) for piece in pieces]
+            frames = [self._encode(piece) for piece in cut_windows(samples)]
             encoded.append(np.concatenate([np.zeros((0, self.dim), np.float32), *frames]))
         return encoded
 
@@ -153,7 +152,7 @@ class LowerLayers:
 
 
 def layer_id(encoder_id: str, n_lower: int) -> str:
-    """What names the frames of the first n_lower layers of an encoder."""
+    """The id of the frames that the first n_lower layers of an encoder give."""
     return f"{encoder_id}@{n_lower}"
 
 
@@ -168,12 +167,12 @@ def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def n_encoder_layers(weights: Weights) -> int:
+def n_encoder_layers(weights: EncoderWeights) -> int:
     """How many layers the encoder has."""
     return sum(name.endswith("ffn/linear_0/weight") for name in weights)
 
 
-def _layers(weights: Weights, which: range, rank: int) -> list[EncoderLayer]:
+def _layers(weights: EncoderWeights, which: range, rank: int) -> list[EncoderLayer]:
     made = []
     for i in which:
         prefix = f"layer_{i}/"

@@ -1,72 +1,37 @@
 """Whisper through transformers.
 
-Whatever the beam or the sampler proposed is given back to the model (teacher forcing): one path
+What the beam search or the sampler proposed is given back to the model (teacher forcing): one pass
 gives every hypothesis its score and its cross-attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import ASR, Hypothesis, UsageError
+from relisten.io.audio import RATE_HZ
+from relisten.io.device import torch_placement
 from relisten.io.sources import weights_hash
 from relisten.speech.alignment import attention_token_ends, word_ends
-from relisten.speech.encoders import (
-    FRAME_RATE_HZ,
-    WHISPER_WINDOW_S,
-    batches,
-    n_frames,
-    torch_placement,
-)
-from relisten.speech.first_pass import (
-    FRAME_S,
+from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
+from relisten.speech.frames import FRAME_S, batches, n_frames
+from relisten.speech.whisper.encoder import TransformersWhisperEncoder
+from relisten.speech.whisper.features import WINDOW_S
+from relisten.speech.whisper.suppression import Suppression
+from relisten.speech.whisper.tokens import (
     MAX_ALIGNED_TOKENS,
-    WHISPER_START,
-    DecodingOptions,
-    FirstPassResult,
-    aligned_form,
-    check_durations,
-    forced_logprobs,
+    NO_TIMESTAMPS,
+    START,
+    TRANSCRIBE,
+    language_token,
 )
-from relisten.speech.whisper.features import RATE_HZ, log_mel
-
-WINDOW_SAMPLES = WHISPER_WINDOW_S * RATE_HZ
-
-
-class TransformersWhisperEncoder:
-    """The encoder of a transformers Whisper, always on the full 30 s window."""
-
-    frame_rate_hz = FRAME_RATE_HZ
-
-    def __init__(self, model: Any, id: str) -> None:
-        self.model = model
-        self.id = id
-        self.dim = int(model.config.d_model)
-
-    def encode_window(self, audio: Sequence[np.ndarray]) -> Any:
-        """The encoder's output, torch [B, 1500, dim], for recordings of at most 30 s."""
-        import torch
-
-        features = log_mel(audio, WHISPER_WINDOW_S, self.model.config.num_mel_bins)
-        inputs = torch.from_numpy(features).to(self.model.device, self.model.dtype)
-        with torch.inference_mode():
-            return self.model.get_encoder()(inputs).last_hidden_state
-
-    def encode(self, audio: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Frames, float32 [T, dim] each; see `SpeechEncoder.encode`."""
-        frames = []
-        for samples in audio:
-            parts = [np.zeros((0, self.dim), np.float32)]
-            for start in range(0, len(samples), WINDOW_SAMPLES):
-                piece = samples[start : start + WINDOW_SAMPLES]
-                output = self.encode_window([piece])[0, : n_frames(piece)]
-                parts.append(output.float().cpu().numpy())
-            frames.append(np.concatenate(parts))
-        return frames
 
 
 class TransformersWhisper:
@@ -76,7 +41,7 @@ class TransformersWhisper:
     renormalised, EOS counted. Word ends come from the cross-attention of the alignment heads.
     """
 
-    max_duration_s = float(WHISPER_WINDOW_S)
+    max_duration_s = float(WINDOW_S)
 
     def __init__(
         self,
@@ -102,8 +67,9 @@ class TransformersWhisper:
         settings = self.model.generation_config
         self.max_tokens = self.model.config.max_target_positions // 2
         self.end = int(self.model.config.eos_token_id)
-        self.suppressed = list(settings.suppress_tokens or ())
-        self.suppressed_first = list(settings.begin_suppress_tokens or ())
+        self.suppression = Suppression(
+            settings.suppress_tokens or (), settings.begin_suppress_tokens or ()
+        )
         n_layers, n_heads = model.config.decoder_layers, model.config.decoder_attention_heads
         self.alignment_heads = getattr(settings, "alignment_heads", None) or [
             (layer, head) for layer in range(n_layers // 2, n_layers) for head in range(n_heads)
@@ -111,7 +77,7 @@ class TransformersWhisper:
         self.is_multilingual = bool(getattr(settings, "is_multilingual", False))
         self.language = language
         if self.is_multilingual and language != "auto":
-            self._token(f"<|{language}|>")
+            self._token(language_token(language))
 
     def decode(
         self,
@@ -121,8 +87,6 @@ class TransformersWhisper:
         timed: bool = True,
     ) -> list[FirstPassResult]:
         """The N-best list of each recording; see `FirstPass.decode`."""
-        import torch
-
         check_durations(audio, self.max_duration_s)
         torch.manual_seed(options.seed)
         decoded = []
@@ -136,14 +100,9 @@ class TransformersWhisper:
                 draws = self._generate(encoded, prompts, options.samples, **sampling)
             for i, recording in enumerate(batch):
                 sequences = list(dict.fromkeys([*beams[i], *draws[i]]))
-                forced = self._forced(encoded[i], prompts[i], sequences, recording)
-                hypotheses = tuple(
-                    Hypothesis(
-                        self._decode(ids).strip(),
-                        {ASR: score},
-                        word_ends_s=ends_s if timed else None,
-                    )
-                    for ids, (score, ends_s) in zip(sequences, forced, strict=True)
+                texts = [self._decode(ids).strip() for ids in sequences]
+                hypotheses = self._hypotheses(
+                    encoded[i], prompts[i], texts, sequences, recording, timed
                 )
                 window = encoded[i].float().cpu().numpy()
                 frames = window[: n_frames(recording)].copy()
@@ -157,13 +116,11 @@ class TransformersWhisper:
         frames: Sequence[np.ndarray] | None = None,
     ) -> list[list[tuple[float, ...]]]:
         """When the words of given texts end, s; see `FirstPass.align`."""
-        import torch
-
         frames = self.encoder.encode(audio) if frames is None else frames
         ends = []
         for recording, recording_frames, its_texts in zip(audio, frames, texts, strict=True):
             encoded = torch.from_numpy(recording_frames).to(self.model.device, self.model.dtype)
-            sequences = [self.tokens(aligned_form(text)) for text in its_texts]
+            sequences = [self.tokens(lower_if_capitals(text)) for text in its_texts]
             if not len(recording_frames):
                 ends.append([tuple(0.0 for _ in text.split()) for text in its_texts])
                 continue
@@ -172,33 +129,15 @@ class TransformersWhisper:
             ends.append([ends_s for _, ends_s in forced])
         return ends
 
-    def score(
-        self,
-        audio: Sequence[np.ndarray],
-        texts: Sequence[Sequence[str]],
-        windows: Sequence[np.ndarray] | None = None,
-        timed: bool = True,
-        context: int | None = None,
-    ) -> list[tuple[Hypothesis, ...]]:
-        """Given texts as hypotheses; see `FirstPass.score`."""
-        import torch
-
-        scored = []
-        for i, (recording, its_texts) in enumerate(zip(audio, texts, strict=True)):
-            if windows is None:
-                encoded = self.encoder.encode_window([recording])
-            else:
-                encoded = torch.from_numpy(windows[i])[None]
-                encoded = encoded.to(self.model.device, self.model.dtype)
-            sequences = [self.tokens(text) for text in its_texts]
-            forced = self._forced(encoded[0], self._prompts(encoded)[0], sequences, recording)
-            scored.append(
-                tuple(
-                    Hypothesis(text, {ASR: score}, word_ends_s=ends_s if timed else None)
-                    for text, (score, ends_s) in zip(its_texts, forced, strict=True)
-                )
-            )
-        return scored
+    def scorer(
+        self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
+    ) -> TransformersTextScorer:
+        """A scorer of given texts of one recording; see `FirstPass.scorer`. Always exact."""
+        if window is None:
+            encoded = self.encoder.encode_window([recording])
+        else:
+            encoded = torch.from_numpy(window)[None].to(self.model.device, self.model.dtype)
+        return TransformersTextScorer(self, recording, encoded)
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """A text's tokens as Whisper begins a transcript; see `FirstPass.tokens`."""
@@ -221,11 +160,11 @@ class TransformersWhisper:
 
     def _prompts(self, encoded: Any) -> list[list[int]]:
         """The decoder's first tokens for each recording of encoded [B, T, dim]."""
-        start, text_only = self._token(WHISPER_START), self._token("<|notimestamps|>")
+        start, text_only = self._token(START), self._token(NO_TIMESTAMPS)
         if not self.is_multilingual:
             return [[start, text_only]] * len(encoded)
-        task = self._token("<|transcribe|>")
-        languages = [f"<|{self.language}|>"] * len(encoded)
+        task = self._token(TRANSCRIBE)
+        languages = [language_token(self.language)] * len(encoded)
         if self.language == "auto":
             known = list(self.model.generation_config.lang_to_id)
             logits = self._logits(encoded, [[start]] * len(encoded)).logits[:, 0]
@@ -234,7 +173,6 @@ class TransformersWhisper:
         return [[start, self._token(language), task, text_only] for language in languages]
 
     def _logits(self, encoded: Any, inputs: Sequence[Sequence[int]], **options: Any) -> Any:
-        import torch
         from transformers.modeling_outputs import BaseModelOutput
 
         with torch.inference_mode():
@@ -249,7 +187,6 @@ class TransformersWhisper:
         self, encoded: Any, prompts: list[list[int]], n_returned: int, **search: Any
     ) -> list[list[tuple[int, ...]]]:
         """Token sequences for each recording, without prompt and EOS."""
-        import torch
         from transformers import GenerationConfig, GenerationMixin
         from transformers.modeling_outputs import BaseModelOutput
 
@@ -258,8 +195,8 @@ class TransformersWhisper:
             max_new_tokens=self.max_tokens,
             eos_token_id=self.end,
             pad_token_id=self.end,
-            suppress_tokens=self.suppressed or None,
-            begin_suppress_tokens=self.suppressed_first or None,
+            suppress_tokens=list(self.suppression.everywhere) or None,
+            begin_suppress_tokens=list(self.suppression.at_start) or None,
             renormalize_logits=True,
             **search,
         )
@@ -274,6 +211,22 @@ class TransformersWhisper:
         cut = [row[: row.index(self.end)] if self.end in row else row for row in rows]
         return [cut[i * n_returned : (i + 1) * n_returned] for i in range(len(prompts))]
 
+    def _hypotheses(
+        self,
+        encoded: Any,
+        prompt: list[int],
+        texts: Sequence[str],
+        sequences: Sequence[tuple[int, ...]],
+        recording: np.ndarray,
+        timed: bool,
+    ) -> tuple[Hypothesis, ...]:
+        """Hypotheses made of texts and their tokens, over encoded [T, dim]."""
+        forced = self._forced(encoded, prompt, sequences, recording)
+        return tuple(
+            Hypothesis(text, {ASR: score}, word_ends_s=ends_s if timed else None)
+            for text, (score, ends_s) in zip(texts, forced, strict=True)
+        )
+
     def _forced(
         self,
         encoded: Any,
@@ -282,8 +235,6 @@ class TransformersWhisper:
         recording: np.ndarray,
     ) -> list[tuple[float, tuple[float, ...]]]:
         """Summed log-probability and word ends of each sequence over encoded [T, dim]."""
-        import torch
-
         if not sequences:
             return []
         limit = min(MAX_ALIGNED_TOKENS, self.model.config.max_target_positions - len(prompt))
@@ -292,20 +243,14 @@ class TransformersWhisper:
         inputs = [[*prompt, *ids, *[self.end] * (length - len(ids))] for ids in kept]
         batch = encoded[None].expand(len(kept), -1, -1)
         output = self._logits(batch, inputs, output_attentions=True)
-        logits = output.logits[:, len(prompt) - 1 :]
+        logits = output.logits[:, len(prompt) - 1 :].float()
         n_spoken, duration_s = n_frames(recording), len(recording) / RATE_HZ
         heads = torch.stack([output.cross_attentions[a][:, b] for a, b in self.alignment_heads], 1)
         weights = heads[..., :n_spoken].float().cpu().numpy()
         results = []
         for i, (ids, all_ids) in enumerate(zip(kept, sequences, strict=True)):
             targets = ids if len(ids) >= self.max_tokens else [*ids, self.end]
-            score = forced_logprobs(
-                logits[i],
-                np.arange(len(targets)),
-                np.array(targets),
-                self.suppressed,
-                self.suppressed_first,
-            ).sum()
+            score = self.suppression.score(logits[i, : len(targets)], targets)
             attention = weights[i, :, : len(prompt) + len(ids)]
             attention = attention / np.maximum(attention.sum(-1, keepdims=True), 1e-12)
             # The step that reads the last token of the prompt predicts the first of the text.
@@ -315,5 +260,26 @@ class TransformersWhisper:
             padding = np.full(len(all_ids) - len(token_ends), duration_s)
             prefixes = [self._decode(all_ids[: k + 1]) for k in range(len(all_ids))]
             ends_s = word_ends(prefixes, [*token_ends, *padding], duration_s)
-            results.append((float(score), ends_s))
+            results.append((score, ends_s))
         return results
+
+
+class TransformersTextScorer:
+    """Given texts of one recording; see `TextScorer`. Made by `TransformersWhisper.scorer`."""
+
+    def __init__(self, whisper: TransformersWhisper, recording: np.ndarray, encoded: Any) -> None:
+        self._whisper, self._recording, self._encoded = whisper, recording, encoded
+
+    def score(self, texts: Sequence[str], *, timed: bool = True) -> tuple[Hypothesis, ...]:
+        """The texts as hypotheses; see `TextScorer.score`."""
+        if not texts:
+            return ()
+        whisper = self._whisper
+        sequences = [whisper.tokens(text) for text in texts]
+        return whisper._hypotheses(
+            self._encoded[0], self._prompt, texts, sequences, self._recording, timed
+        )
+
+    @cached_property
+    def _prompt(self) -> list[int]:
+        return self._whisper._prompts(self._encoded)[0]

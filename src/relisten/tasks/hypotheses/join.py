@@ -154,13 +154,9 @@ def _ratings(
                     lacking.append((key, text))
         rated.append(own)
         missing.append(lacking)
-    forced = recogniser.score(
-        recordings,
-        [[text for _, text in lacking] for lacking in missing],
-        [result.window for result in results],
-        timed,
-    )
-    for own, lacking, hypotheses in zip(rated, missing, forced, strict=True):
-        for (key, _), hypothesis in zip(lacking, hypotheses, strict=True):
+    for recording, result, own, lacking in zip(recordings, results, rated, missing, strict=True):
+        scorer = recogniser.scorer(recording, result.window)
+        forced = scorer.score([text for _, text in lacking], timed=timed)
+        for (key, _), hypothesis in zip(lacking, forced, strict=True):
             own[key].append(hypothesis)
     return rated

@@ -71,13 +71,12 @@ class Proposer:
         assert ctc_log_probs is not None
         own = [h.text for h in result.hypotheses]
         rated: dict[Words, Hypothesis] = {}
+        scorer = first_pass.scorer(recording, result.window, CONTEXT)
         ends = cache(partial(self.ctc_head.label_ends, ctc_log_probs))
 
         def by_first_pass(texts: Sequence[Words]) -> np.ndarray:
             written = [written_like(" ".join(words), own) for words in texts]
-            [given] = first_pass.score(
-                [recording], [written], [result.window], timed=False, context=CONTEXT
-            )
+            given = scorer.score(written, timed=False)
             rated.update(zip(texts, given, strict=True))
             return np.array([hypothesis.scores[ASR] for hypothesis in given])
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from relisten.core.types import NBest
 from relisten.io.nbest import read_nbest
+from relisten.io.parquet import read_rows, write_table
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import pool_frames
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.encoders import SpeechEncoder
 from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import SpeechEncoder
 from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.streams import Refusal, Tick, in_chunks, load_recording, no_tick
 
@@ -178,32 +179,24 @@ def _at_speed(audio: np.ndarray, speed: float) -> np.ndarray:
 
 
 def _write_shard(path: Path, cached: list[CachedUtterance]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table(
+    lower_layers = [h.lower_layers for h in cached]
+    write_table(
+        path,
         {
-            "id": [h.id for h in cached],
-            "speaker": [h.speaker for h in cached],
-            "text": [h.text for h in cached],
-            "word_ends_s": pa.array([list(h.word_ends_s) for h in cached], pa.list_(pa.float32())),
-            "frames": [h.frames.tobytes() for h in cached],
-            "n_units": [len(h.frames) for h in cached],
-            "unit_s": [h.unit_s for h in cached],
-            "below": pa.array([_bytes(h.lower_layers) for h in cached], pa.binary()),
-            "n_lower_frames": [
-                0 if h.lower_layers is None else len(h.lower_layers) for h in cached
-            ],
-        }
+            "id": ("string", [h.id for h in cached]),
+            "speaker": ("string", [h.speaker for h in cached]),
+            "text": ("string", [h.text for h in cached]),
+            "word_ends_s": ("list<float32>", [list(h.word_ends_s) for h in cached]),
+            "frames": ("binary", [h.frames.tobytes() for h in cached]),
+            "n_units": ("int64", [len(h.frames) for h in cached]),
+            "unit_s": ("float64", [h.unit_s for h in cached]),
+            "below": ("binary", [None if one is None else one.tobytes() for one in lower_layers]),
+            "n_lower_frames": ("int64", [0 if one is None else len(one) for one in lower_layers]),
+        },
     )
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial)
-    partial.rename(path)
 
 
 def _read_shard(path: Path) -> list[CachedUtterance]:
-    import pyarrow.parquet as pq
-
     return [
         CachedUtterance(
             row["id"],
@@ -214,12 +207,8 @@ def _read_shard(path: Path) -> list[CachedUtterance]:
             row["unit_s"],
             _floats(row["below"], row["n_lower_frames"]) if row.get("below") else None,
         )
-        for row in pq.read_table(path).to_pylist()
+        for row in read_rows(path)
     ]
-
-
-def _bytes(values: np.ndarray | None) -> bytes | None:
-    return None if values is None else values.tobytes()
 
 
 def _floats(values: bytes, n_rows: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from relisten.core.types import UsageError
 from relisten.lm.backend.linear import OneDNNLinear
-from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of, ctc_nats
+from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
+from relisten.speech.ctc.likelihood import ctc_nats
 from relisten.speech.whisper.layers import (
     UpperLayers,
     layer_id,

@@ -18,7 +18,7 @@ from relisten.io.nbest import read_nbest
 from relisten.lm.scorer import Component, Scorer, ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.first_pass import load_first_pass
+from relisten.speech.load import load_first_pass
 from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.second_pass import merge_equal
 from relisten.tasks.training.cache import (

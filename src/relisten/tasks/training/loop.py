@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError, UsageError
-from relisten.tasks.training.examples import Report, save_tensors
+from relisten.io.tensors import save_tensors
+from relisten.tasks.training.examples import Report
 
 FINAL_RATE = 0.1  # of the learning rate, at the end of the schedule
 CHECKPOINT = "checkpoint.safetensors"

@@ -15,7 +15,7 @@ from pathlib import Path
 from relisten.core.combine import Weights, combined_scores, n_spoken_words, posteriors
 from relisten.core.types import NBest
 from relisten.io.bundle import BundleConfig
-from relisten.io.lines import nbest_to_line
+from relisten.io.native import nbest_to_line
 from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from relisten.core.text import lower_if_capitals
 from relisten.core.types import FormatError, UsageError
 from relisten.io.nbest import read_nbest
+from relisten.io.parquet import read_flat_lists, write_table
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.streams import in_chunks
 from relisten.tasks.training.cache import CachedUtterance
-from relisten.tasks.training.examples import Example, lower_capitals
+from relisten.tasks.training.examples import Example
 
 SHARD = 16_384
 """Sentences of a shard: some seconds of tokenising, 1 MB."""
@@ -65,7 +67,7 @@ def read_references(manifest: str, texts: TextEncoder) -> list[Example | None]:
     found: list[Example | None] = []
     for utterance in read_nbest(manifest):
         if utterance.reference:
-            words = texts.words(lower_capitals(utterance.reference))
+            words = texts.words(lower_if_capitals(utterance.reference))
             no_speech = replace(_NO_SPEECH, id=utterance.id, text=utterance.reference)
             example = Example(no_speech, words, _NO_SPEECH.speech, _NO_CHUNKS)
             found.append(example if any(words) else None)
@@ -91,8 +93,9 @@ def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
     for number, chunk in enumerate(in_chunks(_sentences(path), SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
-            _write_shard(shard, [piece for s in chunk for piece in _pieces(texts.words(s))])
-        some_tokens, some_lengths = _read_shard(shard)
+            pieces = [piece for s in chunk for piece in _pieces(texts.words(s))]
+            write_table(shard, {"tokens": ("list<int32>", pieces)})
+        some_tokens, some_lengths = read_flat_lists(shard, "tokens")
         tokens.append(some_tokens)
         lengths.append(some_lengths)
     examples = TextExamples(np.concatenate(tokens), np.cumsum(np.concatenate(lengths)))
@@ -142,20 +145,3 @@ def _pieces(words: Iterable[list[int]]) -> Iterator[list[int]]:
         piece = piece + word
     if piece:
         yield piece
-
-
-def _write_shard(path: Path, pieces: list[list[int]]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table({"tokens": pa.array(pieces, pa.list_(pa.int32()))}), partial)
-    partial.rename(path)
-
-
-def _read_shard(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of all pieces, int32, and how many each has, int64."""
-    import pyarrow.parquet as pq
-
-    column = pq.read_table(path)["tokens"].combine_chunks()
-    return column.flatten().to_numpy(), np.diff(column.offsets.to_numpy()).astype(np.int64)

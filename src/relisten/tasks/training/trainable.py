@@ -31,10 +31,10 @@ from relisten.io.bundle import (
     write_bundle,
 )
 from relisten.io.sources import weights_hash
+from relisten.io.tensors import save_tensors
 from relisten.lm.load import load_causal_lm, load_extension, save_extension, text_vocabulary
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.texts import TextEncoder, TextForm
-from relisten.tasks.training.examples import save_tensors
 
 _PREFIX = "base_model.model."  # peft's, before a module's own name
 _SCHOOLED = ("projector.up", "projector.query", "projector.norm", "projector.prior")

@@ -1,4 +1,4 @@
-"""One utterance as one JSON line, there and back.
+"""The native format: one utterance as one JSON line, there and back.
 
 A line holds `id`, and where known `audio` (relative to the file), `start_s`, `duration_s`,
 `reference`, `context` and `hypotheses`; a hypothesis holds `text`, and where known `word_ends_s`,
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest
@@ -26,6 +27,36 @@ _HYPOTHESIS_KEYS = (
     "posterior",
     "word_confidence",
 )
+
+
+def read_native(path: Path) -> Iterator[NBest]:
+    """The utterances of a native file, one at a time; see `relisten.io.nbest.read_nbest`."""
+    try:
+        with open(path, "rb") as file:
+            yield from read_lines(file, str(path))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
+    """The utterances of the lines of the file `name`; blank lines are skipped.
+
+    Raises FormatError with file, line and id, also for an id that occurs twice. The ids are kept
+    for that: some 130 bytes each.
+    """
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        nbest = line_to_nbest(line, f"{name}:{number}")
+        if nbest.id in seen:
+            raise FormatError(
+                f"{name}:{number} '{nbest.id}': this id occurs twice; give each utterance its own"
+            )
+        seen.add(nbest.id)
+        yield nbest
 
 
 def nbest_to_line(nbest: NBest) -> bytes:
@@ -48,7 +79,7 @@ def nbest_to_line(nbest: NBest) -> bytes:
     try:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise FormatError(f"{where}: a key of its own is not JSON ({error})") from error
+        raise FormatError(f"{where}: an unknown key holds what is not JSON ({error})") from error
     try:
         return line.encode() + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
