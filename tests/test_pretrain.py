@@ -21,6 +21,7 @@ from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
+from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_encoder, load_first_pass
 from relisten.tasks.codebook import make_codebook
 from relisten.tasks.frontend import load_frontend
@@ -139,7 +140,9 @@ def test_another_encoder_than_the_first_passs(world, encoders, kind):
     ranked = str(world / f"{kind}-ranked.jsonl")
     rescore(str(world / f"{kind}-scored.jsonl"), ranked, bundle.weights)
     assert len(load_nbest(ranked)) == 8
-    transcripts, _ = transcribe([str(world / "0.wav")], str(world / kind), beam=2, n_best=2)
+    transcripts, _ = transcribe(
+        [str(world / "0.wav")], str(world / kind), decoding=DecodingOptions(beam=2, n_best=2)
+    )
     assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
 
 
@@ -176,7 +179,9 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     scores = scored(world, "layers", ("ctc",))
     both = scored(world, "layers", ("text_given_speech", "ctc"))
     np.testing.assert_allclose(scores[:, 0], both[:, 1], atol=1e-4)
-    transcribe([str(world / "0.wav")], str(world / "layers"), beam=2, n_best=2)
+    transcribe(
+        [str(world / "0.wav")], str(world / "layers"), decoding=DecodingOptions(beam=2, n_best=2)
+    )
     again: list[str] = []
     pretrain(config(world, "layers", **options), again.append)
     assert not any(line.startswith(("ctc", "projector")) for line in again)

@@ -143,15 +143,19 @@ class ListScorer:
         ]
 
     def _exchanged(self, speeches: Sequence[Speech]) -> list[Speech]:
-        """Each utterance's speech replaced by that of the one before it, brought to its length; a
-        single utterance's by that of the chunk before."""
-        before = speeches[-1] if len(speeches) > 1 else self._last_speech
-        if not speeches:
-            return []
-        if before is None:
-            raise UsageError("the wrong-speech control needs at least two utterances")
-        others = [before, *speeches[:-1]]
-        self._last_speech = speeches[-1]
-        return [
-            other.stretched(len(speech)) for other, speech in zip(others, speeches, strict=True)
-        ]
+        swapped = exchanged(speeches, self._last_speech)
+        self._last_speech = speeches[-1] if speeches else self._last_speech
+        return swapped
+
+
+def exchanged(speeches: Sequence[Speech], before: Speech | None = None) -> list[Speech]:
+    """Each utterance's speech replaced by that of the one before it, brought to its length, the
+    first by that of the last; one alone takes `before`. Raises UsageError where there is none."""
+    if len(speeches) == 1 and before is None:
+        raise UsageError("the wrong-speech control needs at least two utterances")
+    others = [before] if len(speeches) == 1 else [*speeches[-1:], *speeches[:-1]]
+    return [
+        other.stretched(len(speech))
+        for other, speech in zip(others, speeches, strict=True)
+        if other is not None
+    ]
