@@ -29,6 +29,7 @@ from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rescore
 from relisten.tasks.score import exchanged, score
+from relisten.tasks.second_pass import SecondPassOptions
 from relisten.tasks.training.cache import FeatureSpec, cache_manifest
 from relisten.tasks.training.config import STATE
 from relisten.tasks.transcribe import transcribe
@@ -156,11 +157,13 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     assert frontend.words is not None
     references = [json.loads(line)["reference"] for line in (world / "train.jsonl").open()]
     assert Path(frontend.words).read_text().split() == sorted(set(" ".join(references).split()))
-    given = {"beam": 2, "n_best": 2, "propose": 3}
-    [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
+    given = {"decoding": DecodingOptions(beam=2, n_best=2)}
+    second = SecondPassOptions(propose=3)
+    audio, bundle = [str(world / "0.wav")], str(world / "layers")
+    [transcript], _ = transcribe(audio, bundle, **given, options=second)
     [few] = transcript.segments
-    monkeypatch.setattr("relisten.tasks.transcribe.MARGIN", 1e6)
-    [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
+    second = SecondPassOptions(propose=3, margin=None)
+    [transcript], _ = transcribe(audio, bundle, **given, options=second)
     assert set(transcript.seconds) >= {"proposals", "scores"}
     [stretch] = transcript.segments
     assert 2 < len(stretch.nbest.hypotheses) <= 5

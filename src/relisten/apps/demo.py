@@ -29,12 +29,12 @@ def main(model: str) -> None:
     """Transcribe the demo recordings: first pass, second pass, what changed and why."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    import relisten
+    from relisten.api import Rescorer
     from relisten.io.sources import resolve_model
 
     recordings = sorted(str(path) for path in resolve_model("demo-speech").glob("*.wav"))
     click.echo(f"transcribing {len(recordings)} recordings; the models load first", err=True)
-    rescorer = relisten.Rescorer.from_pretrained(model)
+    rescorer = Rescorer.from_pretrained(model)
     console = Console()
     n_changed = 0
     for path in recordings:
