@@ -482,11 +482,11 @@ def evaluate(
     keys = by or (("speaker",) if html_path else ())
     tally = None
     if html_path:
-        from relisten.tasks.evaluation.report import ReportTally
+        from relisten.tasks.evaluation.analysis import ErrorAnalyser
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ReportTally(options["normaliser"], keys, known)
+        tally = ErrorAnalyser(options["normaliser"], keys, known)
         utterances = tally.watch(utterances)
     with progress("evaluate", count_lines(ranked), quiet) as tick:
         report = evaluate(utterances, **options, by=keys, tick=tick)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import av
 
 RATE_HZ = 16_000
-"""What every recogniser and encoder here listens at."""
+"""The sampling rate of every recogniser and encoder here."""
 
 PRE_ROLL_S = 1.0
-"""A jump into a compressed file lands this much early: codecs need some frames to settle."""
+"""A seek in a compressed file goes this much too early: codecs need some frames to settle."""
 
-EXACT_JUMPS = {"wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "nistsphere"}
-"""Containers whose time stamps are exact after a jump; the others (MP3) are read from the start."""
+EXACT_SEEKS = {"wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "nistsphere"}
+"""Containers whose time stamps are exact after a seek; others (MP3) are read from the start."""
 
 
 def load_audio(
@@ -35,8 +35,8 @@ def load_audio(
     """The recording as float32 [T] in [-1, 1] at `rate_hz`, its channels averaged.
 
     source: a path, or a file object that can be read as bytes. WAV, FLAC, OGG, MP3, M4A and whatever
-    else FFmpeg reads. `start_s` and `duration_s` cut a part out (None: to the end; a part that
-    outlasts the file ends with it).
+    else FFmpeg reads. `start_s` and `duration_s` select a segment (None: to the end; a segment
+    that is longer than the file ends with it).
     Raises AudioError if the file is missing, is not audio, or ends before `start_s`.
     """
     path = Path(source) if isinstance(source, str | PathLike) else source
@@ -132,7 +132,7 @@ def _frames(
     first = next(container.decode(stream), None)
     if first is None:
         return
-    origin_s = first.time if container.format.name in EXACT_JUMPS else None
+    origin_s = first.time if container.format.name in EXACT_SEEKS else None
     frames = chain([first], container.decode(stream))
     if origin_s is not None and start_s > 2 * PRE_ROLL_S:
         container.seek(int((origin_s + start_s - PRE_ROLL_S) * av.time_base))

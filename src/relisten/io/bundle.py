@@ -1,9 +1,9 @@
-"""A model bundle: a folder that holds all a rescorer is, or pins what it does not hold.
+"""A model bundle: a folder with all parts of a rescorer; it pins the parts that it does not hold.
 
     relisten.json            what belongs together (`BundleConfig`)
     extension.safetensors    embeddings and output rows of markers and units, projector of chunks
     codebook.safetensors     the units
-    ctc_head.safetensors, words.txt   what hears letters, if any, and the words it may spell
+    ctc_head.safetensors, words.txt   the CTC head, if any, and the words that it may propose
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
 
@@ -34,7 +34,7 @@ ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
-"""Bundles that come with relisten, a folder each."""
+"""The bundles that come with relisten, one folder each."""
 
 
 def _versions() -> dict[str, str]:
@@ -43,7 +43,7 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class BundleConfig:
-    """What relisten.json says.
+    """The content of relisten.json.
 
     base: reference of the LM (a folder, a known name, a hub id); base_hash: of its weights.
     first_pass: the recogniser the weights were tuned with. text_form: how the LM reads text

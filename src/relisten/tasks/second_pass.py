@@ -19,8 +19,8 @@ from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.combine import (
     Weights,
     fingerprint,
+    in_first_pass_order,
     merge_hypotheses,
-    rank_hypotheses,
     with_context,
 )
 from relisten.core.decide import Decision, decide
@@ -415,5 +415,4 @@ def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBes
 
 def merge_equal(utterance: NBest, normaliser: str) -> NBest:
     """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    in_first_pass_order = rank_hypotheses(utterance, Weights({}))
-    return merge_hypotheses(in_first_pass_order, normaliser_named(normaliser))
+    return merge_hypotheses(in_first_pass_order(utterance), normaliser_named(normaliser))
