@@ -23,7 +23,7 @@ from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
 from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally
 from relisten.tasks.evaluation.resampled import ResampledRows
-from relisten.tasks.rescore import TUNED_ON
+from relisten.tasks.second_pass import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
 
 
