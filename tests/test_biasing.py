@@ -26,7 +26,7 @@ from relisten.core.combine import DEFAULT_WEIGHTS, Weights, rank_hypotheses, wit
 from relisten.core.text import normaliser
 from relisten.core.types import FormatError, Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.bias import biasing_of
+from relisten.tasks.second_pass import biasing_of
 
 ENGLISH = normaliser("english")
 

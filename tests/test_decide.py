@@ -18,7 +18,7 @@ from relisten.core.tune import tune_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.evaluation.evaluate import evaluate
-from relisten.tasks.rescore import rank
+from relisten.tasks.second_pass import rank
 
 ASR = Weights({"asr": 1.0}, "basic")
 

@@ -39,10 +39,11 @@ from relisten.tasks.training.keys import FilePath, ModelReference, key, section
 from relisten.tasks.training.lm import Training, train_lm
 from relisten.tasks.training.loop import products_dtype
 from relisten.tasks.training.pseudo import PseudoReference, pseudo_references, without_references
-from relisten.tasks.training.run import Run, Say
+from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.sources import Sources
 from relisten.tasks.training.trainable import Trainable, open_for_training
+from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)

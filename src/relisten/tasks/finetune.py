@@ -25,9 +25,10 @@ from relisten.tasks.training.keys import FilePath, ModelReference, key, section
 from relisten.tasks.training.lists import NORMALISER, ListReader, TrainingList, draw_lists
 from relisten.tasks.training.loop import CHECKPOINT, products_dtype, train
 from relisten.tasks.training.mwer import Objective
-from relisten.tasks.training.run import Run, Say
+from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import Trainable, open_for_training, trained_parameters
+from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)

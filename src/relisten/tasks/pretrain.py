@@ -39,10 +39,11 @@ from relisten.tasks.training.keys import FilePath, key, section
 from relisten.tasks.training.lm import LMConfig, Training, speech_extension, train_lm
 from relisten.tasks.training.loop import products_dtype
 from relisten.tasks.training.projector import ProjectorConfig, cross_fit_projectors
-from relisten.tasks.training.run import Run, Say
+from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.sources import Sources
 from relisten.tasks.training.trainable import add_lora, save_trained, thaw
+from relisten.tasks.weights import Say
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,

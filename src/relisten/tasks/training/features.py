@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from relisten.core.types import NBest, UsageError
+from relisten.io.audio import RATE_HZ
 from relisten.io.nbest import read_nbest, resolve_audio
 from relisten.io.parquet import ColumnType, read_rows, write_table
 from relisten.lm.sequences import Speech
@@ -190,8 +191,8 @@ def _encoded(
             audio = load_recording(utterance, manifest)
             if isinstance(audio, Refusal):
                 yield audio
-            elif not 0 < len(audio) <= int(max_s * 16_000):
-                lasts = f"it lasts {len(audio) / 16_000:.1f} s"
+            elif not 0 < len(audio) <= int(max_s * RATE_HZ):
+                lasts = f"it lasts {len(audio) / RATE_HZ:.1f} s"
                 yield Refusal(utterance.id, f"{lasts}; the first pass takes at most {max_s:g} s")
             else:
                 kept.append((utterance, audio))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-Say = Callable[[str], None]
-"""Takes one line about the progress of a run."""
+from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)
 class Run:
-    """state: the folder of what a stopped run goes on from. seed: of all random draws."""
+    """state: the folder of what a stopped run goes on from. seed: of all random draws. say: takes
+    a line about the progress at a time."""
 
     state: Path
     seed: int = 0

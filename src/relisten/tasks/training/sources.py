@@ -23,8 +23,8 @@ from relisten.tasks.training.features import (
     cache_manifest,
     cache_untranscribed,
 )
-from relisten.tasks.training.run import Say
 from relisten.tasks.training.text_corpus import TextExamples, read_references, read_texts
+from relisten.tasks.weights import Say
 
 DEV_UTTERANCES = 100
 """So many of each development set are evaluated on, evenly spread."""
