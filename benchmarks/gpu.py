@@ -42,7 +42,7 @@ from scoring import (
 from torch import nn
 from widen import Words, confusions, widened
 
-from relisten.lm import scorer
+from relisten.lm import forward
 from relisten.lm.attention import in_blocks
 from relisten.lm.backend.llama import LlamaConfig, LlamaLM
 from relisten.lm.model import SpeechTextLM
@@ -107,9 +107,9 @@ def attending(way: str) -> ExitStack:
     """Within it scores are computed in this way."""
     stack = ExitStack()
     if way == "padded":
-        told = property(lambda self: False)
-        stack.enter_context(patch.object(SpeechTextLM, "attends_as_told", told))
-    stack.enter_context(patch.object(scorer, "in_blocks", lambda device: way == "blocks"))
+        never = property(lambda self: False)
+        stack.enter_context(patch.object(SpeechTextLM, "takes_attend", never))
+    stack.enter_context(patch.object(forward, "in_blocks", lambda device: way == "blocks"))
     return stack
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from relisten.lm.backend.linear import OneDNNLinear
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.scorer import BATCH_TOKENS, score_sequences
-from relisten.lm.sequences import AS_TEXT, UNSCORED, TokenSequence
+from relisten.lm.sequences import TokenSequence
 from relisten.lm.tree import PrefixTree, build_tree
 
 Scores = list[list[float]]
@@ -49,17 +49,7 @@ class Problem:
 
     def token_sequences(self) -> list[list[TokenSequence]]:
         return [
-            [
-                TokenSequence(
-                    np.asarray(ids),
-                    np.full(len(ids), -1),
-                    np.repeat(
-                        np.array([UNSCORED, AS_TEXT], np.int8),
-                        [self.n_given, len(ids) - self.n_given],
-                    ),
-                )
-                for ids in utterance
-            ]
+            [TokenSequence.of_text(ids, self.n_given) for ids in utterance]
             for utterance in self.sequences
         ]
 
@@ -168,7 +158,7 @@ def dense(model: SpeechTextLM, shapes: list[tuple[int, int]], head_rows: int) ->
     for n_rows, length in shapes:
         ids = torch.arange(n_rows * length) % model.vocabulary.n_text
         embedded = model.embed(ids).view(n_rows, length, -1)
-        hidden = model.hidden(embedded, None, torch.arange(length).expand(n_rows, -1))
+        hidden = model.hidden(embedded, torch.arange(length).expand(n_rows, -1))
     if head_rows:
         rows = hidden.flatten(0, 1)[torch.arange(head_rows) % hidden.shape[:2].numel()]
         index = np.arange(head_rows)

@@ -123,7 +123,7 @@ def rows_of(folder: Path, name: str, first_pass: str) -> list[Row]:
     for row_name, model, components in ROWS:
         if model in lists and has_scores(lists[model], components):
             tuned = tune_weights(lists[model], components=components)
-            speakers = [str(u.extra.get("speaker", u.id)) for u in lists[model]]
+            speakers = [u.speaker or u.id for u in lists[model]]
             speakers = speakers if len(set(speakers)) > 1 else [u.id for u in lists[model]]
             rows.append(Row(row_name, tuned.cross_validated_wer, tuned, speakers))
     return [*rows, Row("oracle", report.oracle.rate)]

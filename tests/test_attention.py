@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relisten.lm import forward
 from relisten.lm import model as model_module
-from relisten.lm import scorer as scorer_module
 from relisten.lm.attention import BLOCK, Forest
 from relisten.lm.backend.llama_folder import MODEL_TYPES, load_llama
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.scorer import Scorer
-from relisten.lm.sequences import AS_TEXT, TokenSequence
+from relisten.lm.sequences import TokenSequence
 from relisten.lm.tree import PrefixTree, build_tree, visible
 from test_scorer import COMPONENTS, WordsAsNumbers, assert_parity, utterance
 from tiny_models import tiny_speech_text_lm
@@ -35,7 +35,7 @@ def tiny_llama(folder, architecture: str = "llama") -> SpeechTextLM:
 @pytest.fixture
 def blocks(monkeypatch):
     """What a GPU computes with, on the CPU."""
-    monkeypatch.setattr(scorer_module, "in_blocks", lambda device: True)
+    monkeypatch.setattr(forward, "in_blocks", lambda device: True)
     monkeypatch.setattr(model_module, "own_products", lambda device: nullcontext())
 
 
@@ -76,14 +76,7 @@ def test_all_layers_and_lengths_are_compiled_once(tmp_path, blocks):
 
 
 def tree_of(texts: list[list[int]]) -> PrefixTree:
-    return build_tree(
-        [
-            TokenSequence(
-                np.array([0, *ids, 1]), np.full(len(ids) + 2, -1), np.full(len(ids) + 2, AS_TEXT)
-            )
-            for ids in texts
-        ]
-    )
+    return build_tree([TokenSequence.of_text([0, *ids, 1]) for ids in texts])
 
 
 trees = st.lists(

@@ -281,9 +281,8 @@ def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Pat
             one.reference, "text_given_speech"
         )
         table = start.model.text_embedding.weight.detach()
-        rows = sequence.rows[sequence.rows >= 0]
-        expected = projector_guesses(projector, table, chunk_features(one.speech, rows))
-        chunks = chunk_features(one.speech, rows)
+        chunks = chunk_features(one.speech, sequence.spans[sequence.spans[:, 0] >= 0])
+        expected = projector_guesses(projector, table, chunks)
         np.testing.assert_allclose(cross_fitted.guesses(chunks, one.speaker), expected, rtol=1e-5)
         projector.load_state_dict(own)
         ctc_head = CTCHead.load(world / "hears" / STATE / f"ctc-fold{fold}.safetensors")

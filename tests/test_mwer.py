@@ -103,17 +103,17 @@ def test_gradients_through_the_tree_are_those_of_separate_passes(component: str)
     tree = build_tree(sequences)
     assert len(tree) < sum(map(len, sequences))
 
-    def guesses(ids: np.ndarray, rows: np.ndarray) -> list[np.ndarray] | None:
+    def guesses(ids: np.ndarray, spans: np.ndarray) -> list[np.ndarray] | None:
         """Some vector for each chunk, the same for the same chunk."""
         if component != "guessed":
             return None
-        _, features = speech_inputs(model.vocabulary, ids, rows, asked.speech)
+        _, features = speech_inputs(model.vocabulary, ids, spans, asked.speech)
         return [np.repeat(features[:, :1], 32, 1)]
 
-    (in_tree,) = hypothesis_scores(model, [tree], [speech], guesses(tree.ids, tree.rows))
+    (in_tree,) = hypothesis_scores(model, [tree], [speech], guesses(tree.ids, tree.spans))
     apart = torch.stack(
         [
-            -sequence_losses(model, [s], [speech], guesses(s.ids[:-1], s.rows[:-1])).sum()
+            -sequence_losses(model, [s], [speech], guesses(s.ids[:-1], s.spans[:-1])).sum()
             for s in sequences
         ]
     )

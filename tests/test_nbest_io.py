@@ -292,6 +292,14 @@ def test_audio_is_relative_to_the_file_that_names_it(tmp_path):
         resolve_audio(NBest("b"), "dev.jsonl")
 
 
+def test_who_speaks_is_a_text_or_unknown():
+    speakers = [
+        line_to_nbest(json.dumps({"id": "a", **given}).encode(), "x").speaker
+        for given in ({"speaker": "ann"}, {"speaker": 7}, {"speaker": None}, {"speaker": ""}, {})
+    ]
+    assert speakers == ["ann", "7", None, None, None]
+
+
 def test_memory_grows_by_the_ids_alone(tmp_path):
     """Peak memory of reading and writing grows by at most 200 bytes per list: its id is kept to
     find one that occurs twice; a list itself takes ten times as much."""

@@ -132,5 +132,5 @@ def test_what_is_missing_is_named():
     with pytest.raises(UsageError, match="needs the utterance's speech"):
         scorer.score([ScoringInput(("2",))], "text_given_speech")
     speech = Speech(np.zeros((7, LEVELS), np.int32), 0.08)
-    with pytest.raises(UsageError, match="one word end a word"):
+    with pytest.raises(UsageError, match="one word end per word"):
         scorer.score([ScoringInput(("2 3",), ((0.3,),), speech)], "text_given_speech")

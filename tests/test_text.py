@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.core.text import NORMALISERS, normaliser, spoken, spoken_words
+from relisten.core.text import NORMALISERS, lower_if_capitals, normaliser, spoken, spoken_words
 from relisten.core.types import UsageError
 
 SAID = {
@@ -129,3 +129,8 @@ def test_basic_in_many_scripts_by_hand(written: str, normalised: str, form: str)
 
 def test_what_cannot_be_seen_is_no_error_in_english() -> None:
     assert normaliser("english")("\ufeffso\u00adft co\u200blours") == "soft colors"
+
+
+def test_only_a_text_all_in_capitals_is_lowered() -> None:
+    texts = ("IT'S 9 O'CLOCK.", "It's NASA.", "9.", "")
+    assert [lower_if_capitals(text) for text in texts] == ["it's 9 o'clock.", *texts[1:]]

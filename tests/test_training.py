@@ -21,7 +21,7 @@ from relisten.lm.sequences import (
     build_sequence,
     chunk_features,
 )
-from relisten.lm.training import chunk_rows, projector_guesses, sequence_losses, train_projector
+from relisten.lm.training import projector_guesses, sequence_losses, train_projector
 from relisten.lm.vocabulary import Vocabulary
 from relisten.tasks.training.cache import CachedUtterance
 from relisten.tasks.training.examples import (
@@ -55,7 +55,7 @@ def example(seed: int, n_words: int = 3) -> Example:
     cached = CachedUtterance(
         f"u{seed}", f"s{seed % 5}", "", ends, frames.astype(np.float16), UNIT_S
     )
-    features = chunk_features(speech, chunk_rows(speech, ends))
+    features = chunk_features(speech, speech.chunks(ends))
     return Example(cached, [[int(w)] for w in words], speech, features)
 
 
@@ -108,8 +108,8 @@ def test_gradients_are_those_of_the_plain_loop(order, architecture):
             if i < n_text
             else extension.marker_embedding[i - n_text]
             if i < n_text + 2
-            else sum(levels[q, code] for q, code in enumerate(e.speech.codes[row]))
-            for i, row in zip(sequence.ids.tolist(), sequence.rows.tolist(), strict=True)
+            else sum(levels[q, code] for q, code in enumerate(e.speech.codes[start]))
+            for i, (start, _) in zip(sequence.ids.tolist(), sequence.spans.tolist(), strict=True)
         ]
         scored = torch.from_numpy(sequence.scored).long()
         embedded[b, :n], seen[b, :n] = torch.stack(rows), 1
@@ -150,11 +150,11 @@ def test_speech_is_held_once_in_half_precision():
     e = example(0, 40)
     speech = e.cached.speech
     assert np.shares_memory(speech.frames, e.cached.frames)
-    rows = chunk_rows(speech, e.cached.word_ends_s)
-    half = chunk_features(speech, rows)
+    spans = speech.chunks(e.cached.word_ends_s)
+    half = chunk_features(speech, spans)
     assert half.dtype == np.float32
     wide = replace(speech, frames=speech.frames.astype(np.float32))
-    np.testing.assert_array_equal(half, chunk_features(wide, rows))
+    np.testing.assert_array_equal(half, chunk_features(wide, spans))
 
 
 def test_given_guesses_replace_the_projectors_own():

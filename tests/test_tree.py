@@ -6,15 +6,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.lm.sequences import AS_TEXT, TokenSequence
+from relisten.lm.sequences import TokenSequence
 from relisten.lm.tree import build_tree, group_sequences, visible
 
 
 def sequence(*ids: int) -> TokenSequence:
-    n = len(ids)
-    return TokenSequence(
-        np.array(ids, np.int64), np.full(n, -1), np.array([0] + [AS_TEXT] * (n - 1), np.int8)
-    )
+    return TokenSequence.of_text(ids)
 
 
 def test_layout_by_hand():

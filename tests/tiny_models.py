@@ -70,14 +70,14 @@ def naive_score(model: SpeechTextLM, sequence: TokenSequence, speech: Speech | N
     """One sequence alone, plain causal attention, one full log-softmax a position."""
     ids = torch.from_numpy(sequence.ids[:-1])
     is_unit = sequence.ids[:-1] >= model.vocabulary.n_text + 2
-    units, chunks = sequence.rows[:-1][is_unit], sequence.rows[:-1][~is_unit]
-    chunks = chunks[chunks >= 0]
+    units, chunks = sequence.spans[:-1][is_unit, 0], sequence.spans[:-1][~is_unit]
+    chunks = chunks[chunks[:, 0] >= 0]
     embedded = model.embed(
         ids,
         torch.from_numpy(speech.codes[units]) if len(units) else None,
         torch.from_numpy(chunk_features(speech, chunks)) if len(chunks) else None,
     )[None]
-    hidden = model.hidden(embedded, None, torch.arange(len(ids))[None])[0]
+    hidden = model.hidden(embedded, torch.arange(len(ids))[None])[0]
     head, extension = model.causal.get_output_embeddings().weight, model.extension
     n_text, total = model.vocabulary.n_text, 0.0
     for i in np.flatnonzero(sequence.scored):

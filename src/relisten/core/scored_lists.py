@@ -129,8 +129,8 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> tuple[IntArray
 
 def speaker_groups(nbests: Sequence[NBest]) -> list[str]:
     """What folds keep whole: speakers where there are two, else single utterances."""
-    speakers = [nbest.extra.get("speaker") for nbest in nbests]
-    if len(set(map(str, speakers))) < 2:
+    speakers = [nbest.speaker for nbest in nbests]
+    if len(set(speakers)) < 2:
         return [f"utterance {row}" for row in range(len(nbests))]
     return [
         f"utterance {row}" if speaker is None else f"speaker {speaker}"

@@ -100,3 +100,9 @@ class NBest:
     reference: str | None = None
     context: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def speaker(self) -> str | None:
+        """Who speaks, from the key `speaker` of the file; None where it is missing or empty."""
+        value = self.extra.get("speaker")
+        return None if value in (None, "") else str(value)

@@ -1,8 +1,8 @@
 """Any causal LM, its vocabulary extended by speech units.
 
-The LM's own weights are left as they are: markers and units have their own small embedding and
-output tables beside it, so an extension is a few megabytes, the text head needs no copy, and each
-position pays only for the tokens that can follow there.
+The LM's own weights are left as they are. Markers and units have their own small embedding and
+output tables beside it, so that an extension is a few megabytes, the text head needs no copy, and
+at each position logits are computed only of tokens that can follow there.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from relisten.core.quarters import N_QUARTERS
 from relisten.core.types import ModelError
 from relisten.lm.attention import Attend
 from relisten.lm.backend.linear import own_products
 from relisten.lm.backend.llama import LlamaLM
-from relisten.lm.sequences import CHUNK_PARTS
 from relisten.lm.vocabulary import Vocabulary
 
 _LOGIT_ROWS, _GPU_LOGIT_ROWS = 128, 2048
 """Rows of hidden states whose logits are held at a time: 25 MB in float32 for 49,152 tokens on the
-CPU. glibc gives buffers above 32 MB back to the kernel each time; 256 rows made it 1.4 x slower."""
+CPU. glibc returns buffers above 32 MB to the kernel after each use; 256 rows were 1.4 x slower."""
 
 
 @dataclass(frozen=True)
 class SpeechShape:
-    """How speech enters: n_units first-level codes, `levels` codes a unit, frame_dim the size of
-    the frames that a chunk is described by (0: this model takes no chunks), n_words how many words
-    its projector guesses among."""
+    """How speech enters a model.
+
+    n_units: codes of the first codebook level. levels: codes per unit. frame_dim: D of
+    `chunk_features` (0: this model takes no chunks). n_words: classes of its projector.
+    """
 
     n_units: int
     levels: int = 1
@@ -43,11 +45,12 @@ class SpeechShape:
 class ChunkProjector(nn.Module):
     """One vector of the LM's embedding space for the speech of one word.
 
-    Most of it is a guess in words the LM knows: a classifier over `word_tokens` (the first tokens
-    of known words) whose output rows are the LM's own embeddings, and the embedding it expects.
-    The rest, what a guess leaves out, is a linear map that starts at zero. The guess is learnt in
-    a minute without the LM; with the LM, from guesses on held-out speakers (cross-fitting), since
-    the LM would trust guesses about its own training set too much.
+    Most of it is a guess of the word: a classifier over `word_tokens` (the first tokens of known
+    words), whose output rows are the LM's own embeddings, gives the expected embedding. A linear
+    map that starts at zero adds what the guess leaves out. The classifier is trained in a minute
+    without the LM. The LM is trained with guesses for speakers on which the classifier was not
+    trained (cross-fitting); with guesses for its training speakers the LM would trust them too
+    much.
     """
 
     word_tokens: Tensor
@@ -56,7 +59,7 @@ class ChunkProjector(nn.Module):
         super().__init__()
         self.register_buffer("word_tokens", torch.arange(n_words))
         self.norm = nn.LayerNorm(frame_dim)
-        self.up = nn.Linear(CHUNK_PARTS * frame_dim + 1, width)
+        self.up = nn.Linear(N_QUARTERS * frame_dim + 1, width)
         self.query = nn.Linear(width, embedding_dim)
         self.prior = nn.Parameter(torch.zeros(n_words))
         self.rest = nn.Linear(width, embedding_dim)
@@ -65,8 +68,8 @@ class ChunkProjector(nn.Module):
         nn.init.zeros_(self.rest.bias)
 
     def wide(self, chunks: Tensor) -> Tensor:
-        """[n, width] from `chunk_features` [n, CHUNK_PARTS * D + 1]."""
-        parts = self.norm(chunks[:, :-1].unflatten(1, (CHUNK_PARTS, -1))).flatten(1)
+        """The hidden layer [n, width] from `chunk_features` [n, N_QUARTERS * D + 1]."""
+        parts = self.norm(chunks[:, :-1].unflatten(1, (N_QUARTERS, -1))).flatten(1)
         return nn.functional.gelu(self.up(self.dropout(torch.cat([parts, chunks[:, -1:]], 1))))
 
     def word_logits(self, wide: Tensor, table: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ class ChunkProjector(nn.Module):
         return posterior @ table[self.word_tokens].float()
 
     def forward(self, chunks: Tensor, table: Tensor, guess: Tensor | None = None) -> Tensor:
-        """[n, E] from features [n, CHUNK_PARTS * D + 1]; guess: [n, E], instead of its own."""
+        """[n, E] from `chunk_features` [n, N_QUARTERS * D + 1]; guess: [n, E] in place of its own."""
         wide = self.wide(chunks)
         expected = self.guess(wide, table) if guess is None else guess
         return expected + self.rest(self.dropout(wide))
@@ -91,7 +94,7 @@ class SpeechExtension(nn.Module):
     """Embeddings and output rows of markers and units, and the projector of chunks.
 
     A unit enters as the sum of its levels' embeddings [levels, K, E] and is predicted by its first
-    level alone. A chunk enters as its marker's embedding plus projector(quarters, log duration).
+    level alone. A chunk enters as its marker's embedding plus the projector's vector.
     """
 
     def __init__(self, shape: SpeechShape, embedding_dim: int, hidden_dim: int) -> None:
@@ -109,7 +112,7 @@ class SpeechExtension(nn.Module):
             self.projector = ChunkProjector(shape.frame_dim, embedding_dim, shape.n_words)
 
     def embed_units(self, codes: Tensor) -> Tensor:
-        """[n, E] from codes [n, levels]."""
+        """Embeddings of units, [n, E], from codes [n, levels]."""
         levels = torch.arange(self.shape.levels, device=codes.device)
         return self.unit_embedding[levels, codes].sum(1)
 
@@ -117,8 +120,9 @@ class SpeechExtension(nn.Module):
 class SpeechTextLM(nn.Module):
     """A causal LM over the joint vocabulary (Speech-Text Foundation Model, arXiv:2409.16654).
 
-    causal: a `LlamaLM`, or a transformers `...ForCausalLM`, of which no more is asked than that one
-    has. extension: None for a text-only LM, which is a valid rescorer too.
+    causal: a `LlamaLM`, or a transformers `...ForCausalLM`, of which only what `LlamaLM` has is
+    used. extension: None for a text-only LM, which is a valid rescorer too. Raises ModelError where
+    the tokenizer has more tokens than the LM has embeddings.
     """
 
     def __init__(
@@ -149,8 +153,11 @@ class SpeechTextLM(nn.Module):
 
     @property
     def sliding_window(self) -> int | None:
-        """Tokens a layer can look back, None when all (Mistral's window is on by its config alone,
-        Qwen2's only where `use_sliding_window` says so)."""
+        """How many positions a layer sees, its own included; None: all before it.
+
+        Mistral's window is on where its configuration has one, Qwen2's only where
+        `use_sliding_window` is true.
+        """
         config = self.causal.config
         if getattr(config, "use_sliding_window", True) is False:
             return None
@@ -165,23 +172,24 @@ class SpeechTextLM(nn.Module):
     ) -> Tensor:
         """Input embeddings [n, E] of joint ids [n].
 
-        codes: [n_units, levels], in order, of the positions that hold units; chunks: features
-        [n_markers, F] of the <speech> markers, in order, where those carry a chunk (all or none);
-        guesses: [n_markers, E], to use instead of the projector's own.
+        codes: [n_units, levels] of the positions that hold units, in order. chunks: features
+        [n_chunks, F] of the <speech> markers, in order, where those carry a chunk (all or none).
+        guesses: [n_chunks, E], to use instead of the projector's own. Raises ModelError where there
+        are chunks but no projector.
         """
-        n_text = self.vocabulary.n_text
-        embedded = self.text_embedding(ids.clamp(max=n_text - 1))
+        vocabulary = self.vocabulary
+        embedded = self.text_embedding(ids.clamp(max=vocabulary.n_text - 1))
         if self.extension is None:
             return embedded
         extension = self.extension
-        parts = [(ids == n_text + m, extension.marker_embedding[m]) for m in (0, 1)]
-        if codes is not None:
-            parts.append((ids >= n_text + 2, extension.embed_units(codes)))
+        speech, text = extension.marker_embedding
         if chunks is not None:
             if extension.projector is None:
                 raise ModelError("this model takes units one by one, not chunks of them")
-            heard = extension.projector(chunks, self.text_embedding.weight, guesses)
-            parts[0] = (parts[0][0], extension.marker_embedding[0] + heard)
+            speech = speech + extension.projector(chunks, self.text_embedding.weight, guesses)
+        parts = [(ids == vocabulary.speech_id, speech), (ids == vocabulary.text_id, text)]
+        if codes is not None:
+            parts.append((ids >= vocabulary.first_unit_id, extension.embed_units(codes)))
         for where, value in parts:
             index = where.nonzero().squeeze(1)
             value = value.to(embedded.dtype).expand(len(index), -1)
@@ -189,32 +197,47 @@ class SpeechTextLM(nn.Module):
         return embedded
 
     @property
-    def attends_as_told(self) -> bool:
-        """Whether `hidden` takes a way to attend in place of a mask."""
+    def takes_attend(self) -> bool:
+        """Whether `hidden` takes an `Attend` in place of a mask."""
         return isinstance(self.causal, LlamaLM)
 
-    def hidden(self, embedded: Tensor, mask: Tensor | Attend | None, positions: Tensor) -> Tensor:
-        """Last hidden states [B, L, H]. embedded: [B, L, E]; positions: [B, L]; mask: additive
-        [B, 1, L, L], or None for plain causal attention, or, of a `LlamaLM`, a way to attend."""
+    def hidden(
+        self,
+        embedded: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        attend: Attend | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, L, H].
+
+        embedded: [B, L, E]. positions: int64 [B, L]. mask: additive [B, 1, L, L]. attend: how a
+        `LlamaLM` attends, in place of a mask. Neither: plain causal attention.
+        """
+        own = {} if attend is None else {"attend": attend}
         with own_products(self.device):
             output = self.causal.base_model(
-                inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
+                inputs_embeds=embedded,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+                **own,
             )
         return output.last_hidden_state
 
     def _output_blocks(self, as_text: bool) -> list[tuple[Callable[[Tensor], Tensor], int]]:
-        """What can follow, as (hidden [R, H] to logits [R, W], joint id of the first): text and
-        markers, or units and markers. Blocks, since joining them would copy the whole text head."""
+        """What can follow, as (hidden [R, H] to logits [R, W], joint id of the first column): text
+        and markers, or markers and units. In blocks, since joining them would copy the text head.
+        """
         n_text = self.vocabulary.n_text
         blocks: list[tuple[Callable[[Tensor], Tensor], int]] = []
         if as_text:
             head = self.causal.get_output_embeddings()
             blocks.append((lambda hidden: head(hidden.to(self.dtype))[:, :n_text], 0))
         if self.extension is not None:
-            tables = [(self.extension.marker_head, n_text)]
+            tables = [(self.extension.marker_head, self.vocabulary.speech_id)]
             if not as_text:
-                tables.append((self.extension.unit_head, n_text + 2))
-            blocks += [(partial(_product, table), offset) for table, offset in tables]
+                tables.append((self.extension.unit_head, self.vocabulary.first_unit_id))
+            blocks += [(partial(_logits, table), first_id) for table, first_id in tables]
         return blocks
 
     def log_probs(
@@ -223,7 +246,7 @@ class SpeechTextLM(nn.Module):
         """log P(target[k] | hidden[row[k]]) in nats, float32 [K].
 
         hidden: [R, H], the distinct positions; row, target: int64 [K]. The log-softmax runs over
-        the part of the vocabulary that can follow, a chunk of rows at a time.
+        the part of the vocabulary that can follow, over some rows at a time.
         """
         blocks = self._output_blocks(as_text)
         n_rows = _LOGIT_ROWS if hidden.device.type == "cpu" else _GPU_LOGIT_ROWS
@@ -231,28 +254,28 @@ class SpeechTextLM(nn.Module):
         bounds = np.searchsorted(row[order], np.arange(0, len(hidden) + n_rows, n_rows))
         pieces = []
         for i, (start, end) in enumerate(pairwise(bounds)):
-            chunk = order[start:end]
+            some = order[start:end]
             rows, wanted = (
                 torch.from_numpy(x).to(hidden.device)
-                for x in (row[chunk] - i * n_rows, target[chunk])
+                for x in (row[some] - i * n_rows, target[some])
             )
-            first = hidden[i * n_rows :][:n_rows]
-            normaliser, picked = [], hidden.new_zeros(len(chunk), dtype=torch.float32)
-            for to_logits, offset in blocks:
+            states = hidden[i * n_rows :][:n_rows]
+            log_z, picked = [], hidden.new_zeros(len(some), dtype=torch.float32)
+            for to_logits, first_id in blocks:
                 with own_products(self.device):
-                    logits = to_logits(first).float()
+                    logits = to_logits(states).float()
                 # log-sum-exp, in half the time of torch.logsumexp
-                normaliser.append(logits[:, 0] - logits.log_softmax(-1)[:, 0])
-                column = wanted - offset
+                log_z.append(logits[:, 0] - logits.log_softmax(-1)[:, 0])
+                column = wanted - first_id
                 inside = (column >= 0) & (column < logits.shape[1])
                 value = logits[rows, column.clamp(0, logits.shape[1] - 1)]
                 picked = torch.where(inside, value, picked)
-            pieces.append(picked - torch.stack(normaliser).logsumexp(0)[rows])
+            pieces.append(picked - torch.stack(log_z).logsumexp(0)[rows])
         out = hidden.new_zeros(len(target), dtype=torch.float32)
         where = torch.from_numpy(order).to(hidden.device)
         return out.index_copy(0, where, torch.cat(pieces)) if pieces else out
 
 
-def _product(table: Tensor, hidden: Tensor) -> Tensor:
+def _logits(table: Tensor, hidden: Tensor) -> Tensor:
     """Logits [R, W] of hidden states [R, H] by output rows [W, H]."""
     return nn.functional.linear(hidden.to(table.dtype), table)

@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from relisten.core.types import ASR, UsageError
+from relisten.lm.forward import tree_log_probs
 from relisten.lm.model import SpeechTextLM
-from relisten.lm.scorer import tree_log_probs
 from relisten.lm.sequences import Speech
 from relisten.lm.tree import PrefixTree
 
 
 class Combination(nn.Module):
-    """The log-linear combination of `core.combine`, its weights to be learnt, that of `asr` fixed.
+    """The log-linear combination of `core.combine`, with trainable weights; that of `asr` is fixed.
 
-    weights: where they start; all are divided by that of `asr`, which is 1 from then on (or 0,
-    where they have none). What the division takes away is where the sharpness starts: how much the
-    combined score is believed, which ranks nothing but shapes the posterior.
-    Raises UsageError where `asr` counts against a hypothesis.
+    weights: initial values; all are divided by that of `asr`, which is 1 from then on (or 0, where
+    it has none). The divisor is the initial value of the sharpness, which changes no ranking but
+    how peaked the posterior is. Raises UsageError where the weight of `asr` is negative.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -54,7 +53,7 @@ class Combination(nn.Module):
         return {ASR: 1.0, **learnt} if self.asr else learnt
 
     def forward(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """What the softmax is taken of, float32 [N], from each component's scores [N]."""
+        """The logits of the posterior, float32 [N], from each component's scores [N]."""
         total = sum(self.learnt[name] * scores[name] for name in self.names)
         if self.asr:
             total = total + scores[ASR]
@@ -62,10 +61,10 @@ class Combination(nn.Module):
 
 
 def mwer_loss(combined: Tensor, errors: Tensor) -> Tensor:
-    """Expected word errors of a list above their mean. combined, errors: [N]; a scalar.
+    """Expected word errors of a list, minus their mean: a scalar. combined, errors: [N].
 
-    The mean is a constant: it changes no gradient, but a list whose hypotheses are all equally
-    wrong costs nothing.
+    The mean is a constant and changes no gradient; it makes the loss of a list zero whose
+    hypotheses have equally many errors.
     """
     return (combined.softmax(-1) * (errors - errors.mean())).sum()
 
@@ -78,7 +77,7 @@ def hypothesis_scores(
 ) -> list[Tensor]:
     """Scores of every hypothesis of each tree, nats, float32 [N]; differentiable.
 
-    guesses: as `tree_log_probs` takes them.
+    speeches, guesses: one per tree, as `tree_log_probs` takes them.
     """
     values = tree_log_probs(model, trees, speeches, guesses)
     return [

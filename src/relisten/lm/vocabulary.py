@@ -1,9 +1,12 @@
 """The joint vocabulary: the LM's own text tokens, two markers, and the speech units.
 
-ids:   0 … n_text-1 | n_text: <speech> | n_text+1: <text> | n_text+2 … n_text+1+n_units: units
+    0 … n_text-1      text tokens
+    n_text            <speech>, opens a segment of speech
+    n_text+1          <text>, opens a segment of text
+    n_text+2 …        units, n_units of them
 
-The markers stand between the two halves so that what can follow is one contiguous range: at a
-text position text tokens and markers, at a unit position markers and units.
+The markers stand between text and units, so that what can follow is one contiguous range: text
+tokens and markers at a text position, markers and units at a unit position.
 """
 
 from __future__ import annotations
@@ -36,19 +39,16 @@ class Vocabulary:
                 )
 
     @property
-    def n_markers(self) -> int:
-        return 2 if self.n_units else 0
-
-    @property
     def speech_id(self) -> int:
-        """The marker that opens a stretch of speech and closes the text before it."""
+        """The marker that opens a segment of speech and closes the text before it."""
         return self.n_text
 
     @property
     def text_id(self) -> int:
-        """The marker that opens a stretch of text and closes the speech before it."""
+        """The marker that opens a segment of text and closes the speech before it."""
         return self.n_text + 1
 
-    def unit_id(self, code: int) -> int:
-        """Joint id of a first-level code."""
-        return self.n_text + 2 + code
+    @property
+    def first_unit_id(self) -> int:
+        """The joint id of the first-level code 0; code k has the id first_unit_id + k."""
+        return self.n_text + 2

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relisten.core.quarters import quarter_means
 from relisten.core.types import UsageError
 from relisten.speech.codebook import Codebook
 
-N_QUARTERS = 4
 MAX_WORDS = 5_000
 HIDDEN = 512
 BATCH = 256
@@ -110,15 +110,9 @@ def chunk_quarters(
     A word lasts from the end of the one before it to its own. A quarter counts every vector it
     touches, so that short words have all four; past the end, the last vector.
     """
-    vectors = np.asarray(vectors, np.float32)
     ends = np.asarray(word_ends_s, np.float64) * rate_hz
     starts = np.concatenate([[0.0], ends[:-1]]) if len(ends) else ends
-    edges = starts[:, None] + np.linspace(0, 1, N_QUARTERS + 1) * (ends - starts)[:, None]
-    first = np.clip(np.floor(edges[:, :-1] + 1e-6), 0, len(vectors) - 1).astype(int)
-    last = np.clip(np.ceil(edges[:, 1:] - 1e-6), first + 1, len(vectors)).astype(int)
-    sums = np.concatenate([np.zeros((1, vectors.shape[1])), np.cumsum(vectors, 0, np.float64)])
-    means = (sums[last] - sums[first]) / (last - first)[..., None]
-    return means.reshape(len(ends), N_QUARTERS * vectors.shape[1]).astype(np.float32)
+    return quarter_means(vectors, starts, ends)
 
 
 def _split_by_speaker(

@@ -132,7 +132,7 @@ class _EncodedRecordings:
         if not isinstance(ends, list | tuple) or len(ends) != len(words):
             return
         self.n_probed_frames += len(frames)
-        speaker = str(utterance.extra.get("speaker", utterance.id))
+        speaker = utterance.speaker or utterance.id
         half = frames.astype(np.float16)
         self.probed.append(ProbeUtterance(half, tuple(words), tuple(map(float, ends)), speaker))
 

@@ -1,8 +1,8 @@
 """Decoders of the Llama family, for scoring alone: Llama, Mistral, Qwen2 and Qwen3.
 
-What a causal LM needs to score, without the transformers library, whose import and loading take
-several times as long. The layers and the weights are named as there, the values are the same.
-`lm.llama_folder` reads them from disk; whatever else there is, transformers loads.
+What scoring needs of a causal LM, without the transformers library, whose import and loading take
+several times as long. Layers and weights have the names that they have there, and the values are
+the same. `llama_folder` reads the weights from disk; transformers loads every other architecture.
 
 Sources: RMSNorm arXiv:1910.07467, rotary positions arXiv:2104.09864, grouped queries
 arXiv:2305.13245, SwiGLU arXiv:2002.05202, Llama arXiv:2302.13971.
@@ -23,7 +23,7 @@ from relisten.lm.attention import MASKED, Attend, attend_masked
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """Shape of a decoder, in config.json's words; sliding_window: None where all is seen."""
+    """Shape of a decoder, with the names of config.json; sliding_window: None where all is seen."""
 
     vocab_size: int
     hidden_size: int
@@ -42,14 +42,14 @@ class LlamaConfig:
 
 
 class Linear(nn.Linear):
-    """Without a first draw of weights: they come from disk."""
+    """Without random initial weights: they come from disk."""
 
     def reset_parameters(self) -> None:
         pass
 
 
 class Embedding(nn.Embedding):
-    """Without a first draw either: on the device "meta" it would import half of torch, 3 s."""
+    """Without random initial weights: on the device "meta" they would import half of torch, 3 s."""
 
     def reset_parameters(self) -> None:
         pass
@@ -70,9 +70,11 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention: each of the key heads answers num_attention_heads / num_key_value_heads
-    query heads. names: of the model's tensors, which say what has a bias and whether queries and
-    keys are normalised."""
+    """Grouped-query attention: each key head answers the same number of query heads.
+
+    names: of the model's tensors, which tell what has a bias and whether queries and keys are
+    normalised.
+    """
 
     def __init__(self, config: LlamaConfig, names: set[str], prefix: str) -> None:
         super().__init__()
@@ -93,14 +95,14 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
-        """x: [B, L, H]."""
+    def forward(self, x: Tensor, angles: RotaryAngles, attend: Attend) -> Tensor:
+        """[B, L, H] from x [B, L, H], normalised."""
         query, key, value = (
             proj(x).unflatten(-1, (-1, self.head_dim))
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query = rotate(self.q_norm(query).transpose(1, 2), turn)
-        key = rotate(self.k_norm(key).transpose(1, 2), turn)
+        query = apply_rotary(self.q_norm(query).transpose(1, 2), angles)
+        key = apply_rotary(self.k_norm(key).transpose(1, 2), angles)
         attended = attend(query, key, value.transpose(1, 2))
         return self.o_proj(attended.transpose(1, 2).flatten(2))
 
@@ -121,7 +123,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each on normed input and added to it."""
+    """Attention, then feed-forward, each on normalised input and added to it (pre-norm)."""
 
     def __init__(self, config: LlamaConfig, names: set[str], prefix: str) -> None:
         super().__init__()
@@ -130,8 +132,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = GatedFeedForward(config, names, f"{prefix}mlp.")
 
-    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), turn, attend)
+    def forward(self, x: Tensor, angles: RotaryAngles, attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), angles, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -142,7 +144,7 @@ class Decoded(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Embeddings, layers, norm: all but the head."""
+    """Embeddings, layers and the last norm: all but the head."""
 
     def __init__(self, config: LlamaConfig, names: set[str]) -> None:
         super().__init__()
@@ -156,32 +158,35 @@ class Decoder(nn.Module):
     def forward(
         self,
         inputs_embeds: Tensor,
-        attention_mask: Tensor | Attend | None,
+        attention_mask: Tensor | None,
         position_ids: Tensor,
         use_cache: bool = False,
+        attend: Attend | None = None,
     ) -> Decoded:
-        """inputs_embeds: [B, L, E]; attention_mask: additive [B, 1, L, L] or a way to attend, which
-        then is all that says what is seen, or None for what lies before, within the window;
-        position_ids: [B, L]. Nothing is ever cached."""
-        turn = rotation(position_ids, self.config, inputs_embeds.dtype)
+        """Hidden states of a batch, with transformers' names of parameters.
+
+        inputs_embeds: [B, L, E]. attention_mask: additive [B, 1, L, L]; None: causal, within the
+        window. position_ids: int64 [B, L]. use_cache: nothing is ever cached. attend: in place of a
+        mask; it alone decides what is seen.
+        """
+        angles = rotary_angles(position_ids, self.config, inputs_embeds.dtype)
         window, length = self.config.sliding_window, inputs_embeds.shape[1]
-        if attention_mask is None and window is not None:
-            back = torch.arange(length)[:, None] - torch.arange(length)
-            unseen = ((back < 0) | (back >= window)).to(inputs_embeds.device)
-            attention_mask = inputs_embeds.new_zeros(length, length).masked_fill(unseen, MASKED)
-        attend = attention_mask
-        if attend is None or isinstance(attend, Tensor):
+        if attend is None:
+            if attention_mask is None and window is not None:
+                back = torch.arange(length)[:, None] - torch.arange(length)
+                unseen = ((back < 0) | (back >= window)).to(inputs_embeds.device)
+                attention_mask = inputs_embeds.new_zeros(length, length).masked_fill(unseen, MASKED)
             attend = partial(attend_masked, mask=attention_mask)
         hidden = inputs_embeds
         for layer in self.layers:
-            hidden = layer(hidden, turn, attend)
+            hidden = layer(hidden, angles, attend)
         return Decoded(self.norm(hidden))
 
 
 class LlamaLM(nn.Module):
-    """A decoder and its head, with as much of transformers' interface as `SpeechTextLM` asks for.
+    """A decoder and its head, with the part of transformers' interface that `SpeechTextLM` uses.
 
-    names: of the tensors of its weights.
+    names: of the model's tensors.
     """
 
     def __init__(self, config: LlamaConfig, names: set[str]) -> None:
@@ -195,8 +200,10 @@ class LlamaLM(nn.Module):
         return self.model
 
     def compile_layers(self) -> None:
-        """Let torch fuse what stands between the products, and attention's blocks: one layer is
-        compiled for all, on its first use, and for rows of any length."""
+        """Let torch fuse the operators between the matrix products, and attention's blocks.
+
+        One layer is compiled for all, on its first use, and for rows of any length.
+        """
         for layer in self.model.layers:
             layer.compile(dynamic=True, fullgraph=True)
 
@@ -207,23 +214,23 @@ class LlamaLM(nn.Module):
         return self.lm_head
 
 
-class Rotation(NamedTuple):
+class RotaryAngles(NamedTuple):
     """Cosine and sine of each position's angles, [B, 1, L, head_dim / 2] each."""
 
     cos: Tensor
     sin: Tensor
 
 
-def rotation(positions: Tensor, config: LlamaConfig, dtype: torch.dtype) -> Rotation:
+def rotary_angles(positions: Tensor, config: LlamaConfig, dtype: torch.dtype) -> RotaryAngles:
     """The angles position · theta^(-2i / head_dim) of positions [B, L], computed in float32."""
     steps = torch.arange(0, config.head_dim, 2, device=positions.device).float()
     inverse = 1.0 / config.rope_theta ** (steps / config.head_dim)
     angles = positions[:, None, :, None].float() * inverse
-    return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+    return RotaryAngles(angles.cos().to(dtype), angles.sin().to(dtype))
 
 
-def rotate(x: Tensor, turn: Rotation) -> Tensor:
-    """x [B, heads, L, head_dim], element i of its first half turned with element i of the other."""
+def apply_rotary(x: Tensor, angles: RotaryAngles) -> Tensor:
+    """x [B, heads, L, head_dim] with each element of its first half rotated with that of the other."""
     first, second = x.chunk(2, -1)
-    turned = (first * turn.cos - second * turn.sin, second * turn.cos + first * turn.sin)
-    return torch.cat(turned, -1)
+    rotated = (first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin)
+    return torch.cat(rotated, -1)

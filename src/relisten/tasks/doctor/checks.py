@@ -109,7 +109,7 @@ def check_references(lists: Lists) -> Check:
     counts = {"utterances": float(n), "with_reference": float(n_known)}
     finding = f"{n_known:,} of {n:,} utterances have one"
     if n_known == n:
-        speakers = {str(one.extra["speaker"]) for one in lists.known if "speaker" in one.extra}
+        speakers = {one.speaker for one in lists.known} - {None}
         finding += f", by {len(speakers):,} speakers" if len(speakers) > 1 else ", speakers unknown"
         return Check("references", "ok", finding, statistics=counts)
     remedy = "add the key `reference` to the lines, or name a file that has it: --manifest FILE"

@@ -71,7 +71,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
         whole = tune_weights(known, normaliser, folds=FOLDS, seed=seed)
     except UsageError:
         return None
-    groups = [str(one.extra.get("speaker", one.id)) for one in known]
+    groups = [one.speaker or one.id for one in known]
 
     def gain_over(errors: np.ndarray) -> BootstrapInterval:
         return paired_bootstrap(errors, whole.held_out_errors, whole.n_words, groups, seed=seed)

@@ -65,7 +65,7 @@ class BreakdownTally:
 
     def add(self, utterance: NBest, first_pass: ErrorCounts, rescored: ErrorCounts) -> None:
         sums = self._values.setdefault(value_of(utterance, self.key), _Sums())
-        sums.add(utterance.extra.get("speaker"), first_pass, rescored)
+        sums.add(utterance.speaker, first_pass, rescored)
 
     def result(self, seed: int) -> Breakdown | None:
         """None where no utterance has the key."""

@@ -192,9 +192,7 @@ class _Tally:
         self.merged = None if merged is None else _plus(self.merged or _NO_ERRORS, merged)
         self.n_utterances += 1
         errors = (words[0], chosen, merged.words if merged else words[0], oracle)
-        self.rows.add(
-            utterance.extra.get("speaker"), *(one.errors for one in errors), chosen.n_reference
-        )
+        self.rows.add(utterance.speaker, *(one.errors for one in errors), chosen.n_reference)
         if (confidence := ranked[0].word_confidence) is not None:
             is_right = right_words(utterance.reference or "", ranked[0].text, self.normalise_word)
             self.confidence.add(confidence, is_right)

@@ -164,7 +164,7 @@ def _encoded(
         ):
             pooled = pool_frames(one, pool).astype(np.float16)
             under = None if under is None else under.astype(np.float16)
-            speaker = str(u.extra.get("speaker", u.id))
+            speaker = u.speaker or u.id
             yield CachedUtterance(u.id, speaker, text, word_ends_s, pooled, unit_s, under)
 
 

@@ -12,19 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relisten.core.quarters import N_QUARTERS
 from relisten.core.text import lower_if_capitals
 from relisten.core.types import UsageError
 from relisten.io.tensors import save_tensors
 from relisten.lm.model import ChunkProjector, SpeechTextLM
-from relisten.lm.sequences import (
-    CHUNK_PARTS,
-    Order,
-    Speech,
-    build_sequence,
-    chunk_features,
-)
+from relisten.lm.sequences import Order, Speech, build_sequence, chunk_features
 from relisten.lm.texts import TextEncoder
-from relisten.lm.training import chunk_rows, projector_guesses, sequence_losses, train_projector
+from relisten.lm.training import projector_guesses, sequence_losses, train_projector
 from relisten.speech.codebook import Codebook
 from relisten.tasks.training.cache import CachedUtterance
 
@@ -54,8 +49,8 @@ class Example:
         """Set the features of its chunks from its speech."""
         if not self.words:
             return
-        rows = chunk_rows(self.speech, self.cached.word_ends_s)
-        self.chunks = chunk_features(self.speech, rows).astype(np.float16)
+        spans = self.speech.chunks(self.cached.word_ends_s)
+        self.chunks = chunk_features(self.speech, spans).astype(np.float16)
 
     def serves(self, order: Order) -> bool:
         """Whether it has what a sequence of that order is made of."""
@@ -132,7 +127,7 @@ def cross_fit_projectors(
 
     def fitted(path: Path, of: Sequence[int]) -> ChunkProjector:
         torch.manual_seed(seed)
-        frame_dim = (examples[0].chunks.shape[1] - 1) // CHUNK_PARTS
+        frame_dim = (examples[0].chunks.shape[1] - 1) // N_QUARTERS
         projector = ChunkProjector(frame_dim, table.shape[1], len(known))
         projector.word_tokens[:] = torch.from_numpy(known)
         if path.exists():

@@ -12,7 +12,7 @@ import numpy as np
 
 from relisten.core.combine import component_scores, fingerprint
 from relisten.core.error_rates import errors_matrix
-from relisten.core.text import normaliser
+from relisten.core.text import lower_if_capitals, normaliser
 from relisten.core.types import ASR, CTC, TEXT, Hypothesis, NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.lm.scorer import Component, Scorer, ScoringInput
@@ -101,7 +101,7 @@ class ListReader:
         lists: list[TrainingList] = []
         left_out: Counter[str] = Counter()
         for utterance in read_nbest(path):
-            speaker = str(utterance.extra.get("speaker", utterance.id))
+            speaker = utterance.speaker or utterance.id
             ctc_head = self.frontend.ctc_head if self.frontend else None
             ctc_head = cross_fitted.ctc_head(speaker) if cross_fitted else ctc_head
             made = self._list(utterance, speaker, cached, ctc_head, needs_reference, adds_reference)
@@ -142,8 +142,7 @@ class ListReader:
         if self.needs_speech:
             own = cached[utterance.id]
             speech, ends = self._speech(own, ctc_head), own.word_ends_s
-        is_shouted = utterance.reference.isupper()
-        reference = utterance.reference.lower() if is_shouted else utterance.reference
+        reference = lower_if_capitals(utterance.reference)
         if adds_reference:
             kept = _with_reference(kept, reference, ends)
         normalise = normaliser(NORMALISER)

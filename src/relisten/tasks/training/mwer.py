@@ -53,7 +53,7 @@ class Objective:
             guesses = None
             if self.cross_fitted and self._order(component) == "chunked":
                 pairs = zip(trees, lists, strict=True)
-                guesses = [self._guesses(tree.ids, tree.rows, one) for tree, one in pairs]
+                guesses = [self._guesses(tree.ids, tree.spans, one) for tree, one in pairs]
             scores = hypothesis_scores(self.model, trees, speeches, guesses)
             for column, one_scores in zip(columns, scores, strict=True):
                 column[component] = one_scores
@@ -68,11 +68,11 @@ class Objective:
             loss = loss + self.ce_weight * torch.stack(entropies).mean()
         return loss, n_tokens
 
-    def _guesses(self, ids: np.ndarray, rows: np.ndarray, one: TrainingList) -> np.ndarray:
-        """float32 [n_chunks, E] for the chunks among the positions ids, rows [L], in order."""
+    def _guesses(self, ids: np.ndarray, spans: np.ndarray, one: TrainingList) -> np.ndarray:
+        """float32 [n_chunks, E] for the chunks among positions ids [L], spans [L, 2], in order."""
         assert self.cross_fitted is not None
         assert one.speech is not None
-        _, chunks = speech_inputs(self.model.vocabulary, ids, rows, one.speech)
+        _, chunks = speech_inputs(self.model.vocabulary, ids, spans, one.speech)
         return self.cross_fitted.guesses(chunks, one.speaker)
 
     def _stored(self, one: TrainingList) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class Objective:
         guesses = None
         if self.cross_fitted and self._order(component) == "chunked":
             pairs = zip(sequences, lists, strict=True)
-            guesses = [self._guesses(s.ids[:-1], s.rows[:-1], one) for s, one in pairs]
+            guesses = [self._guesses(s.ids[:-1], s.spans[:-1], one) for s, one in pairs]
         speeches = self._speeches(lists, component)
         return sequence_losses(self.model, sequences, speeches, guesses).mean()
 

@@ -49,7 +49,7 @@ def without_references(manifest: str, folder: Path) -> str:
                 audio=u.audio,
                 start_s=u.start_s,
                 duration_s=u.duration_s,
-                extra={"speaker": u.extra["speaker"]} if "speaker" in u.extra else {},
+                extra={"speaker": u.speaker} if u.speaker else {},
             ),
             manifest,
             copy,
