@@ -4,7 +4,7 @@
         [--save RESULTS.json]
 
 By default the recordings of `make demo`. One process, models loaded once and not counted in the
-real-time factor (their seconds stand apart). "First pass" is what a recogniser alone would cost:
+real-time factor (their seconds stand apart, with a first run). "First pass" is what a recogniser alone would cost:
 beam search, without word ends. The last line is one JSON object.
 """
 
@@ -18,11 +18,9 @@ import torch
 from loading import peak_mib
 from scoring import machine, tell
 
+from relisten import DecodingOptions, Rescorer, SecondPassOptions
 from relisten.io.sources import resolve_model
-from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.load import load_first_pass
-from relisten.tasks.loading import load_rescorer
-from relisten.tasks.transcribe import Transcript, transcribe_one
+from relisten.tasks.transcript import Transcript
 
 ALONE = ("audio", "first_pass")
 """Stages that a recogniser without a second pass has as well."""
@@ -64,13 +62,15 @@ def main(
         torch.set_num_threads(threads)
     paths = recordings or tuple(map(str, sorted(resolve_model("demo-speech").iterdir())))
     start = time.perf_counter()
-    rescorer = load_rescorer(model)
-    first_pass = load_first_pass(rescorer.first_pass)
+    rescorer = Rescorer.from_pretrained(
+        model,
+        decoding=DecodingOptions(samples=samples),
+        options=SecondPassOptions(propose=propose),
+    )
+    rescorer.transcribe(paths[0])  # loads the recogniser, and warms up
     loading_s = time.perf_counter() - start
-    options = DecodingOptions(samples=samples)
-    transcribe_one(paths[0], first_pass, rescorer, options, propose)  # warm-up
     start = time.perf_counter()
-    transcripts = [transcribe_one(path, first_pass, rescorer, options, propose) for path in paths]
+    transcripts = rescorer.transcribe_all(paths)
     result = summary(transcripts, time.perf_counter() - start)
     result["loading_s"] = loading_s
     result["peak_mib"] = peak_mib()

@@ -70,7 +70,20 @@ def steps(
         model = work / "model-mwer"
     for name in lists[-1 - len(tests) :]:
         made, scored = work / f"{name}.scored.jsonl", str(work / f"{name}.nbest.jsonl")
-        yield made, ["score", scored, "-o", str(made), "--model", str(model), "--resume"]
+        yield (
+            made,
+            [
+                "score",
+                scored,
+                "-o",
+                str(made),
+                "--model",
+                str(model),
+                "--components",
+                "all",
+                "--resume",
+            ],
+        )
     weights = work / "weights.json"
     yield weights, ["tune", str(work / "dev.scored.jsonl"), "-o", str(weights)]
     for name in tests:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from relisten.apps.cli import main
 from relisten.core.biasing import (
     BONUS,
-    MOST_INJECTED,
+    MAX_INJECTED,
     PENALTY,
-    PENALTY_A_LETTER,
+    PENALTY_PER_LETTER,
     Biasing,
     Phrase,
     is_injected,
@@ -26,7 +26,7 @@ from relisten.core.combine import DEFAULT_WEIGHTS, Weights, rank_hypotheses, wit
 from relisten.core.text import normaliser
 from relisten.core.types import FormatError, Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.bias import biasing_of
+from relisten.tasks.second_pass import biasing_of
 
 ENGLISH = normaliser("english")
 
@@ -107,7 +107,7 @@ def test_injection_by_hand() -> None:
     assert anita.scores == {"asr": -3 - PENALTY, "context": BONUS}
     assert steel.text == "I saw a nita in Steel Sky."
     assert steel.word_ends_s == heard.word_ends_s
-    assert steel.scores == {"asr": -3 - PENALTY - PENALTY_A_LETTER, "context": 2 * BONUS}
+    assert steel.scores == {"asr": -3 - PENALTY - PENALTY_PER_LETTER, "context": 2 * BONUS}
     assert steel.extra == {"injected": "Steel Sky"}
     assert [is_injected(h) for h in (kept, anita, steel)] == [False, True, True]
 
@@ -142,9 +142,9 @@ def test_likeliest_are_kept() -> None:
         NBest("u", (Hypothesis("Mister Foster", {"asr": 0}),)), inject=True
     )
     scores = [h.scores["asr"] for h in made.hypotheses[1:]]
-    assert len(scores) == MOST_INJECTED
+    assert len(scores) == MAX_INJECTED
     assert scores == sorted(scores, reverse=True)
-    assert scores[0] == -PENALTY - PENALTY_A_LETTER
+    assert scores[0] == -PENALTY - PENALTY_PER_LETTER
 
 
 def test_an_untuned_bonus_counts_as_it_is() -> None:

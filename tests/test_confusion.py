@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from relisten.core.confusion import NOTHING, align
+from relisten.core.confusion import EPSILON, align
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=6)
 
@@ -15,7 +15,7 @@ def laid_out(*texts: str) -> list[list[str]]:
     split = [text.split() for text in texts]
     network = align(split)
     return [
-        ["_" if place == NOTHING else words[place] for place in row]
+        ["_" if place == EPSILON else words[place] for place in row]
         for words, row in zip(split, network.places, strict=True)
     ]
 
@@ -50,7 +50,7 @@ def test_nothing_may_win_a_slot_and_ties_go_to_the_better_hypothesis() -> None:
     winners, support = network.vote(np.array([0.5, 0.2, 0.3]))
     assert (winners.tolist(), support.tolist()) == ([0, 0], [1.0, 0.5])
     winners, support = network.vote(np.array([0.4, 0.3, 0.3]))
-    assert network.places[winners, [0, 1]].tolist() == [0, NOTHING]
+    assert network.places[winners, [0, 1]].tolist() == [0, EPSILON]
     assert np.allclose(support, [1.0, 0.6])
 
 
@@ -58,7 +58,7 @@ def test_no_hypothesis_and_no_word() -> None:
     assert align([]).words.shape == (0, 0)
     network = align([[], ["a"]])
     winners, support = network.vote(np.array([0.9, 0.1]))
-    assert network.places[winners, [0]].tolist() == [NOTHING]
+    assert network.places[winners, [0]].tolist() == [EPSILON]
     assert support.tolist() == [0.9]
 
 
@@ -74,11 +74,11 @@ def test_every_word_has_one_slot_in_its_order_and_votes_sum_to_one(
 ) -> None:
     network = align(texts)
     for words, row in zip(texts, network.places, strict=True):
-        assert [int(place) for place in row if place != NOTHING] == list(range(len(words)))
+        assert [int(place) for place in row if place != EPSILON] == list(range(len(words)))
     votes = np.array([random.random() + 0.01 for _ in texts])
     votes /= votes.sum()
     for slot in network.words.T:
-        assert (slot != NOTHING).any(), "a slot that no one has a word in"
+        assert (slot != EPSILON).any(), "a slot that no one has a word in"
         total = sum(votes[slot == word].sum() for word in np.unique(slot))
         assert np.isclose(total, 1.0)
 

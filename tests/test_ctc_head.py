@@ -1,4 +1,4 @@
-"""The CTC head: its scores against all alignments counted by hand, padding, and what training leaves."""
+"""The CTC head: scores against all alignments counted by hand, padding, and training."""
 
 from itertools import product
 
@@ -27,7 +27,7 @@ def frames(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, FRAME_DIM)).astype(np.float32)
 
 
-def said(text: str, seed: int, speaker: str = "s") -> CachedUtterance:
+def cached(text: str, seed: int, speaker: str = "s") -> CachedUtterance:
     """Each letter is its own direction for three frames, plus noise."""
     rng = np.random.default_rng(seed)
     clean = np.repeat(4 * np.eye(FRAME_DIM)[[SOUNDS[c] for c in text]], 3, axis=0)
@@ -46,7 +46,7 @@ class Letters:
 def example(seed: int, speaker: str = "s") -> Example:
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(["a", "b"], rng.integers(1, 4))) for _ in range(3)]
-    made = make_example(said(" ".join(words), seed, speaker), Letters())
+    made = make_example(cached(" ".join(words), seed, speaker), Letters())
     assert made is not None
     return made
 
@@ -99,7 +99,7 @@ def test_changes_of_a_short_text_cost_what_they_cost():
 
 
 def test_changes_of_a_long_text_cost_nearly_what_they_cost():
-    """What is clearly heard stands where it stands, whatever is said far from it."""
+    """A clear alignment stays where it is, whatever changes far from it."""
     model = ctc_head()
     base = ("ab", "a", "bb", "ba", *["ab", "ba"] * 6)
     labels = model.labels(" ".join(base))
@@ -112,9 +112,9 @@ def test_changes_of_a_long_text_cost_nearly_what_they_cost():
     assert (found < -2).all()
 
 
-def test_a_word_of_a_long_recording_is_not_spared_the_rest():
-    """On a telephone call of 30 s a list held "Hello" alone. What was -20 nats a letter at least
-    made it the likeliest text: it had so few letters."""
+def test_a_short_text_pays_for_the_rest_of_a_long_recording():
+    """On a telephone call of 30 s a list held "Hello" alone. Scores were once at least -20 nats per
+    letter, which made it the best text: it had so few letters."""
     model = ctc_head()
     log_probs = np.full((400, STEPS, 4), np.log(0.01), np.float32)  # "ab" all along, almost surely
     log_probs[..., 0] = log_probs[:, 0, 2] = log_probs[:, 1, 3] = np.log(0.97)
@@ -125,7 +125,7 @@ def test_a_word_of_a_long_recording_is_not_spared_the_rest():
     assert short < whole
 
 
-def test_what_cannot_be_said_and_what_is_not_known():
+def test_too_many_letters_and_unknown_letters():
     model = ctc_head()
     log_probs = model.log_probs(frames(2))
     assert model.score(log_probs, ["aaaaaa"])[0] == UNSAYABLE * 7
@@ -133,7 +133,7 @@ def test_what_cannot_be_said_and_what_is_not_known():
     assert model.labels("A, B!") == model.labels("a b") == [2, 1, 3]
 
 
-def test_padding_does_not_reach_the_speech():
+def test_padding_does_not_change_the_speech():
     model = ctc_head()
     one, other = frames(7, 1), frames(12, 2)
     padded = torch.zeros(2, 12, FRAME_DIM)
@@ -155,7 +155,7 @@ def test_saved_and_loaded(tmp_path):
         CTCHead.load(tmp_path / "noise.safetensors")
 
 
-def test_the_alphabet_is_of_what_is_said():
+def test_the_alphabet_is_that_of_the_spoken_form():
     assert alphabet_of(["At 3 o'clock", "Café"]) == " 'acefhklorté"
 
 

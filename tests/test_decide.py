@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.core.combine import MADE_BY, Weights, posteriors, rank_hypotheses
+from relisten.core.combine import MADE_BY, Weights, in_first_pass_order, posteriors, rank_hypotheses
 from relisten.core.decide import DECISIONS, decide, expected_errors
 from relisten.core.error_rates import word_errors
 from relisten.core.tune import tune_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.evaluation.evaluate import evaluate, first_pass_order
-from relisten.tasks.rescore import rank
+from relisten.tasks.evaluation.evaluate import evaluate
+from relisten.tasks.second_pass import rank
 
 ASR = Weights({"asr": 1.0}, "basic")
 
 
-def heard(*pairs: tuple[str, float], reference: str | None = None, timed: bool = False) -> NBest:
+def decoded(*pairs: tuple[str, float], reference: str | None = None, timed: bool = False) -> NBest:
     """Hypotheses with these probabilities; their words end at 1, 2, … s, plus 0.1 s a place."""
     hypotheses = tuple(
         Hypothesis(
@@ -45,7 +45,7 @@ def texts(nbest: NBest) -> list[str]:
 
 def test_map_by_hand() -> None:
     """the: 0.4 + 0.35; cat: 0.4 alone."""
-    decided = decide(heard(*THREE), ASR)
+    decided = decide(decoded(*THREE), ASR)
     assert texts(decided) == ["the cat", "the hat sat", "a hat sat"]
     assert [h.posterior for h in decided.hypotheses] == pytest.approx([0.4, 0.35, 0.25])
     assert decided.hypotheses[0].word_confidence == pytest.approx((0.75, 0.4))
@@ -57,7 +57,7 @@ def test_mbr_by_hand() -> None:
     1.05; 0.4 · 3 + 0.35 = 1.55: the second, though the first is the likeliest."""
     risk = expected_errors([text for text, _ in THREE], [0.4, 0.35, 0.25])
     assert risk.tolist() == pytest.approx([1.45, 1.05, 1.55])
-    decided = decide(heard(*THREE), ASR, "mbr")
+    decided = decide(decoded(*THREE), ASR, "mbr")
     assert texts(decided) == ["the hat sat", "the cat", "a hat sat"]
     assert decided.hypotheses[0].word_confidence == pytest.approx((0.75, 0.6, 0.6))
     assert decided.hypotheses[0].posterior == pytest.approx(0.35)
@@ -93,7 +93,7 @@ def test_mbr_picks_what_brute_force_picks(candidates: list[str], seed: int) -> N
 
 def test_the_vote_makes_a_text_that_nobody_proposed() -> None:
     """0.4 "a b x", 0.3 "a y c", 0.3 "z b c": each word is right in two of three."""
-    listed = heard(("A b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
+    listed = decoded(("A b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
     decided = decide(listed, ASR, "rover")
     assert texts(decided) == ["A b c", "A b x", "a y c", "z b c"]
     voted = decided.hypotheses[0]
@@ -106,7 +106,7 @@ def test_the_vote_makes_a_text_that_nobody_proposed() -> None:
 
 
 def test_a_vote_for_a_hypothesis_puts_it_first() -> None:
-    decided = decide(heard(*THREE), ASR, "rover")
+    decided = decide(decoded(*THREE), ASR, "rover")
     assert texts(decided) == ["the hat sat", "the cat", "a hat sat"]
     assert decided.hypotheses[0].extra == {}
     assert decided.hypotheses[0].first_pass_rank == 1
@@ -114,7 +114,7 @@ def test_a_vote_for_a_hypothesis_puts_it_first() -> None:
 
 
 def test_word_ends_of_a_vote_never_decrease_or_are_unknown() -> None:
-    listed = heard(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
+    listed = decoded(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
     early = replace(listed.hypotheses[1], word_ends_s=(0.1, 0.2, 0.3))
     some = replace(listed, hypotheses=(listed.hypotheses[0], early, listed.hypotheses[2]))
     assert decide(some, ASR, "rover").hypotheses[0].word_ends_s == (1.0, 2.0, 2.0)
@@ -125,14 +125,14 @@ def test_word_ends_of_a_vote_never_decrease_or_are_unknown() -> None:
 
 def test_what_a_vote_made_is_no_hypothesis_of_the_first_pass(tmp_path) -> None:
     """It is written and read; then ranked, tuned and evaluated as the list it was made from."""
-    listed = heard(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), reference="a b c")
+    listed = decoded(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), reference="a b c")
     voted = rank(listed, ASR, "rover")
     save_nbest([voted], tmp_path / "voted")
     [again] = load_nbest(tmp_path / "voted")
     assert texts(again) == texts(voted)
     assert again.hypotheses[0].word_confidence == pytest.approx((0.7, 0.7, 0.6))
     assert texts(rank(again, ASR)) == texts(listed)
-    assert [h.text for h in first_pass_order(again.hypotheses)] == texts(listed)
+    assert texts(in_first_pass_order(again)) == texts(listed)
     report = evaluate([again], "basic", n_resamples=10)
     assert (report.rescored.words.errors, report.first_pass.words.errors) == (0, 1)
     assert (report.oracle.errors, len(report.oracle_wer_at)) == (1, 3)
@@ -143,21 +143,21 @@ def test_what_a_vote_made_is_no_hypothesis_of_the_first_pass(tmp_path) -> None:
 def test_temperature_flattens_and_the_ceiling_caps() -> None:
     """Odds of 9 at temperature 2 are odds of 3; and 0.8 of what is left of certainty."""
     weights = Weights({"asr": 1.0}, "basic", temperature=2.0, ceiling=0.8)
-    decided = decide(heard(("a b", 0.9), ("a c", 0.1)), weights)
+    decided = decide(decoded(("a b", 0.9), ("a c", 0.1)), weights)
     assert [h.posterior for h in decided.hypotheses] == pytest.approx([0.75, 0.25])
     assert decided.hypotheses[0].word_confidence == pytest.approx((0.8, 0.6))
 
 
 def test_words_are_compared_as_the_normaliser_writes_them() -> None:
     """Case and punctuation are no dissent; a dash, of which nothing is left, is still a word."""
-    decided = decide(heard(("Hello, there - you", 0.6), ("hello THERE two", 0.4)), ASR)
+    decided = decide(decoded(("Hello, there - you", 0.6), ("hello THERE two", 0.4)), ASR)
     assert decided.hypotheses[0].word_confidence == pytest.approx((1.0, 1.0, 0.6, 0.6))
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
 def test_empty_lists_and_empty_texts_stay(decision) -> None:
     assert decide(NBest("u"), ASR, decision) == NBest("u")
-    [only] = decide(heard(("", 1.0)), ASR, decision).hypotheses
+    [only] = decide(decoded(("", 1.0)), ASR, decision).hypotheses
     assert (only.text, only.posterior, only.word_confidence) == ("", 1.0, ())
 
 
@@ -181,7 +181,7 @@ def test_nothing_is_lost_whatever_is_decided(pairs: list[tuple[str, float]], dec
 
 
 def test_the_order_of_the_list_does_not_matter() -> None:
-    ranked = decide(heard(*THREE), ASR).hypotheses
+    ranked = decide(decoded(*THREE), ASR).hypotheses
     for decision, order in itertools.product(DECISIONS, itertools.permutations(range(3))):
         shuffled = NBest("u", tuple(ranked[n] for n in order))
         expected = decide(NBest("u", ranked), ASR, decision)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from broken_lists import BREAKS, broken
 from relisten.apps.cli import main
+from relisten.core.text import spoken
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.doctor.doctor import DoctorReport, doctor
@@ -64,7 +65,7 @@ def names(n: int) -> list[str]:
 @pytest.fixture(scope="module")
 def healthy() -> list[NBest]:
     rng = np.random.default_rng(5)
-    return [recordings_encoded(name, rng, hint=2.0) for name in names(150)]
+    return [recordings_encoded(name, rng, hint=2.0) for name in names(100)]
 
 
 def examined(utterances: list[NBest], folder: Path) -> DoctorReport:
@@ -166,7 +167,7 @@ def test_missing_and_equal_scores(healthy: list[NBest], tmp_path: Path) -> None:
     ]
     report = examined(torn, tmp_path)
     assert statuses(report)["scores present"] == "broken"
-    assert report.checks[3].finding.startswith("150 of ")
+    assert report.checks[3].finding.startswith("100 of ")
     flat = [
         replace(u, hypotheses=tuple(replace(h, scores={"asr": -1.0}) for h in u.hypotheses))
         for u in healthy
@@ -194,10 +195,70 @@ def test_scores_of_models_are_looked_at_too(healthy: list[NBest], tmp_path: Path
     assert finding(examined(costs, tmp_path), "broken") == "text: log-probabilities never are"
 
 
+def test_few_speakers_are_no_evidence_of_averages(tmp_path: Path) -> None:
+    """20 lists of five speakers whose longest text is the easiest: sums that seem not to grow.
+    With ten times as many speakers, the same would be a finding."""
+    rng = np.random.default_rng(7)
+
+    def lists(n_speakers: int) -> list[NBest]:
+        spoken_by = []
+        for name, speaker in zip(names(4 * n_speakers), range(4 * n_speakers), strict=True):
+            one = recordings_encoded(name, rng, hint=0.0)
+            scores = [{**h.scores, "text": -20 + float(rng.normal())} for h in one.hypotheses]
+            pairs = zip(one.hypotheses, scores, strict=True)
+            hypotheses = tuple(replace(h, scores=own) for h, own in pairs)
+            extra = {"speaker": f"s{speaker % n_speakers}"}
+            spoken_by.append(replace(one, hypotheses=hypotheses, extra=extra))
+        return spoken_by
+
+    assert not examined(lists(5), tmp_path).is_broken
+    assert finding(examined(lists(50), tmp_path), "broken") == "text: these are averages"
+
+
+@pytest.mark.parametrize("component", ["asr", "text"])
+def test_placeholders_are_told(component: str, healthy: list[NBest], tmp_path: Path) -> None:
+    """One score of -1e308 was an IndexError."""
+    one = healthy[3]
+    last = replace(one.hypotheses[-1], scores={**one.hypotheses[-1].scores, component: -1e308})
+    torn = [*healthy[:3], replace(one, hypotheses=(*one.hypotheses[:-1], last)), *healthy[4:]]
+    report = examined(torn, tmp_path)
+    checks = {check.name: check for check in report.checks}
+    assert checks["scores present"].status == "broken"
+    assert f"`{component}` 1 times is no log-probability" in checks["scores present"].finding
+    assert report.is_broken
+
+
+def test_a_list_of_one_voted_text_is_an_empty_list(healthy: list[NBest], tmp_path: Path) -> None:
+    voted = NBest("v", (Hypothesis("x", extra={"made_by": "rover"}),), reference="x")
+    assert examined([voted, *healthy[:30]], tmp_path).n_utterances == 31
+    assert examined([voted], tmp_path).gain is None
+
+
+def test_a_path_in_a_suggested_command_is_quoted(healthy: list[NBest], tmp_path: Path) -> None:
+    folder = tmp_path / "my lists"
+    folder.mkdir()
+    report = examined(broken(healthy, "wrong_sign"), folder)
+    assert f"'{folder}/lists.jsonl' > MENDED" in report.next_step
+
+
+def test_the_terminal_shows_names_as_they_are(healthy: list[NBest], tmp_path: Path) -> None:
+    """A score called `[/x]` was a rich.MarkupError, and escape sequences were obeyed."""
+    nasty = "[/x]\x1b[31m"
+    named = [
+        replace(u, hypotheses=tuple(replace(h, scores={nasty: -1.0}) for h in u.hypotheses))
+        for u in healthy[:20]
+    ]
+    save_nbest(named, tmp_path / "lists.jsonl")
+    done = run(tmp_path / "lists.jsonl")
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert "[/x]\\x1b" in done.stdout
+    assert "\x1b[31m" not in done.stdout
+
+
 def test_a_useless_score_keeps_the_first_pass(tmp_path: Path) -> None:
     """`text` here knows nothing of what was said."""
     rng = np.random.default_rng(6)
-    report = examined([recordings_encoded(name, rng, hint=0.0) for name in names(80)], tmp_path)
+    report = examined([recordings_encoded(name, rng, hint=0.0) for name in names(60)], tmp_path)
     assert not report.is_broken
     assert "keep the first pass" in report.verdict
 
@@ -247,24 +308,15 @@ def test_exit_codes(healthy: list[NBest], tmp_path: Path) -> None:
     assert run(torn).exit_code == 2
 
 
-def word_lm(folder: Path, texts: list[str], first_id: int) -> Path:
-    """A tiny causal LM over words that has learnt `texts` by heart, with its tokenizer.
+def word_lm(folder: Path, texts: list[str]) -> Path:
+    """A tiny causal LM over words that has learnt `texts` by heart, with its tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    first_id: of the tokenizer's words; the LM was taught with 1, so any other is a wrong one.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = sorted({word for text in texts for word in text.split()})
-    n = len(words)
-    taught = {word: 1 + i for i, word in enumerate(words)}
-    vocabulary = {word: 1 + (i + first_id - 1) % n for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel({"<|endoftext|>": 0, **vocabulary}, "<|endoftext|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ids_of = word_ids(texts)
     torch.manual_seed(0)
     lm = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=n + 1,
+            vocab_size=len(ids_of) + 1,
             hidden_size=48,
             intermediate_size=96,
             num_hidden_layers=1,
@@ -273,7 +325,7 @@ def word_lm(folder: Path, texts: list[str], first_id: int) -> Path:
             eos_token_id=0,
         )
     )
-    rows = [[0, *(taught[word] for word in text.split()), 0] for text in texts]
+    rows = [[0, *(ids_of[word] for word in text.split()), 0] for text in texts]
     ids = torch.full((len(rows), max(map(len, rows))), -100)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
@@ -283,28 +335,43 @@ def word_lm(folder: Path, texts: list[str], first_id: int) -> Path:
         optimiser.step()
         optimiser.zero_grad()
     lm.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(
-        folder
-    )
+    save_tokenizer(folder, ids_of)
     return folder
 
 
-def test_a_wrong_tokenizer_is_told(tmp_path: Path) -> None:
-    """The same LM, the same words, other numbers: real text is no likelier than scrambled."""
-    from relisten.core.text import spoken
+def word_ids(texts: list[str]) -> dict[str, int]:
+    words = sorted({word for text in texts for word in text.split()})
+    return {word: 1 + i for i, word in enumerate(words)}
 
+
+def save_tokenizer(folder: Path, ids_of: dict[str, int]) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"<|endoftext|>": 0, **ids_of}, "<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(
+        folder
+    )
+
+
+def test_a_wrong_tokenizer_is_told(tmp_path: Path) -> None:
+    """The same LM, the same words, other ids: real text is no more probable than shuffled."""
     texts = [spoken(u.reference or "") for u in load_nbest(BENCHMARK)]
-    right = doctor(str(BENCHMARK), model=str(word_lm(tmp_path / "right", texts, 1)))
+    folder = word_lm(tmp_path / "lm", texts)
+    right = doctor(str(BENCHMARK), model=str(folder))
     assert (statuses(right)["tokenizer"], statuses(right)["reading"]) == ("ok", "ok")
-    wrong = doctor(str(BENCHMARK), model=str(word_lm(tmp_path / "wrong", texts, 40)))
-    assert finding(wrong, "broken").startswith("reading: to this model the order of words says")
+    ids_of = word_ids(texts)
+    save_tokenizer(folder, {word: 1 + (i + 38) % len(ids_of) for word, i in ids_of.items()})
+    wrong = doctor(str(BENCHMARK), model=str(folder))
+    assert finding(wrong, "broken").startswith("reading: word order makes no difference to this")
 
 
 def test_a_tokenizer_too_large_is_told(tmp_path: Path) -> None:
     """Tokens without embeddings: the model does not load, and that is the finding."""
     from transformers import AutoTokenizer
 
-    folder = word_lm(tmp_path, ["one two three four", "four three two one"], 1)
+    folder = word_lm(tmp_path, ["one two three four", "four three two one"])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([f"more{i}" for i in range(50)])
     tokenizer.save_pretrained(folder)

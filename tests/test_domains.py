@@ -10,10 +10,9 @@ import pytest
 
 from relisten.core.combine import Weights, combined_scores
 from relisten.core.domains import shrink
-from relisten.core.tune import tune_weights
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
-from relisten.tasks.tune import load_weights, save_weights
-from test_tune import planted
+from relisten.tasks.weights import load_weights, save_weights
+from test_tune import planted, without_intervals
 
 
 def labelled(nbests: list[NBest], domain: str) -> list[NBest]:
@@ -34,7 +33,9 @@ def apart():
     kitchen = labelled(planted({"asr": 1.0, "text": 0.3}, 60, seed=1), "kitchen")
     office = labelled(planted({"asr": 1.0, "text": -0.3}, 60, seed=2), "office")
     hall = labelled(planted({"asr": 1.0, "text": 0.3}, 1, seed=3), "hall")
-    return tune_weights([*kitchen, *office, *hall], components=["asr", "text"], folds=3, by="place")
+    return without_intervals(
+        [*kitchen, *office, *hall], components=["asr", "text"], folds=3, by="place"
+    )
 
 
 def test_domains_that_differ_get_weights_of_their_own(apart) -> None:
@@ -70,7 +71,7 @@ def test_domains_that_do_not_differ_keep_the_shared_weights() -> None:
     """One plant, split by chance: own weights, from half the data, have nothing to add."""
     nbests = planted({"asr": 1.0, "text": 0.3}, 60, seed=4)
     mixed = [one for n, nbest in enumerate(nbests) for one in labelled([nbest], f"half {n % 2}")]
-    result = tune_weights(mixed, components=["asr", "text"], folds=3, by="place")
+    result = without_intervals(mixed, components=["asr", "text"], folds=3, by="place")
     assert result.domains is not None
     assert result.domains.gain.absolute <= 0.01
     if math.isinf(result.domains.strength):
@@ -80,7 +81,7 @@ def test_domains_that_do_not_differ_keep_the_shared_weights() -> None:
 
 def test_a_key_that_nobody_has_is_refused() -> None:
     with pytest.raises(UsageError, match="'room'"):
-        tune_weights(planted({"asr": 1.0, "text": 0.3}, 4, seed=5), by="room")
+        without_intervals(planted({"asr": 1.0, "text": 0.3}, 4, seed=5), by="room")
 
 
 def test_weights_of_domains_are_checked() -> None:

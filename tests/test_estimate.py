@@ -136,5 +136,5 @@ def test_the_command_prints_and_makes_nothing(config: PretrainConfig, tmp_path: 
 
 
 def test_a_config_that_cannot_be_had_is_one_sentence(config: PretrainConfig) -> None:
-    with pytest.raises(ModelError, match=r"config\.json cannot be had"):
+    with pytest.raises(ModelError, match=r"config\.json cannot be loaded"):
         estimate(PretrainConfig(**{**vars(config), "base": "nobody/nothing"}))

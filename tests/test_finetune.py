@@ -25,8 +25,8 @@ from relisten.tasks.finetune import FinetuneConfig, finetune
 from relisten.tasks.frontend import bundle_frontend
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
-from relisten.tasks.rescore import rank
 from relisten.tasks.score import score
+from relisten.tasks.second_pass import rank
 from relisten.tasks.training.config import STATE
 from relisten.tasks.training.cross_fit import CrossFitted
 from relisten.tasks.training.examples import fold_of

@@ -1,4 +1,4 @@
-"""8-bit products: exact sums of rounded numbers, whatever the CPU and whatever stands beside."""
+"""8-bit products: exact sums of rounded numbers, on any CPU and in any batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TEXTS = ("the cat sat", "a cat sat", "the cat, sat on it")
 
 
 def rounded_product(x, weight, bias):
-    """The same with the rounding written out: turned by 32 numbers, x to 127 steps a row, weights
-    to 127 for the largest, or the largest sum of two where the CPU adds two in 16 bits."""
-    turn = hadamard(96)
-    assert turn.shape == (32, 32)
-    x, weight = ((v.view(-1, 32) @ turn).view(v.shape) for v in (x, weight))
+    """The same with the rounding written out: 32 numbers rotated together, 127 for the largest x of
+    a row, and for the largest weight, or the largest sum of two where the CPU adds in 16 bits."""
+    rotation = hadamard(96)
+    assert rotation.shape == (32, 32)
+    x, weight = ((v.view(-1, 32) @ rotation).view(v.shape) for v in (x, weight))
     x_step = x.abs().amax(1, keepdim=True) / 127
     most = weight.abs().amax(1)
     if adds_in_16_bits():
@@ -43,8 +43,8 @@ def test_the_product_is_that_of_the_rounded_numbers():
     assert 1e-3 < off < 0.03
 
 
-def test_what_stands_out_does_not_take_its_neighbours_steps():
-    """One input a hundred times the others: rounded as it is, the others are 0 or 1 step."""
+def test_an_outlier_leaves_the_other_inputs_their_precision():
+    """One input is a hundred times the others: without a rotation, the others become 0 or 1."""
     torch.manual_seed(3)
     x, weight = torch.randn(9, 256), torch.randn(40, 256)
     x[:, 17] *= 100
@@ -56,17 +56,17 @@ def test_what_stands_out_does_not_take_its_neighbours_steps():
 
 
 @pytest.mark.parametrize("n", [1, 6, 64, 576, 1536])
-def test_turning_changes_no_product(n):
-    turn = hadamard(n)
-    assert n % len(turn) == 0
-    assert len(turn) == min(64, n & -n)
-    torch.testing.assert_close(turn @ turn.T, torch.eye(len(turn)))
+def test_a_rotation_changes_no_product(n):
+    rotation = hadamard(n)
+    assert n % len(rotation) == 0
+    assert len(rotation) == min(64, n & -n)
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(len(rotation)))
 
 
 @pytest.mark.parametrize("signs", [(1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
 @pytest.mark.parametrize("small", [0.0, 0.3, 1.0])
 def test_the_largest_numbers_do_not_overflow(signs, small):
-    """Weights a b a b …, all inputs at either end of their range, once they are turned."""
+    """Weights a b a b …, all inputs at either end of their range, once they are rotated."""
     pattern = torch.tensor([signs[0], small * signs[1]]).repeat(32)
     weight = pattern.expand(5, 64) @ hadamard(64)
     for sign in (1.0, -1.0):
@@ -75,12 +75,17 @@ def test_the_largest_numbers_do_not_overflow(signs, small):
         torch.testing.assert_close(Int8Linear(weight)(x), expected, atol=0.7, rtol=0.01)
 
 
-def test_a_row_does_not_depend_on_its_neighbours():
+@pytest.mark.parametrize("n_in", [64, 576])
+def test_a_row_does_not_depend_on_its_neighbours(n_in):
+    """Bit by bit, also of a single row, for which MKL has a kernel of its own."""
     torch.manual_seed(1)
-    layer, x = Int8Linear(torch.randn(24, 64)), torch.randn(2, 3, 64)
+    layer, x = Int8Linear(torch.randn(24, n_in)), torch.randn(2, 3, n_in)
     alone = layer(x[1, 2])
     x[0] *= 1000
     assert torch.equal(layer(x)[1, 2], alone)
+    for n_rows in (1, 2, 17):
+        others = torch.randn(n_rows, n_in)
+        assert torch.equal(layer(torch.cat([others, x[1, 2:]]))[n_rows], alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

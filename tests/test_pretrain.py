@@ -21,6 +21,7 @@ from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
+from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_encoder, load_first_pass
 from relisten.tasks.codebook import make_codebook
 from relisten.tasks.frontend import load_frontend
@@ -28,10 +29,11 @@ from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.rescore import rescore
 from relisten.tasks.score import exchanged, score
+from relisten.tasks.second_pass import SecondPassOptions
 from relisten.tasks.training.cache import FeatureSpec, cache_manifest
 from relisten.tasks.training.config import STATE
 from relisten.tasks.transcribe import transcribe
-from relisten.tasks.tune import save_weights
+from relisten.tasks.weights import save_weights
 from tiny_speech import noise, tiny_ctc, tiny_whisper
 from tiny_world import fill_cache
 
@@ -139,7 +141,9 @@ def test_another_encoder_than_the_first_passs(world, encoders, kind):
     ranked = str(world / f"{kind}-ranked.jsonl")
     rescore(str(world / f"{kind}-scored.jsonl"), ranked, bundle.weights)
     assert len(load_nbest(ranked)) == 8
-    transcripts, _ = transcribe([str(world / "0.wav")], str(world / kind), beam=2, n_best=2)
+    transcripts, _ = transcribe(
+        [str(world / "0.wav")], str(world / kind), decoding=DecodingOptions(beam=2, n_best=2)
+    )
     assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
 
 
@@ -153,11 +157,13 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     assert frontend.words is not None
     references = [json.loads(line)["reference"] for line in (world / "train.jsonl").open()]
     assert Path(frontend.words).read_text().split() == sorted(set(" ".join(references).split()))
-    given = {"beam": 2, "n_best": 2, "propose": 3}
-    [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
+    given = {"decoding": DecodingOptions(beam=2, n_best=2)}
+    second = SecondPassOptions(propose=3)
+    audio, bundle = [str(world / "0.wav")], str(world / "layers")
+    [transcript], _ = transcribe(audio, bundle, **given, options=second)
     [few] = transcript.segments
-    monkeypatch.setattr("relisten.tasks.transcribe.MARGIN", 1e6)
-    [transcript], _ = transcribe([str(world / "0.wav")], str(world / "layers"), **given)
+    second = SecondPassOptions(propose=3, margin=None)
+    [transcript], _ = transcribe(audio, bundle, **given, options=second)
     assert set(transcript.seconds) >= {"proposals", "scores"}
     [stretch] = transcript.segments
     assert 2 < len(stretch.nbest.hypotheses) <= 5
@@ -167,7 +173,7 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     assert all({"asr", "ctc"} <= h.scores.keys() for h in stretch.nbest.hypotheses)
     assert len(stretch.nbest.hypotheses[0].word_ends_s or ()) == len(stretch.text.split()) > 0
     samples = noise(1.5)
-    by_ctc, whole = frontend.encode_for(["ctc"], [samples])[0], frontend.log_probs([samples])[0]
+    by_ctc, whole = frontend.encode([samples], ["ctc"])[0], frontend.encode([samples])[0]
     np.testing.assert_array_equal(by_ctc.ctc_log_probs, whole.ctc_log_probs)
     assert len(by_ctc) == len(whole)
     assert by_ctc.frames is None
@@ -176,7 +182,9 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     scores = scored(world, "layers", ("ctc",))
     both = scored(world, "layers", ("text_given_speech", "ctc"))
     np.testing.assert_allclose(scores[:, 0], both[:, 1], atol=1e-4)
-    transcribe([str(world / "0.wav")], str(world / "layers"), beam=2, n_best=2)
+    transcribe(
+        [str(world / "0.wav")], str(world / "layers"), decoding=DecodingOptions(beam=2, n_best=2)
+    )
     again: list[str] = []
     pretrain(config(world, "layers", **options), again.append)
     assert not any(line.startswith(("ctc", "projector")) for line in again)

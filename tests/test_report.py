@@ -12,21 +12,26 @@ import pytest
 from relisten.core.bootstrap import paired_bootstrap
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
+from relisten.tasks.evaluation.analysis import (
+    NO_SCORES,
+    NO_WEIGHTS,
+    ErrorAnalyser,
+    ErrorAnalysis,
+)
 from relisten.tasks.evaluation.breakdown import MIN_RESAMPLED, N_RESAMPLES, UNKNOWN
 from relisten.tasks.evaluation.confusions import (
     ConfidenceBin,
     Confusion,
     ConfusionTally,
-    change_of,
     confidence_bins,
+    effect_of,
 )
 from relisten.tasks.evaluation.evaluate import evaluate
-from relisten.tasks.evaluation.report import NO_SCORES, NO_WEIGHTS, Report, ReportTally
 from relisten.tasks.evaluation.sweep import N_POINTS, SweepTally
-from relisten.tasks.rescore import rank
+from relisten.tasks.second_pass import rank
 
 
-def heard(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra: object) -> NBest:
+def decoded(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra: object) -> NBest:
     """An utterance whose first pass gave asr = 0, -1, -2, …; `chosen` was put first."""
     hypotheses = [
         Hypothesis(text, {"asr": -float(n)}, first_pass_rank=n) for n, text in enumerate(texts)
@@ -37,39 +42,37 @@ def heard(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra:
 
 def reported(
     utterances: Sequence[NBest], weights: Weights | None = None, by: Sequence[str] = ()
-) -> Report:
-    tally = ReportTally("basic", by, weights)
+) -> ErrorAnalysis:
+    tally = ErrorAnalyser("basic", by, weights)
     evaluation = evaluate(tally.watch(utterances), "basic", n_resamples=50, by=by)
     return tally.result(evaluation)
 
 
 def test_what_choosing_did() -> None:
-    same, wrong, mended, broken = (
+    same, wrong, corrected, introduced = (
         ("a", "a", "a"),
         ("a", "x", "x"),
         ("a", "x", "a"),
         ("a", "a", "x"),
     )
-    assert change_of([same]) == change_of([]) == "right"
-    assert change_of([same, wrong]) == "wrong"
-    assert change_of([wrong, mended]) == change_of([(None, "uh", None)]) == "mended"
-    assert change_of([broken, same]) == "broken"
-    assert change_of([mended, broken]) == change_of([("a", "x", "y")]) == "even"
+    assert effect_of([same]) == effect_of([]) == "correct"
+    assert effect_of([same, wrong]) == "wrong"
+    assert effect_of([wrong, corrected]) == effect_of([(None, "uh", None)]) == "improved"
+    assert effect_of([introduced, same]) == "worsened"
+    assert effect_of([corrected, introduced]) == effect_of([("a", "x", "y")]) == "changed"
 
 
 def test_confusions_by_hand() -> None:
-    """Twice "cat" was heard as "hat", one of them mended; a mended "hat" turned into "that" is not.
-
-    Nothing was said where "uh" was heard (mended), and "a" was lost by choosing (broken).
-    """
+    """Twice "cat" was recognised as "hat": one is corrected, the other becomes "that", which is
+    not. An insertion, "uh", is corrected, and a deletion, of "a", introduced."""
     tally = ConfusionTally()
     tally.add([("cat", "hat", "cat"), (None, "uh", None), ("a", "a", None)])
     tally.add([("cat", "hat", "that"), ("sat", "sat", "sat")])
     assert tally.most_common(9) == (
-        Confusion("cat", "hat", first_pass=2, rescored=0, mended=1, broken=0),
-        Confusion(None, "uh", first_pass=1, rescored=0, mended=1, broken=0),
-        Confusion("a", None, first_pass=0, rescored=1, mended=0, broken=1),
-        Confusion("cat", "that", first_pass=0, rescored=1, mended=0, broken=0),
+        Confusion("cat", "hat", first_pass=2, rescored=0, corrected=1, introduced=0),
+        Confusion(None, "uh", first_pass=1, rescored=0, corrected=1, introduced=0),
+        Confusion("a", None, first_pass=0, rescored=1, corrected=0, introduced=1),
+        Confusion("cat", "that", first_pass=0, rescored=1, corrected=0, introduced=0),
     )
     assert len(tally.most_common(1)) == 1
 
@@ -136,7 +139,7 @@ def test_a_small_weight_is_moved_until_it_matters() -> None:
 
 def test_what_cannot_be_shown_says_why() -> None:
     utterances = [
-        heard("u", "a", "a", "b"),
+        decoded("u", "a", "a", "b"),
         NBest("v", (Hypothesis("x"), Hypothesis("y")), reference="x"),
     ]
     report = reported(utterances)
@@ -149,50 +152,65 @@ def test_what_cannot_be_shown_says_why() -> None:
 
 
 def test_other_weights_are_noticed() -> None:
-    ranked = heard("u", "b", "a", "b", chosen=1)
+    ranked = decoded("u", "b", "a", "b", chosen=1)
     assert reported([ranked], Weights({"asr": 1.0}, "basic")).n_other == 1
     assert reported([ranked], Weights({"asr": -1.0}, "basic")).n_other == 0
 
 
 def test_rows_by_hand() -> None:
     """asr 0 and -1: the first pass is e / (e + 1) sure of "one too"; its list has better."""
-    ranked = heard("u", "One two.", "one too", "One, two!", chosen=1, speaker="s1")
+    ranked = decoded("u", "One two.", "one too", "One, two!", chosen=1, speaker="s1")
     silent = NBest("v", reference="")
-    unknown = heard("w", None, "x")
+    unknown = decoded("w", None, "x")
     report = reported([ranked, silent, unknown], Weights({"asr": 2.0}, "basic"), by=["speaker"])
     first, second = report.utterances
     assert first.columns == (("one", "one", "one"), ("two", "too", "two"))
-    assert (first.change, first.oracle_errors, first.labels) == ("mended", 0, ("s1",))
+    assert (first.effect, first.oracle_errors, first.labels) == ("improved", 0, ("s1",))
     assert first.confidence == pytest.approx(np.e / (np.e + 1))
     assert json.loads(first.hypotheses) == [
         ["One, two!", 0, 1, [-1.0], -2.0, None, None],
         ["one too", 1, 0, [0.0], 0.0, None, None],
     ]
-    assert (second.columns, second.change, second.confidence) == ((), "right", None)
+    assert (second.columns, second.effect, second.confidence) == ((), "correct", None)
     assert second.labels == (UNKNOWN,)
     assert json.loads(second.hypotheses) == [["", 0, None, [None], None, None, None]]
-    assert report.changes == {"mended": 1, "broken": 0, "even": 0, "right": 1, "wrong": 0}
+    assert report.effects == {"improved": 1, "worsened": 0, "changed": 0, "correct": 1, "wrong": 0}
     assert report.components == ("asr",)
     assert [refusal.id for refusal in report.evaluation.refused] == ["w"]
+
+
+def test_a_list_of_one_voted_text() -> None:
+    """No first pass proposed it, so the first pass has no words. It was an IndexError."""
+    voted = NBest("v", (Hypothesis("x y", extra={"made_by": "rover"}),), reference="x y")
+    report = reported([voted], Weights({"asr": 1.0}, "basic"))
+    assert report.evaluation.first_pass.words.deletions == 2
+    assert report.evaluation.rescored.words.errors == 0
+    assert report.utterances[0].effect == "improved"
+
+
+def test_a_placeholder_is_no_score_to_sweep() -> None:
+    pair = (Hypothesis("a", {"asr": -1.0}), Hypothesis("b", {"asr": -1e308}))
+    report = reported([NBest("u", pair, reference="a")], Weights({"asr": 1.0}, "basic"))
+    assert "score 'asr' is -1e+308" in report.left_out["sweep"]
 
 
 def test_parts_by_hand() -> None:
     """Rooms 2 and 10, in the order of numbers, and one utterance without a room."""
     utterances = [
-        heard("a", "x y", "x", "x y", chosen=1, room=10),
-        heard("b", "x y", "z z", room=2),
-        heard("c", "x", "x", room=10),
-        heard("d", "x", "x"),
+        decoded("a", "x y", "x", "x y", chosen=1, room=10),
+        decoded("b", "x y", "z z", room=2),
+        decoded("c", "x", "x", room=10),
+        decoded("d", "x", "x"),
     ]
     evaluation = evaluate(utterances, "basic", n_resamples=20, by=["room", "nothing"])
     [room] = evaluation.by
     assert room.key == "room"
     counts = [
         (part.value, part.n_utterances, part.first_pass.errors, part.rescored.errors)
-        for part in room.parts
+        for part in room.subsets
     ]
     assert counts == [("2", 1, 2, 2), ("10", 2, 1, 0), (UNKNOWN, 1, 0, 0)]
-    assert [part.gain for part in room.parts] == [None] * 3
+    assert [part.gain for part in room.subsets] == [None] * 3
     [ten] = [part for part in evaluation.to_json()["by"]["room"] if part["value"] == "10"]
     assert (ten["n_words"], ten["first_pass"]["wer"], ten["rescored"]["wer"]) == (3, 1 / 3, 0)
     assert ten["absolute_reduction_ci95"] is None
@@ -201,7 +219,7 @@ def test_parts_by_hand() -> None:
 def test_parts_keep_speakers_whole() -> None:
     """Eight speakers of two utterances each are eight draws; seven are too few."""
     utterances = [
-        heard(f"u{i}", "x y", "x", "x y", chosen=i % 3 == 0, speaker=str(i // 2), room="r")
+        decoded(f"u{i}", "x y", "x", "x y", chosen=i % 3 == 0, speaker=str(i // 2), room="r")
         for i in range(2 * MIN_RESAMPLED)
     ]
     [room] = evaluate(utterances, "basic", n_resamples=20, by=["room"]).by
@@ -209,15 +227,15 @@ def test_parts_keep_speakers_whole() -> None:
     n = len(utterances)
     groups = [i // 2 for i in range(n)]
     expected = paired_bootstrap([1] * n, rescored, [2] * n, groups, n_resamples=N_RESAMPLES)
-    assert room.parts[0].gain == expected
+    assert room.subsets[0].gain == expected
     [room] = evaluate(utterances[2:], "basic", n_resamples=20, by=["room"]).by
-    assert room.parts[0].gain is None
+    assert room.subsets[0].gain is None
 
 
 def test_every_rate_has_its_interval() -> None:
-    """A speaker without errors and one who is never understood: anything from 0 to 1 may be."""
+    """A speaker without errors and one who is only errors: anything from 0 to 1 is possible."""
     utterances = [
-        replace(heard(f"u{i}", "x", *(["x"] if i % 2 else ["y", "x"])), extra={"speaker": i % 2})
+        replace(decoded(f"u{i}", "x", *(["x"] if i % 2 else ["y", "x"])), extra={"speaker": i % 2})
         for i in range(8)
     ]
     evaluation = evaluate(utterances, "basic", n_resamples=100)

@@ -22,9 +22,9 @@ from relisten.core.calibration import Calibration, ReliabilityBin
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import save_nbest
+from relisten.tasks.evaluation.analysis import ErrorAnalyser
 from relisten.tasks.evaluation.evaluate import evaluate
-from relisten.tasks.evaluation.report import ReportTally
-from test_report import heard
+from test_report import decoded
 
 NASTY = '</script><!-- "it\'s" & \u2028 \ud800'
 VOID = {"meta", "input", "br"}
@@ -61,15 +61,15 @@ class Outline(HTMLParser):
 
 
 UTTERANCES = [
-    heard("a", "one two three", "one too three", "one two three", chosen=1, speaker="s1"),
-    heard("b", "four five", "four five", "for five", chosen=1, speaker="s2"),
-    heard(NASTY, NASTY, "שלום עולם", "हाँ जी", "", speaker=NASTY, domain="<b>"),
+    decoded("a", "one two three", "one too three", "one two three", chosen=1, speaker="s1"),
+    decoded("b", "four five", "four five", "for five", chosen=1, speaker="s2"),
+    decoded(NASTY, NASTY, "שלום עולם", "हाँ जी", "", speaker=NASTY, domain="<b>"),
     NBest("silence", reference=""),
 ]
 
 
 def page_of(utterances: list[NBest], weights: Weights | None = None, *keys: str) -> str:
-    tally = ReportTally("none", keys, weights)
+    tally = ErrorAnalyser("none", keys, weights)
     report = tally.result(evaluate(tally.watch(utterances), "none", n_resamples=50, by=keys))
     return render(report, "ranked <1>.jsonl")
 
@@ -120,20 +120,46 @@ def test_data_comes_back_as_it_was() -> None:
     assert ["two", "too"] in told["pairs"]
 
 
+def test_the_name_of_a_score_is_no_markup() -> None:
+    name = "<script>alert(1)</script>"
+    hypotheses = (Hypothesis("x", {"asr": -1.0, name: -2.0}), Hypothesis("y", {"asr": 0, name: 0}))
+    page = page_of([NBest("u", hypotheses, reference="x")], Weights({"asr": 1.0, name: -2.0}))
+    assert "weight of &lt;script&gt;" in page
+    assert len(Outline(page).scripts) == 3
+
+
+def test_empty_references_make_a_page_and_finite_numbers() -> None:
+    """Every rate is infinite: the page crashed, and the JSON held Infinity."""
+    weights = Weights({"asr": 1.0})
+    utterances = [
+        decoded("a", "", "x y", "x", chosen=1, speaker="s1"),
+        decoded("b", "", "z", speaker="s2"),
+        decoded("c", "", "", "z", speaker="s2"),
+    ]
+    page = page_of(utterances, weights, "speaker")
+    assert Outline(page).open == []
+    assert "the references have no words" in page
+    assert not re.search(r"(?<![a-z])(nan|inf)(?![a-z])", page.split("<script")[0], re.I)
+    report = evaluate(utterances, "basic", n_resamples=20, by=["speaker"])
+    record = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert record["first_pass"]["wer"] is None
+    assert record["n_words"] == 0
+
+
 def test_the_verdict_says_no_more_than_is_known() -> None:
-    better = [heard(f"u{i}", "x y", "x", "x y", chosen=1) for i in range(9)]
+    better = [decoded(f"u{i}", "x y", "x", "x y", chosen=1) for i in range(9)]
     assert "100.0\u00a0% fewer word errors</b> (95\u00a0% interval +100.0" in page_of(better)
-    worse = [heard(f"u{i}", "x y", "x z", "z z", chosen=1) for i in range(9)]
+    worse = [decoded(f"u{i}", "x y", "x z", "z z", chosen=1) for i in range(9)]
     assert "100.0\u00a0% more word errors</b> (95\u00a0% interval +100.0" in page_of(worse)
     assert "No difference is certain" in page_of([*better[:4], *worse[4:7]])
-    assert "leaves the word error rate at 0.00\u00a0%" in page_of([heard("u", "x", "x", "y")])
+    assert "leaves the word error rate at 0.00\u00a0%" in page_of([decoded("u", "x", "x", "y")])
 
 
 def test_what_is_left_out_is_said() -> None:
     page = page_of([NBest("u", (Hypothesis("x"), Hypothesis("y")), reference="x")])
     assert "hypotheses have no first-pass score" in page
     assert "--weights FILE" in page
-    assert "Not one word was confused" in page
+    assert "No word was confused" in page
 
 
 def test_reliability_where_confidences_are_known() -> None:
@@ -196,7 +222,7 @@ CHECK = """<script>
 const press = (query) => document.querySelector(query).click();
 const ids = () => [...document.querySelectorAll("#list .id")].map((one) => one.textContent).join();
 const told = [ids()];
-press("#filters [value=broken]"); told.push(ids());
+press("#filters [value=worsened]"); told.push(ids());
 press("#filters [value=all]");
 const sort = document.querySelector("#sort");
 sort.value = "gain"; sort.dispatchEvent(new Event("change")); told.push(ids());

@@ -35,13 +35,13 @@ def tiny_text_lm(folder: Path) -> Path:
     return folder
 
 
-def write_noise(path: Path, seed: int) -> None:
-    """RECORDING_S seconds of noise as 16 bit WAV."""
+def write_noise(path: Path, seed: int, seconds: float = RECORDING_S) -> None:
+    """Noise as 16 bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes((noise(RECORDING_S, seed) * 20_000).astype("<i2").tobytes())
+        file.writeframes((noise(seconds, seed) * 20_000).astype("<i2").tobytes())
 
 
 def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:

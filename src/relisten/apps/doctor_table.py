@@ -1,12 +1,13 @@
-"""What people read at the end of `relisten doctor`."""
+"""The tables that `relisten doctor` prints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
-from rich.text import Text
+
+from relisten.apps.terminal import cell
 
 if TYPE_CHECKING:
     from relisten.tasks.doctor.doctor import DoctorReport
@@ -24,23 +25,23 @@ def print_doctor(report: DoctorReport) -> None:
     for no_wrap in (True, True, False):
         checks.add_column(no_wrap=no_wrap)
     for check in report.checks:
-        finding = Text(check.finding)
+        lines = [cell(check.finding)]
         if check.meaning:
-            finding.append(f"\n{check.meaning}", "bold" if check.status == "broken" else "")
+            lines.append(cell(check.meaning, "bold" if check.status == "broken" else ""))
         if check.remedy:
-            finding.append(f"\n→ {check.remedy}")
-        checks.add_row(Text(check.status, _COLOURS[check.status]), check.name, finding)
+            lines.append(cell(f"→ {check.remedy}"))
+        checks.add_row(cell(check.status, _COLOURS[check.status]), cell(check.name), Group(*lines))
     console.print(checks)
     if report.gain:
         console.print(_rates(report.gain))
         if report.gain.parts:
-            console.print(_parts(report.gain))
-    console.print(Text(report.verdict, "bold"), soft_wrap=True)
-    console.print(Text(f"Next: {report.next_step}"), soft_wrap=True)
+            console.print(_ablations(report.gain))
+    console.print(cell(report.verdict, "bold"), soft_wrap=True)
+    console.print(cell(f"Next: {report.next_step}"), soft_wrap=True)
 
 
 def _rates(gain: Gain) -> Table:
-    table = Table(title="word error rate, weights tuned on other speech (cross-validated)")
+    table = Table(title="word error rate, weights tuned on other utterances (cross-validated)")
     table.add_column("choice")
     table.add_column("WER", justify="right")
     table.add_column("of the headroom", justify="right")
@@ -62,18 +63,18 @@ def _rates(gain: Gain) -> Table:
     return table
 
 
-def _parts(gain: Gain) -> Table:
-    table = Table(title="what each score brings beside the others (left out, the rest tuned anew)")
+def _ablations(gain: Gain) -> Table:
+    table = Table(title="what each score contributes (it is left out, the others are tuned again)")
     table.add_column("score")
-    for heading in ("weight", "WER without", "points it brings", "95 % interval"):
+    for heading in ("weight", "WER without", "points gained", "95 % interval"):
         table.add_column(heading, justify="right")
     for part in gain.parts:
-        brought = part.gain
+        gained = part.gain
         table.add_row(
-            part.component,
+            cell(part.component),
             f"{part.weight:.3f}",
             f"{part.wer_without:.2%}",
-            f"{brought.absolute * 100:+.2f}",
-            f"[{brought.absolute_low * 100:+.2f}, {brought.absolute_high * 100:+.2f}]",
+            f"{gained.absolute * 100:+.2f}",
+            f"[{gained.absolute_low * 100:+.2f}, {gained.absolute_high * 100:+.2f}]",
         )
     return table

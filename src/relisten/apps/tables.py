@@ -1,4 +1,4 @@
-"""What people read at the end of a command: error rates and weights as tables."""
+"""The tables that commands print: error rates, weights, codebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from relisten.apps.terminal import cell, printable, rate_text
 
 if TYPE_CHECKING:
     from relisten.core.calibration import Calibration
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from relisten.tasks.evaluation.evaluate import EvaluationReport
 
 ORACLES_SHOWN = (2, 5, 10, 20, 50)
-PARTS_SHOWN = 20
+SUBSETS_SHOWN = 20
 
 
 def print_evaluation(report: EvaluationReport) -> None:
@@ -36,46 +37,44 @@ def print_evaluation(report: EvaluationReport) -> None:
         ("rescored", report.rescored),
     ):
         if errors is not None:
-            table.add_row(name, *_counts(errors.words), f"{errors.chars.rate:.2%}")
+            table.add_row(name, *_counts(errors.words), rate_text(errors.chars.rate))
     n_best = len(report.oracle_wer_at)
     for n in (n for n in ORACLES_SHOWN if n < n_best):
-        table.add_row(f"oracle of {n}", f"{report.oracle_wer_at[n - 1]:.2%}")
+        table.add_row(f"oracle of {n}", rate_text(report.oracle_wer_at[n - 1]))
     table.add_row(f"oracle of {n_best}", *_counts(report.oracle))
     console = Console()
     console.print(table)
     low, high = report.relative_reduction_ci95
-    console.print(
+    lines = [
         f"rescored below first pass: {report.relative_reduction:+.1%} relative, "
-        f"95 % interval [{low:+.1%}, {high:+.1%}]",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        f"95 % interval [{low:+.1%}, {high:+.1%}]"
+    ]
     if report.confidence is not None:
         one = report.confidence
-        console.print(
-            f"word confidence, {one.n_words:,} words: {_calibration(one)}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        lines.append(f"word confidence, {one.n_words:,} words: {_calibration(one)}")
+    _print_lines(console, lines)
     for breakdown in report.by:
-        console.print(_parts(breakdown))
+        console.print(_subsets(breakdown))
 
 
-def _parts(breakdown: Breakdown) -> Table:
-    """The parts with the most words, in their order."""
-    largest = sorted(breakdown.parts, key=lambda part: -part.first_pass.n_reference)
-    shown = [part for part in breakdown.parts if part in largest[:PARTS_SHOWN]]
-    n_more = len(breakdown.parts) - len(shown)
+def _print_lines(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _subsets(breakdown: Breakdown) -> Table:
+    """The subsets with the most words, in their order."""
+    largest = sorted(breakdown.subsets, key=lambda subset: -subset.first_pass.n_reference)
+    shown = [subset for subset in breakdown.subsets if subset in largest[:SUBSETS_SHOWN]]
+    n_more = len(breakdown.subsets) - len(shown)
     table = Table(caption=f"and {n_more:,} smaller ones: --json or --html" if n_more else None)
-    table.add_column(breakdown.key)
+    table.add_column(cell(breakdown.key))
     for heading in ("utterances", "words", "first pass", "rescored"):
         table.add_column(heading, justify="right")
-    for part in shown:
-        counts = (f"{part.n_utterances:,}", f"{part.first_pass.n_reference:,}")
-        rates = (f"{part.first_pass.rate:.2%}", f"{part.rescored.rate:.2%}")
-        table.add_row(Text(part.value), *counts, *rates)
+    for subset in shown:
+        counts = (f"{subset.n_utterances:,}", f"{subset.first_pass.n_reference:,}")
+        rates = (rate_text(subset.first_pass.rate), rate_text(subset.rescored.rate))
+        table.add_row(cell(subset.value), *counts, *rates)
     return table
 
 
@@ -88,12 +87,12 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     weights.add_column("95 % interval", justify="right")
     domains = result.weights.domains
     for domain in domains:
-        weights.add_column(domain, justify="right")
+        weights.add_column(cell(domain), justify="right")
     for component, weight in result.weights.values.items():
         low, high = result.intervals[component]
         own = (f"{domains[domain][component]:.4f}" for domain in domains)
         interval = f"[{low:.4f}, {high:.4f}]" if low < high else "fixed"
-        weights.add_row(component, f"{weight:.4f}", interval, *own)
+        weights.add_row(cell(component), f"{weight:.4f}", interval, *own)
     console.print(weights)
     rates = Table(title=f"word error rate, normaliser {result.weights.normaliser}")
     rates.add_column("choice")
@@ -103,18 +102,18 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     rates.add_row(
         f"tuned, cross-validated ({result.n_folds} folds)", f"{result.cross_validated_wer:.2%}"
     )
-    rates.add_row("tuned, on the same utterances (flattering)", f"{result.fitted_wer:.2%}")
+    rates.add_row("tuned, on the same utterances (optimistic)", f"{result.fitted_wer:.2%}")
     console.print(rates)
     gain = result.gain
     fitted = (result.baseline_wer - result.fitted_wer) * 100
     lines = [
-        f"fitted gain {fitted:+.2f} points (flattering)",
+        f"fitted gain {fitted:+.2f} points (optimistic)",
         f"cross-validated gain {gain.absolute * 100:+.2f} points, 95 % interval "
         f"[{gain.absolute_low * 100:+.2f}, {gain.absolute_high * 100:+.2f}], "
         f"{gain.relative:+.1%} relative",
     ]
     if not result.is_gain_certain:
-        lines.append("the interval holds zero: more development data is needed to be sure")
+        lines.append("the interval contains zero: more development data is needed to be certain")
     lines += _domain_lines(result)
     confidence = result.confidence
     if confidence.before is not None and confidence.after is not None:
@@ -125,12 +124,11 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
         )
     if result.left_out:
         lines.append(f"left out, since some hypotheses lack them: {', '.join(result.left_out)}")
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    _print_lines(console, lines)
 
 
 def _domain_lines(result: TuningResult) -> list[str]:
-    """What weights by domain are worth, where they were asked for."""
+    """The gain of weights by domain, where they were asked for."""
     domains = result.domains
     if domains is None:
         return []
@@ -142,9 +140,11 @@ def _domain_lines(result: TuningResult) -> list[str]:
         f"[{gain.absolute_low * 100:+.2f}, {gain.absolute_high * 100:+.2f}]; {sizes}"
     ]
     if not domains.values:
-        lines.append("the shared weights are as good on all of them: no others are kept")
+        lines.append("the shared weights are as good for every domain: no others are kept")
     else:
-        lines.append(f"each counts as n / (n + {domains.strength:g}) its own, n its utterances")
+        lines.append(
+            f"own weights count n / (n + {domains.strength:g}), n being the domain's utterances"
+        )
     return lines
 
 
@@ -153,26 +153,26 @@ def _calibration(one: Calibration) -> str:
 
 
 def print_codebook(report: CodebookReport) -> None:
-    """The codebook's size, and the probe's verdict where there is one."""
+    """The codebook's size, and the result of the probe where there is one."""
     codebook = report.codebook
     click.echo(
         f"{codebook.levels} x {codebook.n_units} units of {codebook.unit_s * 1000:.0f} ms from "
         f"{report.n_done:,} recordings, frames of {codebook.encoder_id}"
     )
     if report.frames is None or report.codes is None:
-        click.echo("not probed: too few words with a reference and times")
+        click.echo("not probed: too few words with a reference and word times")
         return
-    table = Table(title=f"nats a word leaves, {report.frames.n_words:,} words of unseen speakers")
-    table.add_column("heard")
+    table = Table(title=f"nats per word, {report.frames.n_words:,} words of unseen speakers")
+    table.add_column("features")
     for heading in ("right recording", "wrong recording", "words right"):
         table.add_column(heading, justify="right")
     for name, result in (("continuous frames", report.frames), ("codes", report.codes)):
         rates = (f"{result.right:.2f}", f"{result.wrong:.2f}", f"{result.accuracy:.1%}")
         table.add_row(name, *rates)
-    table.add_row("nothing (unigram)", f"{report.frames.unigram:.2f}")
+    table.add_row("none (unigram)", f"{report.frames.unigram:.2f}")
     Console().print(table)
 
 
 def _counts(counts: ErrorCounts) -> tuple[str, str, str, str]:
-    parts = (counts.substitutions, counts.deletions, counts.insertions)
-    return f"{counts.rate:.2%}", *(f"{part:,}" for part in parts)
+    kinds = (counts.substitutions, counts.deletions, counts.insertions)
+    return rate_text(counts.rate), *(f"{n:,}" for n in kinds)

@@ -1,13 +1,13 @@
-"""Phrases that are likely to be said: a bonus for hypotheses that hold them, and more of those.
+"""Contextual biasing: a bonus for hypotheses that contain expected phrases, and more of those.
 
-A list of phrases is what is known of an utterance before it is heard: names, products, terms. The
-score `context` of a hypothesis is the bonus of the phrases in it, in nats: by how much more
-probable they are than the first pass took them for. Where a hypothesis holds something that sounds
-like a phrase instead, a copy of it with the phrase in its place can join the list, so that the
-scores that listen can judge it.
+A list of phrases (names, products, terms) is what is known of an utterance in advance. The score
+`context` of a hypothesis is the bonus of the phrases in it, in nats: how much more probable they
+are than the first pass assumed. Where a hypothesis contains something that sounds like a phrase
+instead, a copy of it with the phrase in its place can be added to the list, so that the scores of
+the second pass can judge it.
 
-Sound is told by spelling, in any script with letters: `sound_key` writes alike what most languages
-with these letters pronounce alike, and the rest is edit distance.
+Sound is estimated from spelling, in any script with letters: `sound_key` spells alike what most
+languages with these letters pronounce alike, and the rest is edit distance.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ from relisten.core.text import Normaliser
 from relisten.core.types import ASR, CONTEXT, FormatError, Hypothesis, NBest
 
 INJECTED = "injected"
-"""Key of a hypothesis that was made here: the phrase that was put in."""
+"""Key of a hypothesis that biasing added: the phrase that was inserted."""
 
 BONUS = 2.0
-"""Nats a word of a phrase, where nobody tuned: half of it finds fewer, twice as much finds few more
-and costs errors elsewhere (docs/context.md)."""
-LIKE = 0.7
-"""Least similarity of a span and a phrase that takes its place. With 2,574 phrases 0.7 makes 5
-hypotheses a list and finds 10 of the 14 words that 0.6 finds with 31."""
-PENALTY, PENALTY_A_LETTER = 2.0, 2.0
-"""Nats that an injected hypothesis scores less than its parent, and less again for each letter of
-the sound that differs. Without the first, names that nobody said took over lists that no one had
-listened to again: 2.4 points of WER more where no phrase was said, 0.4 with it (docs/context.md).
-"""
-MOST_INJECTED = 10
-"""Hypotheses that join a list at most, the most similar first."""
-FEWEST_LETTERS = 4
-"""Of a phrase that is put in: a shorter one sounds like too much."""
+"""Nats per word of a phrase, without tuning: half of it recovers fewer phrases, twice as much few
+more, and causes errors elsewhere (docs/context.md)."""
+MIN_SIMILARITY = 0.7
+"""Of a span and a phrase that replaces it. With 2,574 phrases 0.7 makes 5 hypotheses per list and
+recovers 10 of the 14 words that 0.6 recovers with 31."""
+PENALTY, PENALTY_PER_LETTER = 2.0, 2.0
+"""Nats that an injected hypothesis scores below its parent, and further below for each differing
+letter of the sound key. Without the first, wrong names won on lists that were not rescored: 2.4
+points of WER more where no phrase was spoken, 0.4 with it (docs/context.md)."""
+MAX_INJECTED = 10
+"""Hypotheses added to a list, the most similar first."""
+MIN_LETTERS = 4
+"""Of a phrase that is inserted: a shorter one sounds like too many words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """One phrase as it is written; weight: times the usual bonus."""
+    """One phrase as it is written; weight: a factor of the usual bonus."""
 
     text: str
     weight: float = 1.0
 
 
 def parse_phrases(text: str, where: str = "phrases") -> tuple[Phrase, ...]:
-    """The phrases of a text, one a line, a weight behind a tab if need be; empty lines are skipped.
+    """The phrases of a text, one per line, optionally a tab and a weight; empty lines are skipped.
 
     Raises FormatError, naming the line, for a weight that is no finite number above 0.
     """
@@ -75,15 +74,15 @@ def parse_phrases(text: str, where: str = "phrases") -> tuple[Phrase, ...]:
 
 
 def is_injected(hypothesis: Hypothesis) -> bool:
-    """Whether it was made here, not proposed by the first pass."""
+    """Whether biasing added the hypothesis, not the first pass."""
     return INJECTED in hypothesis.extra
 
 
 @dataclass(frozen=True)
 class Biasing:
-    """A list of phrases, ready to be looked for.
+    """A list of phrases to search for.
 
-    normalise: under which words are the same; its words bound a match.
+    normalise: words are compared in its form; matches are of whole words.
     """
 
     phrases: tuple[Phrase, ...]
@@ -92,14 +91,14 @@ class Biasing:
     @cached_property
     def _bonuses(self) -> dict[str, list[tuple[tuple[str, ...], float]]]:
         """First word → phrases that begin with it, words and bonus in nats, longest first."""
-        found: dict[str, dict[tuple[str, ...], float]] = {}
+        by_first: dict[str, dict[tuple[str, ...], float]] = {}
         for phrase in self.phrases:
             words = tuple(self.normalise(phrase.text).split())
             if words:
-                found.setdefault(words[0], {})[words] = BONUS * phrase.weight * len(words)
+                by_first.setdefault(words[0], {})[words] = BONUS * phrase.weight * len(words)
         return {
             first: sorted(some.items(), key=lambda item: -len(item[0]))
-            for first, some in found.items()
+            for first, some in by_first.items()
         }
 
     def bonus(self, text: str) -> float:
@@ -121,9 +120,9 @@ class Biasing:
     def apply(self, nbest: NBest, inject: bool = False) -> NBest:
         """The utterance with `context` scores, replacing older ones; the order stays.
 
-        inject: copies with a phrase in the place of what sounds like it stand behind the list, with
-        the first-pass score of their parent less a penalty that grows with the letters that differ,
-        its word ends, and no other scores. Hypotheses injected earlier are left out.
+        inject: copies with a phrase in the place of what sounds like it are appended, with the
+        first-pass score of their parent less a penalty that grows with the letters that differ, its
+        word ends, and no other scores. Hypotheses injected earlier are left out.
         """
         kept = tuple(h for h in nbest.hypotheses if not is_injected(h))
         kept += tuple(self._injected(kept)) if inject else ()
@@ -132,31 +131,31 @@ class Biasing:
 
     @cached_property
     def _keys(self) -> tuple[tuple[Phrase, str, int], ...]:
-        """The phrases that can be put in: with their sound, and their number of written words."""
+        """The phrases that can be inserted, their sound keys, and their numbers of words."""
         keyed = ((p, sound_key(p.text), len(p.text.split())) for p in self.phrases)
-        return tuple(one for one in keyed if len(one[1]) >= FEWEST_LETTERS)
+        return tuple(one for one in keyed if len(one[1]) >= MIN_LETTERS)
 
     def _injected(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """New hypotheses, the likeliest first, no two equal and none equal to one of the list."""
+        """New hypotheses, the most probable first, all different from each other and the list."""
         seen = {self.normalise(h.text) for h in hypotheses}
         found: list[Hypothesis] = []
         for parent in hypotheses:
             found += [
-                _with_phrase(parent, phrase, start, end, n_labels)
-                for phrase, start, end, n_labels in self._alike(parent.text)
+                _with_phrase(parent, phrase, start, end, n_letters)
+                for phrase, start, end, n_letters in self._alike(parent.text)
             ]
         found.sort(key=lambda h: -h.scores.get(ASR, 0.0))
         new: list[Hypothesis] = []
         for hypothesis in found:
             text = self.normalise(hypothesis.text)
-            if text not in seen and len(new) < MOST_INJECTED:
+            if text not in seen and len(new) < MAX_INJECTED:
                 seen.add(text)
                 new.append(hypothesis)
         return new
 
     def _alike(self, text: str) -> Iterable[tuple[Phrase, int, int, int]]:
-        """Phrases that a text does not hold, where it holds what sounds like them: the phrase, the
-        words [start, end) that do, and how many letters of their sound differ."""
+        """Phrases that a text does not contain but that some of its words sound like: the phrase,
+        those words [start, end), and how many letters of the sound keys differ."""
         words = [sound_key(word) for word in text.split()]
         longest = 1 + max((n for _, _, n in self._keys), default=0)
         spans = [
@@ -173,13 +172,13 @@ class Biasing:
             [sound for _, _, sound in spans],
             keys,
             scorer=Levenshtein.normalized_similarity,
-            score_cutoff=LIKE,
+            score_cutoff=MIN_SIMILARITY,
             dtype=np.float32,
         )
-        held = f" {self.normalise(text)} "
+        padded = f" {self.normalise(text)} "
         for column in np.flatnonzero(alike.any(axis=0)):
             phrase, key, _ = self._keys[column]
-            if f" {self.normalise(phrase.text)} " in held:
+            if f" {self.normalise(phrase.text)} " in padded:
                 continue
             row = int(np.argmax(alike[:, column]))
             start, end, sound = spans[row]
@@ -187,9 +186,9 @@ class Biasing:
 
 
 def _with_phrase(
-    parent: Hypothesis, phrase: Phrase, start: int, end: int, n_labels: int
+    parent: Hypothesis, phrase: Phrase, start: int, end: int, n_letters: int
 ) -> Hypothesis:
-    """The parent with its words [start, end) replaced, the stop behind them kept."""
+    """The parent with its words [start, end) replaced, their final punctuation kept."""
     words, new = parent.text.split(), phrase.text.split()
     last = words[end - 1]
     stop = last[len(last.rstrip(".,;:!?…")) :]
@@ -197,7 +196,7 @@ def _with_phrase(
     ends = parent.word_ends_s
     if ends is not None:
         ends = (*ends[:start], *_ends_between(ends, start, end, new), *ends[end:])
-    penalty = PENALTY + PENALTY_A_LETTER * n_labels
+    penalty = PENALTY + PENALTY_PER_LETTER * n_letters
     scores = {ASR: parent.scores[ASR] - penalty} if ASR in parent.scores else {}
     return Hypothesis(text, scores, ends, extra={INJECTED: phrase.text})
 
@@ -205,8 +204,8 @@ def _with_phrase(
 def _ends_between(
     ends: Sequence[float], start: int, end: int, words: Sequence[str]
 ) -> tuple[float, ...]:
-    """When new words end in the place of the words [start, end): as those did where they are as
-    many, else in proportion to their letters."""
+    """The ends of new words in the place of the words [start, end): theirs where they are as many,
+    else in proportion to the letters."""
     if len(words) == end - start:
         return tuple(ends[start:end])
     begin = ends[start - 1] if start else 0.0
@@ -216,7 +215,7 @@ def _ends_between(
 
 
 _LATIN = (("ph", "f"), ("qu", "kw"), ("z", "s"), ("x", "ks"), ("y", "i"))
-_C = re.compile("c(?!h)(?=([eiy])?)")  # before these soft in most languages, hard elsewhere
+_C = re.compile("c(?!h)(?=([eiy])?)")  # soft before these vowels in most languages, hard elsewhere
 _DOUBLED = re.compile(r"(.)\1+")
 
 
@@ -224,8 +223,8 @@ _DOUBLED = re.compile(r"(.)\1+")
 def sound_key(text: str) -> str:
     """How a text sounds, roughly: its letters and digits, without spaces, case and accents.
 
-    Of Latin letters, those that most languages sound alike are written alike (ph = f, ck = k =
-    hard c, soft c = s = z, y = i), and doubled letters once. Other scripts keep their letters.
+    Latin letters that most languages pronounce alike are spelled alike (ph = f, ck = k = hard c,
+    soft c = s = z, y = i), and double letters once. Other scripts keep their letters.
     """
     plain = unicodedata.normalize("NFKD", text.casefold())
     # Marks of class 0 are vowels in Indic scripts; the others are accents.
@@ -235,6 +234,6 @@ def sound_key(text: str) -> str:
         if c.isalnum() or (unicodedata.category(c)[0] == "M" and not unicodedata.combining(c))
     )
     letters = _C.sub(lambda match: "s" if match[1] else "k", letters.replace("ck", "k"))
-    for written, sounded in _LATIN:
-        letters = letters.replace(written, sounded)
+    for written, sound in _LATIN:
+        letters = letters.replace(written, sound)
     return _DOUBLED.sub(r"\1", letters)

@@ -1,6 +1,6 @@
-"""How sure a difference of two error rates is, given that both were measured on the same speech.
+"""The uncertainty of a difference of two error rates measured on the same speech.
 
-Paired bootstrap over utterances, or over whole speakers, whose utterances stand or fall together.
+Paired bootstrap over utterances, or over whole speakers, whose utterances are not independent.
 Source: Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation",
 ICASSP 2004.
 """
@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.types import UsageError
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 _CELLS_AT_ONCE = 250_000
 
@@ -26,8 +24,8 @@ class BootstrapInterval:
     """How far error rate B lies below error rate A: as measured, and its 95 % interval.
 
     relative: (A - B) / A. absolute: A - B, a fraction of the reference words (0.01 = one point).
-    Both are positive where B is better. n_resampled: how many utterances, or speakers, were drawn
-    from: with fewer than some twenty the interval is too narrow.
+    Both are positive where B is better. n_resampled: how many utterances, or speakers, were
+    resampled: with fewer than about twenty the interval is too narrow.
     """
 
     relative: float
@@ -50,8 +48,8 @@ def paired_bootstrap(
     """The interval of B's gain over A.
 
     errors_a, errors_b, n_words: integers [U], errors of both and reference words, by utterance.
-    groups: labels [U], say speakers, drawn whole; a single label over all is ignored, since one
-        speaker tells nothing about others.
+    groups: labels [U], such as speakers, drawn whole; a single label for all is ignored, since one
+        speaker says nothing about others.
     The same seed gives the same interval. Time and memory grow with the number of *distinct*
     (errors_a, errors_b, n_words), not with U.
     Raises UsageError where there is no utterance or the lengths differ.
@@ -66,13 +64,13 @@ def paired_bootstrap(
     step = max(1, _CELLS_AT_ONCE // len(distinct))
     for start in range(0, n_resamples, step):
         n_draws = min(step, n_resamples - start)
-        # Drawing utterances one by one = drawing how often each distinct row comes.
+        # Drawing utterances one by one is the same as drawing how often each distinct row occurs.
         draws = rng.multinomial(n_resampled, multiplicity / n_resampled, size=n_draws)
         chosen = slice(start, start + n_draws)
         relative[chosen], absolute[chosen] = _gains(draws @ distinct)
 
     bounds = [2.5, 97.5]
-    # inverted_cdf does not interpolate, so that an infinite gain in one resample does no harm.
+    # inverted_cdf does not interpolate, so an infinite gain in one resample is harmless.
     relative_low, relative_high = np.percentile(relative, bounds, method="inverted_cdf")
     absolute_low, absolute_high = np.percentile(absolute, bounds, method="inverted_cdf")
     return BootstrapInterval(
@@ -93,7 +91,7 @@ def bootstrap_rate(
 
     Raises UsageError where there is none or the lengths differ.
     """
-    # How far no errors at all lie below the rate, as a share of the words, is the rate.
+    # The gain of making no errors at all, as a share of the words, is the rate itself.
     none = np.zeros_like(np.asarray(errors))
     gain = paired_bootstrap(errors, none, n_words, n_resamples=n_resamples, seed=seed)
     return gain.absolute_low, gain.absolute_high
@@ -104,7 +102,7 @@ def _checked(*columns: npt.ArrayLike) -> IntArray:
     arrays = [np.asarray(column) for column in columns]
     if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 1:
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise UsageError(f"errors and words need one number an utterance each; shapes: {shapes}")
+        raise UsageError(f"errors and words need one number per utterance each; shapes: {shapes}")
     if not len(arrays[0]):
         raise UsageError("a bootstrap needs at least one utterance")
     return np.stack(arrays, axis=1).astype(np.int64)
@@ -126,7 +124,7 @@ def _whole_groups(counts: IntArray, groups: npt.ArrayLike | None) -> IntArray:
 
 
 def _gains(totals: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Relative and absolute gains of totals [R, 3]; no difference is no gain, whatever it is of."""
+    """Relative and absolute gains of totals [R, 3]; no difference is no gain, even of 0 errors."""
     saved = (totals[:, 0] - totals[:, 1]).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(saved == 0, 0.0, saved / totals[:, 0])

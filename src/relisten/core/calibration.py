@@ -1,10 +1,10 @@
-"""Whether a confidence of 0.8 is right eight times in ten, and the two numbers that make it so.
+"""Calibration of word confidence: a word of confidence 0.8 should be right with probability 0.8.
 
     confidence(word) = ceiling · Σ_y posterior(y), y with that word in its slot, as in `core.decide`
 
-The temperature in the posterior says how far to believe differences of scores; the ceiling, how
-often a word is right on which the whole list agrees: no temperature can lower the confidence of
-those.
+Two numbers are fitted: the temperature of the posterior scales the differences of scores; the
+ceiling is how often a word is right on which the whole list agrees, since no temperature can lower
+the confidence of such words.
 
 A word of the chosen text is right where the fewest-errors alignment with the reference hits it.
 With n words, confidences c and r = 1 for a right word, else 0:
@@ -12,9 +12,9 @@ With n words, confidences c and r = 1 for a right word, else 0:
     Brier = Σ (c - r)² / n
     ECE   = Σ_bins |Σ_in bin (c - r)| / n         ten bins of equal width, [0, 0.1), … [0.9, 1]
 
-ECE is how far confidence lies from the share of right words, bin by bin; Brier also punishes
-confidences that tell no right words from wrong ones. Sources: Brier, "Verification of forecasts",
-1950; ECE and temperature scaling, Guo et al., arXiv:1706.04599.
+ECE is the distance of confidence from the share of right words, bin by bin; Brier also penalises
+confidences that do not separate right words from wrong ones. Sources: Brier, "Verification of
+forecasts", 1950; ECE and temperature scaling, Guo et al., arXiv:1706.04599.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
+from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.confusion import align
 from relisten.core.decide import word_keys
 from relisten.core.text import Normaliser
 from relisten.core.types import NBest
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-
 N_BINS = 10
 _TEMPERATURES = np.geomspace(0.1, 100.0, 31)
-_SUREST = 0.999  # a list on which all agree and all are wrong must not cost infinitely much
+_MAX_CONFIDENCE = 0.999  # a word that all hypotheses have and that is wrong has a finite cost
 
 
 def right_words(reference: str, text: str, normalise: Normaliser) -> BoolArray:
@@ -52,14 +49,14 @@ def right_words(reference: str, text: str, normalise: Normaliser) -> BoolArray:
     wanted = [part for key in word_keys(reference, normalise) for part in key.split()]
     is_right = np.ones(len(words), dtype=np.bool_)
     for edit in Levenshtein.editops(wanted, parts):
-        if edit.tag != "delete":  # a word of the reference that is missing harms none of ours
+        if edit.tag != "delete":  # a deletion makes no word of the text wrong
             is_right[owner[edit.dest_pos]] = False
     return is_right
 
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Words of like confidence: how many, their mean confidence, and the share that is right."""
+    """Words of similar confidence: how many, their mean confidence, and the share that is right."""
 
     n_words: int
     confidence: float
@@ -68,7 +65,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How true confidences are; formulas above. bins: those that hold words, by confidence."""
+    """The calibration of confidences; formulas above. bins: those with words, by confidence."""
 
     n_words: int
     ece: float
@@ -78,7 +75,7 @@ class Calibration:
 
 @dataclass
 class CalibrationTally:
-    """Sums over the words seen so far, in memory that does not grow."""
+    """Sums over the words seen so far, in constant memory."""
 
     _n: IntArray = field(default_factory=lambda: np.zeros(N_BINS, np.int64))
     _confidence: FloatArray = field(default_factory=lambda: np.zeros(N_BINS))
@@ -87,21 +84,21 @@ class CalibrationTally:
 
     def add(self, confidence: npt.ArrayLike, is_right: npt.ArrayLike) -> None:
         """Add words: confidences from 0 to 1 and whether each is right, [W] both."""
-        sure, right = np.asarray(confidence, np.float64), np.asarray(is_right, np.int64)
-        place = np.minimum((sure * N_BINS).astype(np.int64), N_BINS - 1)
+        values, right = np.asarray(confidence, np.float64), np.asarray(is_right, np.int64)
+        place = np.minimum((values * N_BINS).astype(np.int64), N_BINS - 1)
         np.add.at(self._n, place, 1)
-        np.add.at(self._confidence, place, sure)
+        np.add.at(self._confidence, place, values)
         np.add.at(self._right, place, right)
-        self._squares += float(((sure - right) ** 2).sum())
+        self._squares += float(((values - right) ** 2).sum())
 
     def result(self) -> Calibration | None:
-        """The figures; None where there was no word."""
+        """The calibration; None where there was no word."""
         n_words = int(self._n.sum())
         if not n_words:
             return None
         bins = tuple(
-            ReliabilityBin(int(n), float(sure / n), float(right / n))
-            for n, sure, right in zip(self._n, self._confidence, self._right, strict=True)
+            ReliabilityBin(int(n), float(confidence / n), float(right / n))
+            for n, confidence, right in zip(self._n, self._confidence, self._right, strict=True)
             if n
         )
         ece = float(np.abs(self._confidence - self._right).sum()) / n_words
@@ -110,7 +107,7 @@ class CalibrationTally:
 
 @dataclass(frozen=True, slots=True)
 class WordVotes:
-    """The words of the chosen text of U utterances, and who of up to N hypotheses votes for each.
+    """The words of the chosen texts of U utterances, and which of N hypotheses vote for each.
 
     scores: combined, float64 [U, N], -inf where the list is shorter. utterance: int64 [W].
     agreement: bool [W, N]. is_right: bool [W].
@@ -157,7 +154,7 @@ class WordVotes:
         )
 
     def confidence(self, temperature: float, ceiling: float = 1.0) -> FloatArray:
-        """The confidence of each word, float64 [W]; as `core.decide` gives it."""
+        """The confidence of each word, float64 [W], as in `core.decide`."""
         if not len(self.utterance):
             return np.zeros(0)
         top = self.scores.max(axis=1, initial=-np.inf, keepdims=True)
@@ -177,8 +174,8 @@ class WordVotes:
 def fit_confidence(votes: WordVotes) -> tuple[float, float]:
     """The temperature, from 0.1 to 100, and the ceiling, at most 1, of these words.
 
-    ceiling: (right + 1) / (all + 1) of the words on which whole lists agree: their likeliest
-        confidence, but for one right word more, which keeps it off 0 and makes it 1 for none.
+    ceiling: (right + 1) / (all + 1) of the words on which whole lists agree: their share of right
+        words, with one right word added, which keeps it above 0 and makes it 1 without any word.
     temperature: maximises Σ r · ln c + (1 - r) · ln (1 - c) over all words, with confidences c kept
         within [0.001, 0.999]: on a grid, then by golden section between the neighbours of its best
         point. 1 where no confidence depends on it.
@@ -187,9 +184,9 @@ def fit_confidence(votes: WordVotes) -> tuple[float, float]:
     ceiling = (float(undisputed.sum()) + 1) / (len(undisputed) + 1)
 
     def cost(log_temperature: float) -> float:
-        sure = votes.confidence(float(np.exp(log_temperature)), ceiling)
-        sure = np.clip(sure, 1 - _SUREST, _SUREST)
-        return -float(np.log(np.where(votes.is_right, sure, 1 - sure)).sum())
+        confidence = votes.confidence(float(np.exp(log_temperature)), ceiling)
+        confidence = np.clip(confidence, 1 - _MAX_CONFIDENCE, _MAX_CONFIDENCE)
+        return -float(np.log(np.where(votes.is_right, confidence, 1 - confidence)).sum())
 
     grid = np.log(_TEMPERATURES)
     costs = [cost(float(point)) for point in grid]
@@ -209,7 +206,7 @@ def fit_confidence(votes: WordVotes) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceFit:
-    """Temperature and ceiling fitted to all words, and how true confidences are of held-out ones.
+    """Temperature and ceiling fitted to all words, and the calibration on held-out words.
 
     before: with temperature and ceiling 1. after: with those fitted to the other folds. Both None
     where no word was chosen.
@@ -222,7 +219,7 @@ class ConfidenceFit:
 
 
 def cross_fit_confidence(votes: WordVotes, assignment: IntArray) -> ConfidenceFit:
-    """The fit to all words, and its promise: each fold judged by what was fitted to the others.
+    """The fit to all words, and its cross-validation: each fold with the fit to the other folds.
 
     assignment: the fold of each utterance, int64 [U].
     """

@@ -2,7 +2,7 @@
 
     combined(y) = Σ_c weight_c · score_c(y) + weight_length · n_spoken_words(y)
 
-Scores are natural logarithms, so a weight of 1 on `asr` alone is the first pass's own opinion.
+Scores are natural logarithms, so a weight of 1 on `asr` alone is the first pass's own ranking.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from relisten.core.arrays import FloatArray
 from relisten.core.text import NORMALISERS, Normaliser, spoken
 from relisten.core.types import (
     ASR,
@@ -28,13 +29,11 @@ from relisten.core.types import (
     UsageError,
 )
 
-FloatArray = npt.NDArray[np.float64]
-
 MADE_BY = "made_by"
 """Key of a hypothesis that no first pass proposed: the decision that made its text."""
 
 DEFAULT_LENGTH_WEIGHT = 0.4
-# Nats a spoken word. WER of the first pass's own choice, then of merged lists by `asr` plus 0,
+# Nats per spoken word. WER of the first pass's own choice, then of merged lists by `asr` plus 0,
 # 0.25, 0.4, 0.5, 1, 1.5 times the length (Whisper tiny.en, beam 10, English normaliser):
 #   speechocean train, 2,500 utterances   37.89 | 35.58  36.31  36.44  36.56  37.39  38.59 %
 #   speechocean dev, 1,240                33.45 | 32.35  32.55  32.80  32.84  33.38  34.28 %
@@ -45,12 +44,13 @@ DEFAULT_LENGTH_WEIGHT = 0.4
 
 @dataclass(frozen=True)
 class Weights:
-    """What each component counts for; components not named count nothing.
+    """The weight of each component; components that are not named have the weight 0.
 
-    values: component → weight; that of `length` in nats a spoken word. normaliser: the one that
-    errors were counted by when tuning. tuned_on: fingerprints of the utterances tuned on; empty
-    where no one tuned. temperature: what combined scores are divided by before they become
-    posteriors; ceiling: the confidence of a word that all hypotheses have (`core.calibration`).
+    values: component → weight; that of `length` in nats per spoken word. normaliser: the one that
+    errors were counted with when tuning. tuned_on: fingerprints of the utterances tuned on; empty
+    for weights that were not tuned. temperature: the divisor of combined scores before they
+    become posteriors; ceiling: the confidence of a word that all hypotheses have
+    (`core.calibration`).
     by, domains: a key of utterances, and for its values weights of their own.
     Raises UsageError where a weight is not a finite number, the temperature not above 0, the
     ceiling not above 0 or above 1, or domains come without their key.
@@ -73,7 +73,7 @@ class Weights:
             raise UsageError(f"the ceiling of weights must be above 0, at most 1: {self.ceiling!r}")
         if self.domains and self.by is None:
             raise UsageError("weights have domains, but no key 'by' that tells them apart")
-        # Ours: the caller may change theirs.
+        # Copies: the caller may change theirs.
         object.__setattr__(self, "values", _own(self.values))
         domains = {domain: _own(values) for domain, values in self.domains.items()}
         object.__setattr__(self, "domains", domains)
@@ -135,7 +135,7 @@ class Weights:
 
 
 def domain_of(nbest: NBest, key: str) -> str | None:
-    """What an utterance has under `key`, as a text; None where it has nothing."""
+    """The value of an utterance's `key`, as a text; None without one."""
     value = nbest.extra.get(key)
     return None if value is None else str(value)
 
@@ -158,13 +158,13 @@ def _is_finite(number: object) -> bool:
 
 
 DEFAULT_WEIGHTS = Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT})
-"""Where nobody tuned: the first pass with a length weight."""
+"""Weights without tuning: the first pass with a length weight."""
 
 
 def with_context(weights: Weights) -> Weights:
-    """The weights, `context` counting what it says, 1, where they do not name it.
+    """The weights, with a weight of 1 for `context` where they do not name it.
 
-    Its nats are a bonus that someone chose for these very lists; lists without it are ranked as
+    Its nats are a bonus that the user chose for these very lists; lists without it are ranked as
     before.
     """
     if CONTEXT in weights.values:
@@ -173,7 +173,7 @@ def with_context(weights: Weights) -> Weights:
 
 
 def n_spoken_words(text: str) -> int:
-    """The `length` of a hypothesis: words of its spoken form, so "0351" is as long as said."""
+    """The `length` of a hypothesis: words of its spoken form, so that "0351" counts as four."""
     return len(spoken(text).split())
 
 
@@ -189,11 +189,11 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
     have one); text, word ends, rank, other scores and extra are the first one's. Empty text is a
     text like others.
     """
-    alike: dict[str, list[int]] = {}
+    places_of: dict[str, list[int]] = {}
     for place, hypothesis in enumerate(nbest.hypotheses):
-        alike.setdefault(normalise(hypothesis.text), []).append(place)
+        places_of.setdefault(normalise(hypothesis.text), []).append(place)
     merged = []
-    for places in alike.values():
+    for places in places_of.values():
         same = [nbest.hypotheses[place] for place in places]
         names = {name: None for h in same for name in h.scores if is_first_pass(name)}
         summed = {
@@ -208,7 +208,7 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
 def component_scores(nbest: NBest, component: str) -> FloatArray:
     """One component of each hypothesis, float64 [N]; `length` is counted, the others are stored.
 
-    Without a `context` no phrase is expected, which is a bonus of 0. Raises FormatError where a
+    A missing `context` is a bonus of 0: no phrase was expected. Raises FormatError where a
     hypothesis lacks another one.
     """
     if component == LENGTH:
@@ -243,25 +243,32 @@ def combined_scores(nbest: NBest, weights: Weights) -> FloatArray:
 
 
 def rank_hypotheses(nbest: NBest, weights: Weights) -> NBest:
-    """The utterance, best hypothesis first; ties keep first-pass order.
+    """The utterance, best hypothesis first; ties keep first-pass order (`in_first_pass_order`).
 
-    Each hypothesis carries its `first_pass_rank`: the one it had, else its place in `nbest`. A text
-    that an earlier vote made is left out (see `proposed`).
     Raises FormatError where a hypothesis lacks a score that is weighted.
     """
-    nbest = proposed(nbest)
-    ranks = [
-        place if h.first_pass_rank is None else h.first_pass_rank
-        for place, h in enumerate(nbest.hypotheses)
+    nbest = in_first_pass_order(nbest)
+    order = np.argsort(-combined_scores(nbest, weights), kind="stable")
+    return replace(nbest, hypotheses=tuple(nbest.hypotheses[place] for place in order))
+
+
+def in_first_pass_order(nbest: NBest) -> NBest:
+    """The utterance as its first pass ordered it; each hypothesis carries its `first_pass_rank`.
+
+    The rank of a hypothesis without one is its place in `nbest`. A text that an earlier vote made
+    is left out (`without_voted_text`).
+    """
+    ranked = [
+        h if h.first_pass_rank is not None else replace(h, first_pass_rank=place)
+        for place, h in enumerate(without_voted_text(nbest).hypotheses)
     ]
-    order = np.lexsort((np.array(ranks), -combined_scores(nbest, weights)))
-    ranked = (replace(nbest.hypotheses[i], first_pass_rank=ranks[i]) for i in order)
+    ranked.sort(key=lambda h: h.first_pass_rank or 0)
     return replace(nbest, hypotheses=tuple(ranked))
 
 
-def proposed(nbest: NBest) -> NBest:
-    """The utterance without the text that a vote made of several hypotheses, marked `made_by`:
-    no first pass proposed it, so it has no scores."""
+def without_voted_text(nbest: NBest) -> NBest:
+    """The utterance without the text that a vote made of several hypotheses, marked `made_by`: no
+    first pass proposed it, so it has no scores."""
     kept = tuple(h for h in nbest.hypotheses if MADE_BY not in h.extra)
     return nbest if len(kept) == len(nbest.hypotheses) else replace(nbest, hypotheses=kept)
 

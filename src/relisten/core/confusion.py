@@ -1,10 +1,10 @@
-"""Word confusion network: hypotheses laid side by side, so that each word of each can be voted on.
+"""Word confusion network: aligned hypotheses, so that each word of each can be voted on.
 
-The hypotheses are aligned one after the other, the best first, to the slots that those before them
-made. A word fits a slot that holds it already, and a slot may stay empty where another hypothesis
-left it empty, at no cost; a word put beside others, a slot left empty for the first time and a new
-slot cost 1 each, and the cheapest alignment is taken. So what lies in one slot does not depend on
-probabilities: these come in afterwards, as the weight of each hypothesis's vote.
+The hypotheses are aligned one after the other, best first, to the slots that those before them
+made. At no cost a word joins a slot that contains it already, and a slot stays empty where another
+hypothesis left it empty; a word beside other words, a slot left empty for the first time and a new
+slot cost 1 each, and the cheapest alignment is taken. So the alignment does not depend on the
+probabilities: these are used afterwards, as the weight of each hypothesis's vote.
 
 Source: ROVER, Fiscus, "A post-processing system to yield reduced word error rates", ASRU 1997.
 """
@@ -15,29 +15,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from relisten.core.arrays import BoolArray, FloatArray, IntArray
 
-NOTHING = -1
-"""In a slot: the hypothesis has no word there."""
+EPSILON = -1
+"""In a slot: the hypothesis has no word there (an epsilon arc)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusionNetwork:
-    """Which word of each of N hypotheses stands in each of S slots.
+    """Which word of each of N hypotheses is in each of S slots.
 
-    words: int64 [N, S], a number for each distinct word, NOTHING for none. places: int64 [N, S],
-    which word of its hypothesis that is, counted from 0; NOTHING for none.
+    words: int64 [N, S], a number for each distinct word, EPSILON for none. places: int64 [N, S],
+    which word of its hypothesis that is, counted from 0; EPSILON for none.
     """
 
     words: IntArray
     places: IntArray
 
-    def agreement(self, n: int) -> npt.NDArray[np.bool_]:
+    def agreement(self, n: int) -> BoolArray:
         """Which hypotheses have word w of hypothesis n in its slot, too: bool [N, W]."""
-        slots = np.flatnonzero(self.places[n] != NOTHING)
+        slots = np.flatnonzero(self.places[n] != EPSILON)
         return np.asarray(self.words[:, slots] == self.words[n, slots])
 
     def vote(self, probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -83,8 +81,8 @@ def align(texts: Sequence[Sequence[str]]) -> ConfusionNetwork:
 
 def _as_arrays(n: int, slots: Sequence[dict[int, tuple[str, int]]]) -> ConfusionNetwork:
     numbers: dict[str, int] = {}
-    words = np.full((n, len(slots)), NOTHING, dtype=np.int64)
-    places = np.full((n, len(slots)), NOTHING, dtype=np.int64)
+    words = np.full((n, len(slots)), EPSILON, dtype=np.int64)
+    places = np.full((n, len(slots)), EPSILON, dtype=np.int64)
     for column, entries in enumerate(slots):
         for row, (word, place) in entries.items():
             words[row, column] = numbers.setdefault(word, len(numbers))

@@ -1,11 +1,11 @@
-"""Weights of their own for the values of a key ("phone", "studio"), shrunk towards shared ones.
+"""Separate weights for each value of a key ("phone", "studio"), shrunk towards shared ones.
 
     w_domain = w_shared + n / (n + k) · (w_own - w_shared)        n: utterances of the domain
 
 w_own is fitted to the domain alone, w_shared to all. The strength k is the one with the fewest
-errors in cross-validation: the more utterances the domain needs to be believed, the larger. k = ∞
-leaves the shared weights. What is promised for a fold uses the strength that was best on the other
-folds, so choosing it does not flatter.
+errors in cross-validation: the more utterances a domain needs for weights of its own, the larger.
+k = ∞ keeps the shared weights. The result of a fold uses the strength that was best on the other
+folds, so that choosing the strength does not bias it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
 from relisten.core.scored_lists import ScoredLists
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
 STRENGTHS = (math.inf, 1000.0, 300.0, 100.0, 30.0, 0.0)
-"""Utterances; of equally good ones the first is taken."""
+"""In utterances; of equally good ones the first is taken."""
 MIN_UTTERANCES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DomainResult:
-    """Weights by domain and what to expect of them; rates are fractions.
+    """Weights by domain and the result to expect of them; rates are fractions.
 
     key: of the utterances. strength: the k chosen; infinite where the shared weights are as good.
     values: domain → weights, float64 [C]; empty where the strength is infinite.

@@ -1,7 +1,7 @@
 """Word and character errors: fewest substitutions, deletions and insertions (Levenshtein).
 
-All texts are taken as they come: normalise them first. Words are separated by white space;
-characters include the spaces between words, as in jiwer, but for scripts written without spaces.
+Texts are compared as they are: normalise them first. Words are separated by white space;
+characters include the spaces between words, as in jiwer, except in scripts written without spaces.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
-import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
+from relisten.core.arrays import IntArray
 from relisten.core.text import join_unspaced
 from relisten.core.types import UsageError
 
@@ -68,13 +68,13 @@ def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
 def char_errors(reference: str, hypothesis: str) -> ErrorCounts:
     """Errors over characters, spaces between words counted, runs of white space as one space.
 
-    A space between two characters of a script written without spaces is none: there it stands for
-    a comma, or for a normaliser's word.
+    A space between two characters of a script written without spaces does not count: it stands for
+    a comma, or comes from a normaliser that makes each character a word.
     """
     return _count(*(join_unspaced(" ".join(text.split())) for text in (reference, hypothesis)))
 
 
-def errors_matrix(reference: str, hypotheses: Sequence[str]) -> npt.NDArray[np.int64]:
+def errors_matrix(reference: str, hypotheses: Sequence[str]) -> IntArray:
     """Word errors of each of N hypotheses of one reference, int64 [N]: totals without the kinds."""
     words = reference.split()
     return np.array([Levenshtein.distance(words, h.split()) for h in hypotheses], dtype=np.int64)
@@ -83,9 +83,9 @@ def errors_matrix(reference: str, hypotheses: Sequence[str]) -> npt.NDArray[np.i
 def align_words(reference: str, hypotheses: Sequence[str]) -> list[tuple[str | None, ...]]:
     """The words of the reference and of N hypotheses in columns, each a tuple of 1 + N.
 
-    None is a place without a word: in a hypothesis a deletion, in the reference an insertion of
-    others. Entry k of a column differs from entry 0 as often as `word_errors` counts errors of
-    hypothesis k. What hypotheses insert between the same two reference words shares columns.
+    None is a place without a word: in a hypothesis a deletion, in the reference an insertion. Entry
+    k differs from entry 0 in as many columns as `word_errors` counts errors of hypothesis k.
+    Insertions of several hypotheses between the same two reference words share columns.
     """
     words = reference.split()
     placed = [_place(words, hypothesis.split()) for hypothesis in hypotheses]
@@ -99,7 +99,7 @@ def align_words(reference: str, hypotheses: Sequence[str]) -> list[tuple[str | N
 
 
 def _place(reference: list[str], hypothesis: list[str]) -> tuple[list[str | None], list[list[str]]]:
-    """What stands for each of R reference words, [R], and what is inserted before each, [R + 1]."""
+    """The words aligned with R reference words, [R], and those inserted before each, [R + 1]."""
     matched: list[str | None] = list(reference)
     inserted: list[list[str]] = [[] for _ in range(len(reference) + 1)]
     for edit in Levenshtein.editops(reference, hypothesis):

@@ -3,7 +3,7 @@
 On the line `weights + t · direction` the score of every hypothesis is itself a line in t, so the
 winner of an utterance changes only where the upper envelope of its hypotheses has a corner. All
 corners of all utterances cut the line into intervals within which the errors of the corpus are
-constant: their minimum is found by sorting, whatever the step size or the shape of the errors.
+constant, so that sorting the corners finds their minimum exactly, without a step size.
 
 Source: Och, "Minimum error rate training in statistical machine translation", ACL 2003.
 """
@@ -13,12 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from relisten.core.arrays import FloatArray, IntArray
 
-_NARROW = 1e-9  # intervals narrower than this are rounding: no weight can be trusted to hit them
+_NARROW = 1e-9  # narrower intervals are rounding: no weight can be relied on to hit them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,8 @@ def errors_along(intercepts: FloatArray, slopes: FloatArray, errors: IntArray) -
     return Intervals(where[order], n_errors + np.append(0, np.cumsum(change[order])))
 
 
-def best_step(intervals: Intervals, pull: float, centre: float) -> float:
-    """The t that makes errors + pull · (t - centre)² smallest, kept off the corners.
+def best_step(intervals: Intervals, penalty: float, centre: float) -> float:
+    """The t that minimises errors + penalty · (t - centre)², at a distance from the corners.
 
     Within an interval the parabola alone decides, so the minimum is exact up to the distance kept
     from a corner: 0.05, or a quarter of a narrow interval.
@@ -82,6 +80,6 @@ def best_step(intervals: Intervals, pull: float, centre: float) -> float:
     starts, ends = intervals.bounds
     distance = np.minimum(0.05, (ends - starts) / 4)
     nearest = np.clip(centre, starts + distance, ends - distance)
-    cost = intervals.errors + pull * (nearest - centre) ** 2
+    cost = intervals.errors + penalty * (nearest - centre) ** 2
     cost[ends - starts < _NARROW] = np.inf
     return float(nearest[np.argmin(cost)])

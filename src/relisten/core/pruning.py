@@ -1,4 +1,4 @@
-"""Which hypotheses may still win once the dear scores are known, too."""
+"""Which hypotheses can still win once the expensive scores are known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from relisten.core.types import NBest
 def prune_by_margin(
     nbest: NBest, weights: Weights, margin: float, unknown: Collection[str]
 ) -> NBest:
-    """The utterance without hypotheses more than `margin` nats below the best, but for the first.
+    """The utterance without hypotheses more than `margin` nats below the best, except the first.
 
-    Compared is the weighted sum of all scores but the unknown ones: what is left out would win only
-    where those make up for more than the margin. The first hypothesis stays, since it is the first
-    pass's choice. Raises FormatError where another score that counts is missing.
+    Compared is the weighted sum of all scores except the unknown ones: a pruned hypothesis would
+    win only if those made up for more than the margin. The first hypothesis stays, since it is the
+    first pass's choice. Raises FormatError where another weighted score is missing.
     """
 
     def known(values: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""New texts out of known ones: where two differ, one takes over the other's words."""
+"""New texts from known ones: where two texts differ, one takes over the words of the other."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ Words = tuple[str, ...]
 
 
 class Change(NamedTuple):
-    """words in place of those from start up to stop."""
+    """One edit of a text: `words` replace those in [start, stop)."""
 
     start: int
     stop: int
     words: Words
 
     def of(self, base: Words) -> Words:
-        """What the change makes of base."""
+        """The text `base` after the change."""
         return base[: self.start] + self.words + base[self.stop :]
 
 
 def recombinations(base: Words, others: Iterable[Words]) -> dict[Words, Change]:
-    """What base becomes where it takes one differing stretch from one of the others, and how.
+    """The texts that differ from `base` by one change towards one of the others, with that change.
 
-    A stretch is a run of words that stand in for other words, or were added or left out. The base
-    itself, and a text without words, are not among them.
+    A change is one run of words that another text substitutes, inserts or deletes. The base itself
+    and the text without words are not among the results.
     """
     made: dict[Words, Change] = {}
     for other in others:

@@ -6,36 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.combine import (
     DEFAULT_WEIGHTS,
-    Weights,
     component_scores,
+    in_first_pass_order,
     merge_hypotheses,
-    rank_hypotheses,
 )
 from relisten.core.error_rates import errors_matrix
-from relisten.core.text import normaliser as normaliser_named
-from relisten.core.types import NBest
+from relisten.core.text import cached_normaliser
+from relisten.core.types import FormatError, NBest
 from relisten.core.weight_search import chosen_errors, fit_weights
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 def merged_lists(nbests: Sequence[NBest], normaliser: str) -> list[NBest]:
-    """The lists as weights rank them: in first-pass order, equal texts merged."""
-    normalise = normaliser_named(normaliser)
-    # No weights: all scores tie, and the lists are as the first pass had them.
-    return [merge_hypotheses(rank_hypotheses(nbest, Weights({})), normalise) for nbest in nbests]
+    """The lists in first-pass order, equal texts merged: what weights rank."""
+    normalise = cached_normaliser(normaliser)
+    return [merge_hypotheses(in_first_pass_order(nbest), normalise) for nbest in nbests]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredLists:
-    """Merged N-best lists as arrays; short lists are filled up with their first hypothesis, which
-    as the later of two equals is never chosen.
+    """Merged N-best lists as arrays; short lists are padded with their first hypothesis, a copy of
+    which is never chosen, since of equal scores the first one wins.
 
     scores: float64 [U, N, C], differences from the first hypothesis. errors: int64 [U, N].
     n_words: int64 [U]. components: C names; the weight of the first is 1.
@@ -50,8 +44,9 @@ class ScoredLists:
     def of(
         cls, merged: Sequence[NBest], components: tuple[str, ...], normaliser: str
     ) -> ScoredLists:
-        """The arrays of `merged_lists`. Raises FormatError where a hypothesis lacks a component."""
-        normalise = normaliser_named(normaliser)
+        """The arrays of `merged_lists`. Raises FormatError where a hypothesis lacks a component, or
+        has a placeholder in its place."""
+        normalise = cached_normaliser(normaliser)
         longest = max([1, *(len(nbest.hypotheses) for nbest in merged)])
         scores = np.zeros((len(merged), longest, len(components)))
         errors = np.zeros((len(merged), longest), dtype=np.int64)
@@ -59,13 +54,14 @@ class ScoredLists:
         for row, nbest in enumerate(merged):
             reference = normalise(nbest.reference or "")
             n = len(nbest.hypotheses)
-            n_words[row] = errors[row] = len(reference.split())  # nothing heard: all deleted
+            n_words[row] = errors[row] = len(reference.split())  # of an empty list: all deleted
             if not n:
                 continue
-            found = errors_matrix(reference, [normalise(h.text) for h in nbest.hypotheses])
-            errors[row, :n], errors[row, n:] = found, found[0]
+            of_list = errors_matrix(reference, [normalise(h.text) for h in nbest.hypotheses])
+            errors[row, :n], errors[row, n:] = of_list, of_list[0]
             for column, component in enumerate(components):
                 values = component_scores(nbest, component)
+                refuse_placeholders(nbest, component, values)
                 scores[row, :n, column] = values - values[0]
         return cls(components, scores, errors, n_words)
 
@@ -95,7 +91,7 @@ class ScoredLists:
 
     @property
     def default_values(self) -> FloatArray:
-        """What components weigh where nobody tunes, float64 [C]; the first 1."""
+        """The weights of the components without tuning, float64 [C]; the first is 1."""
         centre = np.array([DEFAULT_WEIGHTS.values.get(c, 0.0) for c in self.components])
         centre[0] = 1.0
         return centre
@@ -104,6 +100,20 @@ class ScoredLists:
         """Weights with few errors, float64 [C], near the default ones or `centre`; the first 1."""
         centre = self.default_values if centre is None else centre
         return fit_weights(self.scores, self.errors, centre, np.random.default_rng(seed))
+
+
+PLACEHOLDER = 1e9
+"""Nats; a score so large is no log-probability but stands for a missing one (-1e10, float32's
+minimum, -1e308), and one of them alone would set the scale of a weight."""
+
+
+def refuse_placeholders(nbest: NBest, component: str, values: FloatArray) -> None:
+    """Raises FormatError where one of a component's scores, float64 [N], is a placeholder."""
+    for place in np.flatnonzero(np.abs(values) >= PLACEHOLDER):
+        raise FormatError(
+            f"{nbest.id!r}: hypothesis {place}: score {component!r} is {values[place]:g}, which is "
+            "no log-probability; export the real score, or drop the hypothesis"
+        )
 
 
 def cross_validate(lists: ScoredLists, assignment: IntArray, seed: int) -> FloatArray:
@@ -128,7 +138,8 @@ def assign_folds(groups: Sequence[str], folds: int, seed: int) -> tuple[IntArray
 
 
 def speaker_groups(nbests: Sequence[NBest]) -> list[str]:
-    """What folds keep whole: speakers where there are two, else single utterances."""
+    """The group of each utterance that folds keep whole: its speaker where two or more are known,
+    else the utterance itself."""
     speakers = [nbest.speaker for nbest in nbests]
     if len(set(speakers)) < 2:
         return [f"utterance {row}" for row in range(len(nbests))]

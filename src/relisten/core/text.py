@@ -1,7 +1,7 @@
-"""Two readings of a transcript: normalised, to count errors by; and spoken, as it was said.
+"""Two forms of a transcript: normalised, to count errors by; and spoken, the words read aloud.
 
 A normaliser decides what counts as the same text ("twenty one" = "21", "colour" = "color"). The
-spoken form is what a language model reads and what the recording holds: words alone.
+spoken form is what a language model reads and what the recording contains: words alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Normaliser = Callable[[str], str]
 
 NORMALISERS = ("english", "basic", "none")
 
-_CACHED_TEXTS = 65_536  # some 20 MB: the texts of one N-best file come again and again
+_N_CACHED_WORDS = 65_536  # some 20 MB; the words of a corpus come again and again, its texts do not
 
 
 @cache
@@ -29,31 +29,65 @@ def normaliser(name: str) -> Normaliser:
         vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
         its marks is a word, so that errors over words are errors over characters there.
-    none: the text as it is, but for white space.
-    The first two drop what cannot be seen: zero-width spaces, soft hyphens, marks of direction.
+    none: the text as it is, except for white space.
+    The first two drop what is not visible (zero-width spaces, soft hyphens, marks of direction)
+    and words without a letter or digit: Whisper's English rules leave a lone "." of "well...".
 
     Raises UsageError for another name. Source: Whisper, arXiv:2212.04356, appendix C.
     """
     if name not in NORMALISERS:
         raise UsageError(f"no normaliser is called {name!r}; there are {', '.join(NORMALISERS)}")
-    rewrite: Normaliser = str
+    if name == "none":
+        return lambda text: " ".join(text.split())
     if name == "english":
         from whisper_normalizer.english import EnglishTextNormalizer
 
-        rewrite = EnglishTextNormalizer()
-    elif name == "basic":
+        rules: Normaliser = EnglishTextNormalizer()
+    else:
         from whisper_normalizer.basic import BasicTextNormalizer
 
-        rewrite = BasicTextNormalizer(preserve_marks=True)
+        rules = BasicTextNormalizer(preserve_marks=True)
 
-    @lru_cache(maxsize=_CACHED_TEXTS)
     def normalise(text: str) -> str:
-        text = rewrite(text if name == "none" else _INVISIBLE.sub("", text))
+        text = rules(_bounded(_INVISIBLE.sub("", text)))
         if name == "basic":
             text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
-        return " ".join(text.split())
+        return " ".join(word for word in text.split() if not _is_punctuation(word))
 
     return normalise
+
+
+@cache
+def cached_normaliser(name: str) -> Normaliser:
+    """`normaliser(name)` that remembers its last 65,536 results: for single words, or texts that
+    are compared many times."""
+    return lru_cache(maxsize=_N_CACHED_WORDS)(normaliser(name))
+
+
+def _is_punctuation(word: str) -> bool:
+    return all(unicodedata.category(c)[0] in "PS" for c in word)
+
+
+def _bounded(text: str) -> str:
+    """A text that Whisper's rules turn into the same words, but in linear time.
+
+    Their patterns for [asides] and (asides) look for the end of each bracket anew: 20,000 brackets
+    that are never closed take 6 s. Here asides are removed first, and a bracket that nothing closes
+    becomes a "{", which the rules treat as any other symbol. A run of more than 1,000 digits is
+    cut: Python converts no number of more than 4,300.
+    """
+    text = " ".join(text.split())
+    for opening, closing, aside in _ASIDES:
+        end = max(text.rfind(mark) for mark in closing) + 1
+        text = aside.sub("", text[:end] + opening.sub("{", text[end:]))
+    return _LONG_NUMBER.sub(r"\g<0> ", text)
+
+
+_ASIDES = (
+    (re.compile(r"[<\[]"), ">]", re.compile(r"[<\[][^>\]]*[>\]]")),
+    (re.compile(r"\("), ")", re.compile(r"\([^)]+?\)")),
+)  # an opening bracket, what closes it, and Whisper's own pattern of the whole
+_LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")
 
 
 def lower_if_capitals(text: str) -> str:
@@ -64,7 +98,7 @@ def lower_if_capitals(text: str) -> str:
 
 def join_unspaced(text: str) -> str:
     """The text without spaces between characters of scripts that are written without them."""
-    return _IDLE_SPACE.sub("", text)
+    return _UNSPACED_GAP.sub("", text)
 
 
 # Not the joiners U+200C and U+200D: they tell words apart in Persian and Indic script.
@@ -81,23 +115,23 @@ _MARKS = "".join(
     if unicodedata.category(chr(code))[0] == "M"
 )
 _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
-_IDLE_SPACE = re.compile(rf"(?<=[{_UNSPACED}])\s+(?=[{_UNSPACED}])")
+_UNSPACED_GAP = re.compile(rf"(?<=[{_UNSPACED}])\s+(?=[{_UNSPACED}])")
 
 
 def spoken(text: str) -> str:
-    """The text as it was said: `spoken_words` joined by single spaces, silent ones left out."""
+    """The text as it is spoken: `spoken_words` joined by single spaces, silent ones left out."""
     return " ".join(word for word in spoken_words(text) if word)
 
 
 def spoken_words(text: str) -> list[str]:
-    """What was said for each whitespace-separated word of `text`, in order, one entry a word.
+    """How each whitespace-separated word of `text` is spoken, in order, one entry per word.
 
-    Lower case; letters of any script; no punctuation but the apostrophes inside words; ASCII
-    digits and `% & + @ $ £ €` in English words; an entry has several words where one was written
-    ("21" → "twenty one") and is "" where nothing is said ("-", and all within [] or ()).
+    Lower case; letters of any script; no punctuation except apostrophes inside words; ASCII digits
+    and `% & + @ $ £ €` as English words; an entry has several words where one was written
+    ("21" → "twenty one") and is "" where nothing is spoken ("-", and all within [] or ()).
     """
-    heard = _BRACKETED.sub(lambda aside: re.sub(r"\S", ".", aside[0]), text)
-    return [_say(word) for word in heard.split()]
+    without_asides = _BRACKETED.sub(lambda aside: re.sub(r"\S", ".", aside[0]), text)
+    return [_say(word) for word in without_asides.split()]
 
 
 _BRACKETED = re.compile(r"\[[^\[\]]*\]|\([^()]*\)")
@@ -116,9 +150,9 @@ _TITLES = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "mr": "mister", "
 _JOINERS = "'\u200c\u200d"  # the last two shape letters in Indic and Persian script
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
+@lru_cache(maxsize=_N_CACHED_WORDS)
 def _say(word: str) -> str:
-    """What is said for one written word."""
+    """How one written word is spoken."""
     lower = unicodedata.normalize("NFC", word.lower())
     if lower.isalpha():
         return _TITLES.get(lower, lower)
@@ -133,35 +167,34 @@ def _say(word: str) -> str:
 
 
 def _say_number(match: re.Match[str]) -> str:
-    """The words for one stretch of digits that `_WRITTEN` found."""
+    """The words for one match of `_WRITTEN`."""
     if match["time"]:
-        return _say_time(int(match["hour"]), match["minute"])
+        return _say_time(match["hour"], match["minute"])
     if match["sign"]:
         return _say_money(match["money"], *_CURRENCIES[match["sign"]])
     if match["ordinal"]:
-        return _in_words(int(match["ordinal"]), "ordinal")
+        return _in_words(match["ordinal"], "ordinal")
     if match["decade"]:
         singular = _say_digits(match["decade"])
         return f"{singular[:-1]}ies" if singular.endswith("y") else f"{singular}s"
     return f"{'minus ' if match['minus'] else ''}{_say_digits(match['number'])}"
 
 
-def _say_time(hour: int, minute: str) -> str:
+def _say_time(hour: str, minute: str) -> str:
     if minute == "00":
         return f"{_in_words(hour)} o'clock"
-    minutes = f"oh {_in_words(int(minute))}" if minute[0] == "0" else _in_words(int(minute))
-    return f"{_in_words(hour)} {minutes}"
+    return f"{_in_words(hour)} {'oh ' if minute[0] == '0' else ''}{_in_words(minute)}"
 
 
 def _say_money(amount: str, whole_name: str, part_name: str) -> str:
     whole, point, part = amount.replace(",", "").partition(".")
     if point and len(part) != 2:
         return f"{_say_digits(amount)} {whole_name}s"
-    said = f"{_in_words(int(whole or 0))} {whole_name}{'' if whole == '1' else 's'}"
+    words = f"{_in_words(whole or '0')} {whole_name}{'' if whole == '1' else 's'}"
     if not point or part == "00":
-        return said
+        return words
     parts = {"penny": "pence"}.get(part_name, f"{part_name}s")
-    return f"{said} and {_in_words(int(part))} {part_name if part == '01' else parts}"
+    return f"{words} and {_in_words(part)} {part_name if part == '01' else parts}"
 
 
 def _say_digits(digits: str) -> str:
@@ -174,16 +207,21 @@ def _say_digits(digits: str) -> str:
         if plain[0] == "0" or is_code:
             return _one_by_one(plain)
         if len(plain) == 4 and 1100 <= int(plain) < 2100:
-            return _in_words(int(plain), "year")
-    return _in_words(int(plain)) if len(plain) <= 15 else _one_by_one(plain)
+            return _in_words(plain, "year")
+    return _in_words(plain)
 
 
 def _one_by_one(digits: str) -> str:
-    return " ".join(_in_words(int(digit)) for digit in digits)
+    return " ".join(_in_words(digit) for digit in digits)
 
 
-def _in_words(number: int, kind: str = "cardinal") -> str:
+_LONGEST_NUMBER = 15  # digits; longer ones are read one by one, and num2words fails from 307 on
+
+
+def _in_words(digits: str, kind: str = "cardinal") -> str:
+    if len(digits) > _LONGEST_NUMBER:
+        return _one_by_one(digits)
     from num2words import num2words
 
-    said: str = num2words(number, to=kind)
-    return " ".join(w for w in re.split(r"[\s,-]+", said) if w != "and")
+    words: str = num2words(int(digits), to=kind)
+    return " ".join(word for word in re.split(r"[\s,-]+", words) if word != "and")

@@ -1,9 +1,9 @@
-"""The words of the house: one utterance, its hypotheses, and what can go wrong.
+"""The terms of this package: an utterance, its hypotheses, and the errors that input can cause.
 
 *unit*: a discrete speech token from a codebook. *token*: an id of the joint vocabulary.
 *hypothesis*: one possible transcript of an utterance. *N-best*: its list of hypotheses.
 *score*: a natural logarithm, higher is better. *first pass*: the recogniser that proposed the
-hypotheses. *reference*: what was really said.
+hypotheses. *reference*: the correct transcript.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ CONTEXT = "context"
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""
 COMPONENTS = (*LM_COMPONENTS, CTC)
-"""Scores that relisten adds: the language model's, and log P(letters|speech) of a CTC head trained on
-the domain (`speech.ctc_head`). `asr` comes from the first pass; `context` from a list of phrases
+"""Scores that relisten adds: the language model's, and log P(labels|speech) of a CTC head trained
+on the domain (`speech.ctc.head`). `asr` comes from the first pass; `context` from a list of phrases
 (`core.biasing`)."""
 
-
 FORMER_NAMES: Mapping[str, str] = {"letters": CTC}
-"""Names under which earlier versions stored scores and weights → today's; both are read."""
+"""Names of scores in files of earlier versions → the present ones; both are read."""
 
 
 class RelistenError(Exception):
@@ -87,7 +86,7 @@ class Hypothesis:
 class NBest:
     """One utterance and its hypotheses, best first; a manifest line has none yet.
 
-    audio: path as written in the file (relative to it). start_s, duration_s: the stretch of it, s;
+    audio: path as written in the file (relative to it). start_s, duration_s: the segment of it, s;
         duration_s None means to the end.
     extra: unknown keys of the file, carried through untouched.
     """

@@ -1,4 +1,4 @@
-"""Weights of a CTranslate2 model as arrays; CTranslate2 itself gives none away."""
+"""Weights of a CTranslate2 model as arrays; the library itself does not export them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 def read_ct2_weights(path: Path, prefix: str) -> dict[str, np.ndarray]:
     """The float variables of a `model.bin` whose names begin with prefix, without it: float32.
 
-    The file is a header, then for each variable its name, shape, type and bytes, then other names
-    for equal ones, all little endian, as CTranslate2's converters write them
-    (`ctranslate2.specs.ModelSpec`). Weights that were quantised to int8 or int16 then are scaled
-    back. Raises ModelError for another version of the layout.
+    The file is a header, then for each variable its name, shape, type and bytes, then further names
+    of the same variables, all little endian, as CTranslate2's converters write them
+    (`ctranslate2.specs.ModelSpec`). Weights that were quantised to int8 or int16 are scaled back.
+    Raises ModelError for another version of the layout.
     """
     try:
         with path.open("rb") as file:
@@ -35,7 +35,7 @@ def read_ct2_weights(path: Path, prefix: str) -> dict[str, np.ndarray]:
         raise ModelError(f"{path}: cannot be read as a CTranslate2 model: {error}") from error
     for name in [name for name in found if name.endswith("/weight_scale")]:
         scale, weight = found.pop(name), found[name.removesuffix("_scale")]
-        weight /= scale.reshape(-1, *[1] * (weight.ndim - 1))  # one for all, or one for each row
+        weight /= scale.reshape(-1, *[1] * (weight.ndim - 1))  # one for all, or one per row
     return found
 
 
@@ -59,7 +59,7 @@ def _places(file: BinaryIO, path: Path) -> dict[str, _Place]:
         file.seek(n_bytes, 1)
     for _ in range(_number(file, "I")):
         alias, name = _text(file), _text(file)
-        for end in ("", "_scale"):  # equal weights have equal scales, which it does not say
+        for end in ("", "_scale"):  # the scales have further names too, which are not listed
             if name + end in places:
                 places[alias + end] = places[name + end]
     return places

@@ -3,8 +3,9 @@
 A line holds `id`, and where known `audio` (relative to the file), `start_s`, `duration_s`,
 `reference`, `context` and `hypotheses`; a hypothesis holds `text`, and where known `word_ends_s`,
 `scores`, `first_pass_rank`, `posterior`, `word_confidence`. A manifest line has no hypotheses yet.
-Unknown keys travel through untouched. Numbers of known keys are written with at most 6 decimals (a
-millionth of a nat, a microsecond), so a line of ours that was read is written as the same bytes.
+Unknown keys are carried through unchanged. Numbers of known keys are written with at most 6
+decimals (a millionth of a nat, a microsecond), so a native line is read and written again as the
+same bytes.
 """
 
 from __future__ import annotations
@@ -215,7 +216,9 @@ def _word_ends(item: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
             "whitespace-separated word of the text, or none at all"
         )
     if any(later < earlier for earlier, later in pairwise(ends)):
-        raise FormatError(f"{where}: word_ends_s decreases; words end in the order they are said")
+        raise FormatError(
+            f"{where}: word_ends_s decreases; words end in the order in which they are spoken"
+        )
     return tuple(float(end) for end in ends)
 
 

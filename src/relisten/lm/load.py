@@ -1,7 +1,7 @@
-"""Causal LMs from disk: a transformers folder, or a GGUF file converted once and cached.
+"""Causal LMs from disk: a transformers folder, or a GGUF file that is converted once and cached.
 
-To score with, decoders of the Llama family are read without transformers (`lm.llama`); training,
-and every other model, takes transformers' own.
+For scoring, decoders of the Llama family are read without transformers (`lm.backend`); for
+training, and for every other model, transformers loads the LM.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.vocabulary import Vocabulary
 
 _CONVERTED = "converted-float16"
-"""Half precision holds what GGUF blocks of 4 to 8 bits say to within 5e-4 relative."""
+"""Half precision holds the values of GGUF blocks of 4 to 8 bits to within 5e-4 relative."""
 
 
 def load_causal_lm(
@@ -36,13 +36,13 @@ def load_causal_lm(
 ) -> tuple[nn.Module, Any]:
     """(transformers causal LM in eval mode, its fast tokenizer) of a folder.
 
-    The folder holds a transformers model (safetensors) or one GGUF file. Raises ModelError when it
-    holds neither, or something that only pickle could read.
+    The folder holds a transformers model (safetensors) or one GGUF file. Raises ModelError where it
+    holds neither, or weights that only pickle could read.
     """
     from transformers import AutoModelForCausalLM
 
     folder = _safetensors_folder(folder)
-    with _reasons(folder):
+    with _as_model_error(folder):
         causal = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
         )
@@ -52,10 +52,10 @@ def load_causal_lm(
 def load_for_scoring(
     folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[nn.Module, Any]:
-    """(causal LM, its tokenizer) of a folder, as `load_causal_lm` takes it, to score with alone.
+    """(causal LM, its tokenizer) of a folder as `load_causal_lm` takes it, for scoring alone.
 
-    Without transformers where that is possible: through it loading takes 5 s, not 0.6.
-    Raises ModelError as `load_causal_lm`.
+    Without transformers where possible: with it loading takes 5 s instead of 0.6. Raises ModelError
+    as `load_causal_lm` does.
     """
     folder = _safetensors_folder(folder)
     causal = load_llama(folder, dtype, device)
@@ -69,13 +69,13 @@ def load_for_scoring(
 def _transformers_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    with _reasons(folder):
+    with _as_model_error(folder):
         return AutoTokenizer.from_pretrained(folder)
 
 
 @contextmanager
-def _reasons(folder: Path) -> Iterator[None]:
-    """transformers' errors about a folder as ours."""
+def _as_model_error(folder: Path) -> Iterator[None]:
+    """transformers' errors about a folder as ModelError."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -96,8 +96,8 @@ def _safetensors_folder(folder: Path) -> Path:
 def load_causal_config(reference: str) -> Any:
     """The transformers configuration of a causal LM, without its weights.
 
-    reference: as `load_causal_lm`'s folder comes by it; of a hub id config.json alone is fetched,
-    and a folder need hold nothing else. Raises ModelError where it cannot be had.
+    reference: as `resolve_model` takes it; of a hub id config.json alone is fetched, and a folder
+    need hold nothing else. Raises ModelError where it cannot be loaded.
     """
     from transformers import AutoConfig
 
@@ -116,13 +116,13 @@ def load_causal_config(reference: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{reference}: its config.json cannot be had ({reason}); check the name and the "
+            f"{reference}: its config.json cannot be loaded ({reason}); check the name and the "
             "connection, or name a folder that holds it"
         ) from error
 
 
 def _converted_gguf(folder: Path) -> Path:
-    """The folder beside a GGUF file that holds it as safetensors, made on first use (30 s)."""
+    """The folder beside a GGUF file with its weights as safetensors, made on first use (30 s)."""
     target = folder / _CONVERTED
     if (target / "config.json").exists():
         return target
@@ -137,7 +137,7 @@ def _converted_gguf(folder: Path) -> Path:
     causal = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=files[0].name, dtype=torch.float16
     )
-    # transformers refuses to save what it de-quantised unless it forgets where it came from
+    # transformers refuses to save a de-quantised model as long as it is marked as quantised
     causal.hf_quantizer = None
     for key in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(causal.config, key):
@@ -155,10 +155,11 @@ def _converted_gguf(folder: Path) -> Path:
 
 
 def text_vocabulary(tokenizer: Any, n_units: int = 0) -> Vocabulary:
-    """The joint vocabulary of a tokenizer: BOS is its own, or EOS where it has none (GPT-2's way).
+    """The joint vocabulary of a tokenizer: BOS is its own, or EOS where it has none (as in GPT-2).
 
-    Chat-tuned models close a turn, not a text, with their EOS; where the tokenizer has
-    <|endoftext|>, the token that parted documents in pre-training, it is both BOS and EOS.
+    The EOS of chat-tuned models closes a turn, not a text; where the tokenizer has <|endoftext|>,
+    the token that separated documents in pre-training, that is both BOS and EOS. Raises ModelError
+    where there is no EOS.
     """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     separator = tokenizer.backend_tokenizer.token_to_id("<|endoftext|>")
@@ -175,9 +176,9 @@ def text_lm(causal: nn.Module, tokenizer: Any) -> SpeechTextLM:
 
 
 def merge_adapter(causal: nn.Module, folder: Path) -> None:
-    """Add a LoRA adapter in peft's layout to the LM's weights: W += alpha / r · B A, in place.
+    """Add a LoRA adapter in peft's format to the LM's weights: W += alpha / r · B A, in place.
 
-    Raises ModelError where the adapter is of another kind, or for another LM.
+    Raises ModelError where the adapter is of another kind, or made for another LM.
     """
     from safetensors.torch import load_file
 
@@ -198,13 +199,13 @@ def merge_adapter(causal: nn.Module, folder: Path) -> None:
         try:
             weight = causal.get_submodule(target).weight.data
         except AttributeError as error:
-            raise ModelError(f"{folder}: adapts {target}, which this LM has not") from error
+            raise ModelError(f"{folder}: adapts {target}, which this LM does not have") from error
         shape = (left.shape[0], right.shape[1])
         if weight.shape != shape:
             raise ModelError(
                 f"{folder}: {target} is {tuple(weight.shape)} in this LM, {shape} in the adapter"
             )
-        exact = weight.float()  # of float32 weights no copy
+        exact = weight.float()  # no copy of float32 weights
         exact.addmm_(left.to(exact), right.to(exact), alpha=scale)
         weight.copy_(exact)
 
@@ -219,9 +220,9 @@ def save_extension(extension: SpeechExtension, path: Path) -> None:
 
 
 def load_extension(path: Path, causal: nn.Module) -> SpeechExtension:
-    """What `save_extension` wrote, in float32, its shape read from the tensors.
+    """The extension that `save_extension` wrote, in float32 and in eval mode.
 
-    Raises ModelError where it does not fit the LM.
+    Its shape is that of the tensors. Raises ModelError where it does not fit the LM.
     """
     from safetensors.torch import load_file
 
@@ -244,5 +245,5 @@ def load_extension(path: Path, causal: nn.Module) -> SpeechExtension:
         causal.get_output_embeddings().in_features,
     )
     if dims != (embedding_dim, tensors["unit_head"].shape[1]):
-        raise ModelError(f"{path}: made for an LM of other size than {dims}")
+        raise ModelError(f"{path}: made for an LM of another size than {dims}")
     return extension.to(causal.get_input_embeddings().weight.device).eval()

@@ -84,7 +84,7 @@ class ChunkProjector(nn.Module):
         return posterior @ table[self.word_tokens].float()
 
     def forward(self, chunks: Tensor, table: Tensor, guess: Tensor | None = None) -> Tensor:
-        """[n, E] from `chunk_features` [n, N_QUARTERS * D + 1]; guess: [n, E] in place of its own."""
+        """[n, E] from `chunk_features` [n, N_QUARTERS * D + 1]; guess: [n, E], not its own."""
         wide = self.wide(chunks)
         expected = self.guess(wide, table) if guess is None else guess
         return expected + self.rest(self.dropout(wide))

@@ -1,7 +1,8 @@
 """Hypotheses as text tokens, word by word.
 
-`surface` gives the LM the text as it is written; `spoken` the words as they are said (lower case,
-no punctuation, numbers spelled), so that "0351" and "zero three five one" read alike.
+`surface` gives the LM the text as it is written; `spoken` gives it the words as they are spoken
+(lower case, no punctuation, numbers spelled out), so that "0351" and "zero three five one" become
+the same text.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ TextForm = Literal["surface", "spoken"]
 
 
 class TextEncoder:
-    """Tokenises a text and knows to which whitespace-separated word each token belongs.
+    """Tokenises a text and assigns each token to its whitespace-separated word.
 
     tokenizer: a `PlainTokenizer` or a fast transformers tokenizer; no special tokens are added.
+    Raises ModelError where it is not a fast one.
     """
 
     def __init__(self, tokenizer: Any, form: TextForm = "surface") -> None:
@@ -28,28 +30,28 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.form = form
         self._backend = tokenizer.backend_tokenizer
-        # In the spoken form the first word is tokenised like any other: " mark", not "mark".
-        # Some tokenizers see to that themselves: their first token begins with their space mark.
+        # In the spoken form the first word is tokenised like any other: " mark", not "mark". Some
+        # tokenizers do so themselves: their first token begins with their sign for a space.
         first = self._backend.encode("a", add_special_tokens=False).tokens[0]
         self._lead = " " if form == "spoken" and first[0] not in "▁Ġ" else ""
 
     @cached_property
     def id(self) -> str:
-        """16 hexadecimal digits that tell it from encoders that tokenise otherwise."""
+        """16 hexadecimal digits that differ between encoders that tokenise differently."""
         described = f"{self.form}|{self._backend.to_str()}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def words(self, text: str) -> list[list[int]]:
-        """Token ids of each `text.split()` word, in order; a word that is not said has none.
+        """Token ids of each `text.split()` word, in order; a word that is not spoken has none.
 
-        The tokens are those of the whole text in one go; a token that spans words belongs to the
-        word in which it ends.
+        The text is tokenised as a whole; a token that spans words belongs to the word in which it
+        ends.
         """
         pieces = spoken_words(text) if self.form == "spoken" else text.split()
-        said = [piece for piece in pieces if piece]
-        if not said:
+        spoken = [piece for piece in pieces if piece]
+        if not spoken:
             return [[] for _ in pieces]
-        joined = self._lead + " ".join(said)
+        joined = self._lead + " ".join(spoken)
         ends: list[int] = []
         length = len(self._lead) - 1
         for piece in pieces:

@@ -1,6 +1,6 @@
 """When words end: from cross-attention by dynamic time warping, from CTC by forced alignment.
 
-Plain numpy, shared by every first pass. A first pass gives the end of each *token*; `word_ends`
+Plain numpy, shared by all first passes. A first pass gives the end of each *token*; `word_ends`
 turns them into the end of each *word*.
 """
 
@@ -18,9 +18,9 @@ def word_ends(
     """The end of each whitespace-separated word, s; one per `prefixes[-1].split()`.
 
     prefixes[i]: the text of tokens 0..i, decoded. A word ends with its last token that holds a
-    letter, mark or digit: a full stop soaks up the silence behind it ("Bill." would end 0.4 s
-    later than "Bill"), and hypotheses that differ in punctuation alone should be cut alike. Words
-    of punctuation alone end with their last token. Ends never decrease and never pass duration_s.
+    letter, mark or digit: a full stop takes in the silence after it ("Bill." would end 0.4 s later
+    than "Bill"), and hypotheses that differ only in punctuation should be cut in the same places.
+    Words of punctuation alone end with their last token. Ends never decrease nor exceed duration_s.
     """
     ends: list[float] = []
     n_spoken_before = 0
@@ -67,9 +67,9 @@ def _median_filter(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def dtw_path(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest monotone path through cost [L, T]: its rows and columns, corner to corner.
+    """The monotone path of lowest cost through cost [L, T], corner to corner: its rows and columns.
 
-    Moves: one row on, one column on, or both.
+    Moves: to the next row, to the next column, or both.
     """
     n_rows, n_columns = cost.shape
     total = np.full((n_rows + 1, n_columns + 1), np.inf)
@@ -91,10 +91,10 @@ def dtw_path(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ctc_token_ends(log_probs: np.ndarray, tokens: Sequence[int], blank: int) -> np.ndarray:
-    """Frame behind the last one that says each token, int [L]: CTC forced alignment (Viterbi).
+    """Frame after the last one of each token, int [L]: CTC forced alignment (Viterbi).
 
-    log_probs: [T, V], natural logarithms. A blank always separates two equal tokens. If the frames
-    are too few to say all tokens, the ends are spread evenly.
+    log_probs: [T, V], natural logarithms. A blank always separates two equal tokens. If there are
+    fewer frames than the tokens need, the ends are spread evenly.
     """
     n_frames = len(log_probs)
     states = np.full(2 * len(tokens) + 1, blank)

@@ -1,9 +1,9 @@
-"""Discrete units: frames pooled, then replaced by the numbers of their nearest centroids.
+"""Discrete units: frames are pooled, then replaced by the numbers of their nearest centroids.
 
 A unit is one code per level for `pool` frames of speech. Level 0 is plain k-means (GSLM,
-arXiv:2102.01192); each further level is k-means on what the levels above left over (residual
+arXiv:2102.01192); each further level is k-means on the residual of the levels before it (residual
 quantisation, arXiv:2107.03312). The probe on words (Whisper tiny.en, 11,122 words of training, 20
-unseen speakers, 12.5 Hz) leaves 4.70 nats a word with 1 × 512 codes, 3.82 with 8 × 512 and 3.58
+unseen speakers, 12.5 Hz) costs 4.70 nats per word with 1 × 512 codes, 3.82 with 8 × 512 and 3.58
 with the frames themselves; another seed moves these by up to 0.1.
 """
 
@@ -26,7 +26,7 @@ MAX_VECTORS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Centroids, and which frames they are for.
+    """Centroids, and the frames that they are for.
 
     centroids: float32 [levels, K, D]. pool: frames averaged into one unit. encoder_id: that of
     the encoder whose frames these are. frame_rate_hz: its frames per second.
@@ -50,12 +50,12 @@ class Codebook:
 
     @property
     def n_units(self) -> int:
-        """K, the codes of one level."""
+        """K, the number of codes per level."""
         return int(self.centroids.shape[1])
 
     @property
     def unit_s(self) -> float:
-        """Seconds of speech in one unit."""
+        """Seconds of speech per unit."""
         return self.pool / self.frame_rate_hz
 
     @cached_property
@@ -65,8 +65,8 @@ class Codebook:
     def units(self, frames: np.ndarray) -> np.ndarray:
         """Codes of frames [T, D], int32 [U, levels], U = ceil(T / pool).
 
-        Greedy: each level picks the centroid nearest to what the levels before left. Raises
-        ModelError if the frames have another width.
+        Greedy: each level picks the centroid nearest to the residual of the levels before.
+        Raises ModelError if the frames have another width.
         """
         if frames.ndim != 2 or frames.shape[1] != self.centroids.shape[2]:
             raise ModelError(
@@ -83,7 +83,7 @@ class Codebook:
         return codes
 
     def vectors(self, codes: np.ndarray) -> np.ndarray:
-        """What codes [U, levels] stand for: the sum of their centroids, float32 [U, D]."""
+        """The vectors of codes [U, levels]: the sum of their centroids, float32 [U, D]."""
         return self.centroids[np.arange(self.levels), codes].sum(axis=1)
 
     def save(self, path: Path | str) -> None:
@@ -122,7 +122,7 @@ def pool_frames(frames: np.ndarray, pool: int) -> np.ndarray:
 
 
 def deduplicate(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal units [U, levels] made one: the units left, and how long each run was."""
+    """Runs of equal units [U, levels] merged: the units that remain, and the length of each run."""
     if not len(codes):
         return codes, np.zeros(0, np.int64)
     starts = np.flatnonzero(np.append(True, (codes[1:] != codes[:-1]).any(axis=1)))
@@ -138,7 +138,7 @@ def fit_codebook(
     seed: int = 0,
     frame_rate_hz: float = 50.0,
 ) -> Codebook:
-    """A codebook for the frames of an encoder, by mini-batch k-means level after level.
+    """A codebook for the frames of an encoder, by mini-batch k-means, one level after the other.
 
     frames: [T, D] each, read once; a uniform sample of 100,000 pooled frames is kept, so memory
     does not grow with the recordings. Raises UsageError for fewer pooled frames than units.

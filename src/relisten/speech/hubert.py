@@ -32,7 +32,7 @@ class HFEncoder:
         dtype: str = "auto",
         model: Any = None,
     ) -> None:
-        """Load the model; layer 0 is the input of the first transformer layer, -1 the last output.
+        """Load the model. layer: 0 is the input of the first transformer layer, -1 the last output.
 
         model: the folder's base model if it is loaded already. Raises ModelError if the model has
         no such layer.
@@ -47,7 +47,7 @@ class HFEncoder:
         self.layer = n_layers if layer == -1 else layer
         if model is None:
             model = AutoModel.from_pretrained(folder, dtype=torch_dtype, use_safetensors=True)
-        # Layers above are never run; one more is kept because some models norm the last output.
+        # Upper layers are never run; one more is kept, as some models normalise the last output.
         model.encoder.layers = model.encoder.layers[: self.layer + 1]
         self.model = model.to(self.device).eval()
         self.prepare = AutoFeatureExtractor.from_pretrained(folder)
@@ -65,7 +65,7 @@ class HFEncoder:
         if not len(samples):
             return np.zeros((0, self.dim), np.float32)
         values = self.prepare(samples, sampling_rate=RATE_HZ).input_values[0]
-        # The convolutions see 400 samples and hop 320: pad so that every started hop has a frame.
+        # The convolutions take 400 samples and hop 320: pad so that every started hop has a frame.
         padded = np.zeros(n_frames(samples) * SAMPLES_PER_FRAME + 80, np.float32)
         padded[: len(values)] = values
         inputs = torch.from_numpy(padded)[None].to(self.device, self.model.dtype)

@@ -1,9 +1,9 @@
-"""How much of the words a codebook keeps, known in a minute, before any LM is trained.
+"""How much of the words a codebook keeps: measured in a minute, before any LM is trained.
 
-A one-hidden-layer classifier guesses each word from its own stretch of speech: the mean frame of
-each of its four quarters. The nats a word it leaves on unseen speakers rank encoders, layers, rates
-and codebooks. They are given the word's place in time, so they compare with each other (and with
-the wrong recording), not with a language model's nats.
+A classifier with one hidden layer predicts each word from its own segment of speech: the mean frame
+of each of its four quarters. Its nats per word on unseen speakers rank encoders, layers, rates and
+codebooks. The classifier knows where each word lies in time, so its nats compare with each other
+(and with those of the wrong recording), not with the nats of a language model.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class ProbeUtterance:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Nats a held-out word costs: with its own recording, with another, and with none (unigram).
+    """Nats per held-out word: with its own recording, with another one, with none (unigram).
 
-    accuracy: share of held-out words guessed right. n_train_words, n_words: words trained on and
-    held out; held-out words that training never saw are left out, n_unseen of them.
+    accuracy: share of held-out words predicted correctly. n_train_words, n_words: words trained on
+    and held out; n_unseen held-out words that do not occur in training are left out.
     """
 
     right: float
@@ -59,7 +59,7 @@ def probe(
     frame_rate_hz: float = 50.0,
     seed: int = 0,
 ) -> ProbeResult:
-    """What the frames (or, with a codebook, their codes' centroids) leave unsaid of the words.
+    """How many nats the words cost given the frames, or given the centroids of their codes.
 
     The last speakers, at least the share `held_out` of the utterances, are never trained on; the
     speakers before them (a tenth) pick the epoch. Raises UsageError if what is left for training
@@ -85,7 +85,7 @@ def probe(
 
     (x, y), (x_right, y_right) = chunks(train), chunks(test)
     log_probs = _train_classifier(x, y, *chunks(develop), n_classes=len(labels), seed=seed)
-    # Half a turn away: seldom the same speaker, hardly ever the same sentence.
+    # Half the list away: seldom the same speaker, hardly ever the same sentence.
     others = [test[(i + len(test) // 2) % len(test)] for i in range(len(test))]
     x_wrong, _ = _known_chunks(test, others, vectors, labels, rate_hz)
     right, wrong = log_probs(x_right), log_probs(x_wrong)
@@ -105,7 +105,7 @@ def probe(
 def chunk_quarters(
     vectors: np.ndarray, word_ends_s: Sequence[float] | np.ndarray, rate_hz: float
 ) -> np.ndarray:
-    """Mean vector [T, D] of each quarter of each word's stretch, float32 [W, 4 * D].
+    """Mean of the vectors [T, D] in each quarter of each word's segment, float32 [W, 4 * D].
 
     A word lasts from the end of the one before it to its own. A quarter counts every vector it
     touches, so that short words have all four; past the end, the last vector.
@@ -137,9 +137,9 @@ def _known_chunks(
     labels: dict[str, int],
     rate_hz: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features [W, 4 * D] and labels [W] of the known words of texts, heard in recordings.
+    """Features [W, 4 * D] and labels [W] of the known words of texts, taken from recordings.
 
-    Word ends are stretched from the text's own recording to the one that is heard.
+    Word ends are scaled from the duration of the text's own recording to that of the given one.
     """
     features, targets = [], []
     for text, recording in zip(texts, recordings, strict=True):

@@ -1,4 +1,4 @@
-"""Where to cut a long recording: at its quietest places."""
+"""Where to cut a long recording: at its quietest points."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from itertools import pairwise
 
 import numpy as np
 
+from relisten.io.audio import RATE_HZ
+
 HOP_S = 0.02
 SMOOTH_HOPS = 15  # 0.3 s: shorter than a pause between sentences, longer than a stop consonant
 
 
 def split_audio(
-    audio: np.ndarray, rate_hz: int = 16_000, max_s: float = 28.0
+    audio: np.ndarray, rate_hz: int = RATE_HZ, max_s: float = 28.0
 ) -> list[tuple[float, float]]:
     """Start and end of consecutive pieces of audio [samples], s, none longer than max_s.
 
     Together they are the whole recording. Each cut lies where the energy, smoothed over 0.3 s, is
-    lowest in the second half of what may still fit; of equal places the last. A recording that fits
-    is one piece, an empty one none.
+    lowest in the second half of the span that may still fit; of equal places the last. A recording
+    that fits is one piece; an empty one gives no pieces.
     """
     if not len(audio):
         return []

@@ -8,6 +8,7 @@ from pathlib import Path
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import FormatError, NBest, UsageError
+from relisten.tasks.second_pass import biasing_of
 from relisten.tasks.streams import Outcome, Tick, no_tick, walk
 
 
@@ -45,14 +46,6 @@ def bias(
         resume=resume,
         tick=tick,
     )
-
-
-def biasing_of(utterance: NBest, shared: Biasing) -> Biasing:
-    """The phrases for one utterance: its own and those of all."""
-    if not utterance.context:
-        return shared
-    own = parse_phrases(utterance.context, f"{utterance.id!r}: context")
-    return Biasing((*shared.phrases, *own), shared.normalise)
 
 
 def read_phrases(path: str) -> tuple[Phrase, ...]:

@@ -1,7 +1,7 @@
 """Charts as inline SVG, coloured by the page's style sheet: no library, no script, good on paper.
 
-Every chart is a text alternative's companion: the caller gives it a label, and its numbers as a
-table beside it. Coordinates are in user units, y downwards, rounded to a tenth.
+Every chart has a text alternative: the caller gives it a label, and its numbers as a table beside
+it. Coordinates are in user units, y downwards, rounded to a tenth.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label: as few digits as tell it, a true minus sign."""
+    """A tick's label: few digits, a true minus sign."""
     return f"{value:.6g}".replace("-", "−")
 
 
 @dataclass
 class Plot:
-    """A pair of axes to draw on; `svg` is the picture so far.
+    """A pair of axes to draw on; `svg` gives the picture.
 
     x, y: (low, high) of the data shown.
     """
@@ -47,7 +47,7 @@ class Plot:
     parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the data lies."""
+        """The coordinates of a point of the data."""
         across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1.0)
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1.0)
         bottom = self.height - BOTTOM
@@ -57,7 +57,7 @@ class Plot:
         )
 
     def axes(self, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> None:
-        """Grid, ticks and the names of both axes; that of y stands above it, to be read upright."""
+        """Grid, ticks and the names of both axes; that of y is above it, where it is horizontal."""
         for value in ticks(*self.y):
             _, y = self.at(self.x[0], value)
             self.parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
@@ -89,8 +89,8 @@ class Plot:
 
     def dot(self, x: float, y: float, kind: str, title: str = "") -> None:
         x, y = self.at(x, y)
-        told = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(f'<circle class="dot {kind}" cx="{x}" cy="{y}" r="4">{told}</circle>')
+        tooltip = f"<title>{escape(title)}</title>" if title else ""
+        self.parts.append(f'<circle class="dot {kind}" cx="{x}" cy="{y}" r="4">{tooltip}</circle>')
 
     def bar(self, left: float, right: float, top: float, kind: str, title: str) -> None:
         x, y = self.at(left, top)
@@ -101,7 +101,7 @@ class Plot:
         )
 
     def svg(self, label: str) -> str:
-        """The picture; `label` says in words what it shows."""
+        """The picture; `label` describes it in words."""
         return (
             f'<svg class="chart" viewBox="0 0 {WIDTH} {self.height}" role="img" '
             f'aria-label="{escape(label)}">{"".join(self.parts)}</svg>'
@@ -109,7 +109,7 @@ class Plot:
 
 
 def padded(values: Sequence[float], share: float = 0.1) -> tuple[float, float]:
-    """The range of rates with some air above and, down to 0, below; never empty."""
+    """The range of rates with a margin above and, down to 0, below; never empty."""
     low, high = min(values), max(values)
-    air = (high - low) * share or abs(high) * share or 1.0
-    return max(0.0, low - air), high + air
+    margin = (high - low) * share or abs(high) * share or 1.0
+    return max(0.0, low - margin), high + margin

@@ -1,27 +1,28 @@
-"""The report's charts: what is on the lists, where the gain is, what each weight does."""
+"""The report's charts: oracle error rates, errors by confidence, and the effect of each weight."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from relisten.apps.report.charts import Plot, padded
-from relisten.apps.report.markup import figure, legend, signed, table
+from relisten.apps.report.markup import figure, legend, signed, table, text
 from relisten.core.calibration import Calibration
+from relisten.tasks.evaluation.analysis import ErrorAnalysis
 from relisten.tasks.evaluation.confusions import ConfidenceBin
 from relisten.tasks.evaluation.evaluate import EvaluationReport
-from relisten.tasks.evaluation.report import Report
 from relisten.tasks.evaluation.sweep import Sweep
 
 
 def oracle_figure(evaluation: EvaluationReport) -> str:
-    """WER of the best of the first n, against n, between the lines of both real choices."""
+    """WER of the best of the first n, against n, with those of the first pass and the rescored."""
     rates = [100 * rate for rate in evaluation.oracle_wer_at]
     first, rescored = (
         100 * errors.words.rate for errors in (evaluation.first_pass, evaluation.rescored)
     )
     n = len(rates)
     plot = Plot((1, max(2, n)), padded([*rates, first, rescored]))
-    plot.axes("hypotheses looked at", "WER, %", [k for k in range(1, n + 1) if _is_shown(k, n)])
+    plot.axes("first n hypotheses", "WER, %", [k for k in range(1, n + 1) if _is_shown(k, n)])
     for rate, kind in ((first, "first"), (rescored, "rescored")):
         plot.line([(1, rate), (max(2, n), rate)], kind)
     plot.line(list(enumerate(rates, 1)), "oracle")
@@ -30,10 +31,10 @@ def oracle_figure(evaluation: EvaluationReport) -> str:
     possible = evaluation.first_pass.words.errors - evaluation.oracle.errors
     won = evaluation.first_pass.words.errors - evaluation.rescored.words.errors
     reading = (
-        f"Of the {possible:,} word errors that a perfect choice from these lists would save, "
-        f"this one saved {won:,} ({won / possible:.0%})."
+        f"Of the {possible:,} word errors that a perfect choice from these lists would avoid, "
+        f"this one avoids {won:,} ({won / possible:.0%})."
         if possible
-        else "The lists hold nothing better than the first pass's own choice."
+        else "The lists contain nothing better than the first pass's own choice."
     )
     lines = legend(("first", "first pass"), ("rescored", "rescored"), ("oracle", "oracle of n"))
     numbers = table(
@@ -42,7 +43,7 @@ def oracle_figure(evaluation: EvaluationReport) -> str:
         [(str(k), f"{rate:.2f}") for k, rate in enumerate(rates, 1)],
     )
     label = f"Oracle WER falls from {rates[0]:.1f} % at one hypothesis to {rates[-1]:.1f} % at {n}"
-    return figure("What the lists hold", reading, plot.svg(label) + lines, numbers)
+    return figure("Oracle error rate of the lists", reading, plot.svg(label) + lines, numbers)
 
 
 def _is_shown(k: int, n: int) -> bool:
@@ -51,7 +52,7 @@ def _is_shown(k: int, n: int) -> bool:
 
 
 def confidence_figure(bins: tuple[ConfidenceBin, ...]) -> str:
-    """Errors before and after in bins of first-pass confidence, the least sure on the left."""
+    """Errors before and after in bins of first-pass confidence, the lowest on the left."""
     rates = [[100 * errors / max(1, one.n_words) for errors in _errors(one)] for one in bins]
     plot = Plot((0, len(bins)), (0.0, max(max(pair) for pair in rates) * 1.08 or 1.0))
     plot.axes("first pass's posterior of its own choice", "WER, %", ())
@@ -65,12 +66,12 @@ def confidence_figure(bins: tuple[ConfidenceBin, ...]) -> str:
     saved = [before - after for before, after in map(_errors, bins)]
     unsure = sum(saved[: (len(bins) + 1) // 2])
     reading = (
-        f"Errors saved where the first pass was less sure: {unsure:,}; where it was surer: "
-        f"{sum(saved) - unsure:,}. Each pair of bars stands for about as many utterances."
+        f"Errors avoided where the first pass was less confident: {unsure:,}; where it was more "
+        f"confident: {sum(saved) - unsure:,}. Each pair of bars is about as many utterances."
     ).replace("-", "−")
     numbers = table(
         "Errors by first-pass posterior",
-        ("posterior", "utterances", "words", "first pass, %", "rescored, %", "saved"),
+        ("posterior", "utterances", "words", "first pass, %", "rescored, %", "avoided"),
         [
             (
                 _range(one),
@@ -83,7 +84,7 @@ def confidence_figure(bins: tuple[ConfidenceBin, ...]) -> str:
             for one, pair, before_less_after in zip(bins, rates, saved, strict=True)
         ],
     )
-    label = "Word error rate before and after, by how sure the first pass was"
+    label = "Word error rate before and after, by first-pass confidence"
     lines = legend(("first block", "first pass"), ("rescored block", "rescored"))
     return figure("By the first pass's confidence", reading, plot.svg(label) + lines, numbers)
 
@@ -101,7 +102,7 @@ def _posterior(value: float) -> str:
 
 
 def reliability_figure(confidence: Calibration | None) -> str:
-    """The share of right words against their confidence; nothing where the lists carry none."""
+    """The share of right words against their confidence; "" where the lists have none."""
     if confidence is None or not confidence.bins:
         return ""
     points = [(one.confidence, one.accuracy) for one in confidence.bins]
@@ -112,7 +113,7 @@ def reliability_figure(confidence: Calibration | None) -> str:
     for x, y in points:
         plot.dot(x, y, "rescored", f"confidence {x:.2f}: {y:.0%} right")
     reading = (
-        f"On the dotted line a confidence of 0.8 is right eight times in ten. Expected calibration "
+        f"On the dotted line, words of confidence 0.8 are right in 80 %. Expected calibration "
         f"error {confidence.ece:.3f}, over {confidence.n_words:,} words."
     )
     numbers = table(
@@ -124,16 +125,16 @@ def reliability_figure(confidence: Calibration | None) -> str:
         ],
     )
     label = f"Share of right words by confidence, calibration error {confidence.ece:.3f}"
-    return figure("Can the word confidence be trusted?", reading, plot.svg(label), numbers)
+    return figure("Reliability of word confidence", reading, plot.svg(label), numbers)
 
 
-def sweep_figures(report: Report) -> str:
-    """One small chart a weight, all on one scale of WER, cut off well above the first pass's."""
-    n_words = max(1, report.evaluation.n_words)
-    rates = [100 * errors / n_words for sweep in report.sweeps for errors in sweep.errors]
-    here = 100 * report.evaluation.first_pass.words.rate
+def sweep_figures(analysis: ErrorAnalysis) -> str:
+    """One small chart per weight, all on one scale of WER that ends above the first pass's."""
+    n_words = max(1, analysis.evaluation.n_words)
+    rates = [100 * errors / n_words for sweep in analysis.sweeps for errors in sweep.errors]
+    here = 100 * analysis.evaluation.first_pass.words.errors / n_words
     y = padded([rate for rate in rates if rate <= 1.25 * max(here, min(rates))])
-    return "".join(_sweep_figure(sweep, n_words, y) for sweep in report.sweeps)
+    return "".join(_sweep_figure(sweep, n_words, y) for sweep in analysis.sweeps)
 
 
 def _sweep_figure(sweep: Sweep, n_words: int, y: tuple[float, float]) -> str:
@@ -151,18 +152,23 @@ def _sweep_figure(sweep: Sweep, n_words: int, y: tuple[float, float]) -> str:
     )
     numbers = table(
         f"WER by the weight of {sweep.component}",
-        ("weight", "WER, %", "against now"),
+        ("weight", "WER, %", "change"),
         [
             (f"{weight:.4g}".replace("-", "−"), f"{rate:.2f}", signed((rate - here) / 100))
             for weight, rate in zip(sweep.weights[::4], rates[::4], strict=True)
         ],
     )
     label = f"WER as the weight of {sweep.component} varies, {reading}"
-    return figure(f"<code>{sweep.component}</code>", reading, plot.svg(label), numbers)
+    return figure(f"<code>{text(sweep.component)}</code>", reading, plot.svg(label), numbers)
 
 
 def whisker(interval: tuple[float, float], rate: float, shown: tuple[float, float]) -> str:
-    """A dot with its interval on a scale that the rows of a table share; `shown` is its range."""
+    """A dot with its interval on a scale that the rows of a table share; `shown` is its range.
+
+    "" where one of the numbers is not finite.
+    """
+    if not all(map(math.isfinite, (*interval, rate, *shown))):
+        return ""
     low, at, high = (
         round(4 + 92 * (value - shown[0]) / ((shown[1] - shown[0]) or 1), 1)
         for value in (interval[0], rate, interval[1])
@@ -174,7 +180,7 @@ def whisker(interval: tuple[float, float], rate: float, shown: tuple[float, floa
 
 
 def shares_bar(parts: Iterable[tuple[str, int]]) -> str:
-    """One bar parted by counts, (class, count) each; the numbers stand beside it."""
+    """One bar divided by counts, (class, count) each; the numbers are beside it."""
     blocks = "".join(
         f'<span class="{kind}" style="flex-grow:{n}"></span>' for kind, n in parts if n
     )

@@ -1,4 +1,4 @@
-"""Small pieces of HTML: numbers as people read them, tables, figures, data that stays data."""
+"""Pieces of HTML: readable numbers, tables, figures, and data that cannot become markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 Cell = str | tuple[str, float]
-"""What stands in a cell, as HTML; where it is a number, with what it sorts by."""
+"""The content of a cell, as HTML; of a number, also its value to sort by."""
 
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
@@ -37,7 +37,7 @@ def safe(as_json: str) -> str:
 
 
 def percent(rate: float, digits: int = 2) -> str:
-    """A fraction as a number of per cent, without the sign; a dash where there is none."""
+    """A fraction in per cent, without the sign; a dash where it is not finite."""
     return f"{rate * 100:.{digits}f}" if math.isfinite(rate) else "–"
 
 
@@ -68,12 +68,12 @@ def table(
 def _cells(row: Sequence[Cell]) -> Iterable[str]:
     for place, cell in enumerate(row):
         shown, key = cell if isinstance(cell, tuple) else (cell, None)
-        sort = "" if key is None else f' data-v="{key:.6g}"'
+        sort = "" if key is None or not math.isfinite(key) else f' data-v="{key:.6g}"'
         yield f"<td{sort}>{shown}</td>" if place else f'<th scope="row"{sort}>{shown}</th>'
 
 
 def figure(title: str, reading: str, picture: str, numbers: str) -> str:
-    """A chart under its title, with how to read it, and its numbers folded away."""
+    """A chart under its title, with a caption, and its numbers folded away. All are HTML."""
     return (
         f"<figure><h3>{title}</h3>{picture}<figcaption>{reading}</figcaption>"
         f'<details class="numbers"><summary>Numbers</summary>{numbers}</details></figure>'
@@ -81,6 +81,6 @@ def figure(title: str, reading: str, picture: str, numbers: str) -> str:
 
 
 def legend(*entries: tuple[str, str]) -> str:
-    """What is what in a chart: (class of the mark, its name)."""
+    """The legend of a chart: (class of the mark, its name)."""
     marks = "".join(f'<li><span class="key {kind}"></span>{name}</li>' for kind, name in entries)
     return f'<ul class="legend">{marks}</ul>'

@@ -1,4 +1,4 @@
-"""A report as one HTML file: no network, no library, light or dark as the reader's system is."""
+"""The error analysis as one HTML file: no network, no library, light or dark like the system."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from string import Template
 from relisten.apps.report import sections
 from relisten.apps.report.figures import confidence_figure, oracle_figure, reliability_figure
 from relisten.apps.report.markup import data, percent, plain, safe, signed, text
+from relisten.tasks.evaluation.analysis import ErrorAnalysis
 from relisten.tasks.evaluation.breakdown import UNKNOWN
 from relisten.tasks.evaluation.evaluate import EvaluationReport
-from relisten.tasks.evaluation.report import Report
 
 
-def render(report: Report, source: str) -> str:
+def render(analysis: ErrorAnalysis, source: str) -> str:
     """The page. `source` names what was evaluated."""
-    evaluation = report.evaluation
+    evaluation = analysis.evaluation
     by = enumerate(evaluation.by)
     return Template(_file("page.html")).substitute(
         style=_file("style.css"),
@@ -24,24 +24,30 @@ def render(report: Report, source: str) -> str:
         source=text(source),
         about=_about(evaluation),
         verdict=_verdict(evaluation),
-        tiles=_tiles(report),
+        tiles=_tiles(analysis),
         rates=sections.rates(evaluation),
         kinds=sections.kinds(evaluation),
         intervals=sections.intervals(evaluation),
-        changes=sections.changes(report),
-        oracle=oracle_figure(evaluation),
+        effects=sections.effects(analysis),
+        oracle=(
+            oracle_figure(evaluation)
+            if evaluation.n_words
+            else sections.left_out("Oracle error rate of the lists", "the references have no words")
+        ),
         confidence=(
-            confidence_figure(report.confidence)
-            if report.confidence
-            else sections.left_out("Where the gain is", report.left_out["confidence"])
+            confidence_figure(analysis.confidence)
+            if analysis.confidence
+            else sections.left_out(
+                "By the first pass's confidence", analysis.left_out["confidence"]
+            )
         ),
         reliability=reliability_figure(evaluation.confidence),
-        sweep=sections.sweep(report),
-        confusions=sections.confusions(report.confusions),
+        sweep=sections.sweep(analysis),
+        confusions=sections.confusions(analysis.confusions),
         breakdowns="".join(sections.breakdown(one, place) for place, one in by),
         normaliser=evaluation.normaliser,
-        data=data(_utterances(report)),
-        lists="\n".join(safe(row.hypotheses) for row in report.utterances),
+        data=data(_utterances(analysis)),
+        lists="\n".join(safe(row.hypotheses) for row in analysis.utterances),
     )
 
 
@@ -49,11 +55,11 @@ def _file(name: str) -> str:
     return (importlib.resources.files("relisten.apps.report") / name).read_text("utf-8")
 
 
-def _utterances(report: Report) -> dict[str, object]:
-    """What the script lists: of each utterance its id, labels, words in columns, errors of the
-    best on its list and confidence. A column whose words are all the same is that word alone."""
-    named = [one.key for one in report.evaluation.by]
-    places = [report.keys.index(key) for key in named]
+def _utterances(analysis: ErrorAnalysis) -> dict[str, object]:
+    """The data of the page's script: of each utterance its id, labels, words in columns, errors of
+    the best on its list and confidence. A column of equal words is that word alone."""
+    named = [one.key for one in analysis.evaluation.by]
+    places = [analysis.keys.index(key) for key in named]
     rows = [
         (
             row.id,
@@ -62,13 +68,13 @@ def _utterances(report: Report) -> dict[str, object]:
             row.oracle_errors,
             None if row.confidence is None else round(row.confidence, 3),
         )
-        for row in report.utterances
+        for row in analysis.utterances
     ]
-    pairs = [(one.said, one.heard) for one in report.confusions]
+    pairs = [(one.reference, one.hypothesis) for one in analysis.confusions]
     return {
         "keys": named,
-        "values": [[part.value for part in one.parts] for one in report.evaluation.by],
-        "components": report.components,
+        "values": [[subset.value for subset in one.subsets] for one in analysis.evaluation.by],
+        "components": analysis.components,
         "pairs": pairs,
         "rows": rows,
     }
@@ -78,7 +84,7 @@ def _about(evaluation: EvaluationReport) -> str:
     facts = [f"{evaluation.n_utterances:,} utterances", f"{evaluation.n_words:,} words"]
     for one in evaluation.by:
         if one.key == "speaker":
-            n_known = sum(part.value != UNKNOWN for part in one.parts)
+            n_known = sum(subset.value != UNKNOWN for subset in one.subsets)
             facts.append(f"{n_known:,} speakers")
     if evaluation.refused:
         facts.append(f"{len(evaluation.refused):,} without a reference, left out")
@@ -86,7 +92,7 @@ def _about(evaluation: EvaluationReport) -> str:
 
 
 def _verdict(evaluation: EvaluationReport) -> str:
-    """One sentence that says no more than the interval does."""
+    """One sentence that claims no more than the interval allows."""
     low, high = evaluation.relative_reduction_ci95
     first, rescored = evaluation.first_pass.words.rate, evaluation.rescored.words.rate
     way = "fewer"
@@ -94,24 +100,27 @@ def _verdict(evaluation: EvaluationReport) -> str:
         way, low, high = "more", -high, -low
     interval = f"95 % interval {signed(low, 1)} to {signed(high, 1)} %"
     rates = f"{percent(rescored)} % instead of {percent(first)} %"
-    change = f"{percent(abs(evaluation.relative_reduction), 1)} % {way} word errors"
+    difference = f"{percent(abs(evaluation.relative_reduction), 1)} % {way} word errors"
     if low > 0:
-        said = f"The second pass makes <b>{change}</b> ({interval}): {rates}."
+        verdict = f"The second pass makes <b>{difference}</b> ({interval}): {rates}."
     elif first == rescored:
-        said = f"The second pass leaves the word error rate at {percent(first)} % ({interval})."
+        verdict = f"The second pass leaves the word error rate at {percent(first)} % ({interval})."
     else:
-        said = f"<b>No difference is certain</b>: {change}, {rates}, but the {interval} holds zero."
-    return said.replace(" %", "\u00a0%")
+        verdict = (
+            f"<b>No difference is certain</b>: {difference}, {rates}, but the {interval} contains "
+            "zero."
+        )
+    return verdict.replace(" %", "\u00a0%")
 
 
-def _tiles(report: Report) -> str:
+def _tiles(analysis: ErrorAnalysis) -> str:
     """The four numbers to remember."""
-    evaluation, changes = report.evaluation, report.changes
+    evaluation, effects = analysis.evaluation, analysis.effects
     tiles = [
         ("first pass", percent(evaluation.first_pass.words.rate), "% WER"),
         ("rescored", percent(evaluation.rescored.words.rate), "% WER"),
         ("oracle", percent(evaluation.oracle.rate), "% WER"),
-        ("mended : broken", f"{changes['mended']:,} : {changes['broken']:,}", "utterances"),
+        ("improved : worse", f"{effects['improved']:,} : {effects['worsened']:,}", "utterances"),
     ]
     boxes = "".join(
         f"<div><dt>{name}</dt><dd>{number} <small>{unit}</small></dd></div>"

@@ -27,29 +27,29 @@ const utterances = rows.map(([id, labels, columns, best, confidence], place) => 
   const errors = (row) => words.filter((column) => column[row] !== column[0]).length;
   const texts = [text(0), text(1), text(2)];
   const before = errors(1), now = errors(2);
-  let change = now < before ? "mended" : now > before ? "broken" : "even";
-  if (texts[1] === texts[2]) change = now ? "wrong" : "right";
+  let effect = now < before ? "improved" : now > before ? "worsened" : "changed";
+  if (texts[1] === texts[2]) effect = now ? "wrong" : "correct";
   const haystack = [id, ...texts].join("\n").toLowerCase();
-  return { place, id, labels, words, texts, before, now, best, confidence, change, haystack };
+  return { place, id, labels, words, texts, before, now, best, confidence, effect, haystack };
 });
 
 const filters = {
   all: ["all", () => true],
-  mended: ["mended", (u) => u.change === "mended"],
-  broken: ["broken", (u) => u.change === "broken"],
-  even: ["changed, as many errors", (u) => u.change === "even"],
-  unchanged: ["unchanged", (u) => u.change === "right" || u.change === "wrong"],
-  wrong: ["wrong now", (u) => u.now > 0],
+  improved: ["improved", (u) => u.effect === "improved"],
+  worsened: ["worse", (u) => u.effect === "worsened"],
+  changed: ["changed, as many errors", (u) => u.effect === "changed"],
+  unchanged: ["unchanged", (u) => u.effect === "correct" || u.effect === "wrong"],
+  incorrect: ["errors left", (u) => u.now > 0],
   missed: ["better one on the list", (u) => u.best < u.now],
 };
 const compare = (a, b) => a.localeCompare(b, "en", { numeric: true });
 const orders = {
   file: ["file order", () => 0],
-  gain: ["gain, most first", (a, b) => b.before - b.now - (a.before - a.now)],
-  loss: ["loss, most first", (a, b) => a.before - a.now - (b.before - b.now)],
-  errors: ["errors now, most first", (a, b) => b.now - a.now],
-  missed: ["errors the list could save", (a, b) => b.now - b.best - (a.now - a.best)],
-  unsure: ["confidence, least first", (a, b) => (a.confidence ?? 2) - (b.confidence ?? 2)],
+  gain: ["errors avoided, most first", (a, b) => b.before - b.now - (a.before - a.now)],
+  loss: ["errors introduced, most first", (a, b) => a.before - a.now - (b.before - b.now)],
+  errors: ["errors left, most first", (a, b) => b.now - a.now],
+  missed: ["errors that the list could avoid", (a, b) => b.now - b.best - (a.now - a.best)],
+  unsure: ["confidence, lowest first", (a, b) => (a.confidence ?? 2) - (b.confidence ?? 2)],
   id: ["id", (a, b) => compare(a.id, b.id)],
 };
 keys.forEach((key, k) => { orders["key" + k] = [key, (a, b) => compare(a.labels[k], b.labels[k])]; });
@@ -57,13 +57,13 @@ keys.forEach((key, k) => { orders["key" + k] = [key, (a, b) => compare(a.labels[
 const state = { filter: "all", order: "file", search: "", pair: null, label: null, page: 0 };
 let found = utterances;
 
-function isPair(u, [said, heard]) {
-  return u.words.some((w) => w[0] === said && (w[1] === heard || w[2] === heard));
+function isPair(u, [reference, hypothesis]) {
+  return u.words.some((w) => w[0] === reference && (w[1] === hypothesis || w[2] === hypothesis));
 }
 
 function find() {
   const terms = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const keeps = state.filter in filters ? filters[state.filter][1] : (u) => u.change === state.filter;
+  const keeps = state.filter in filters ? filters[state.filter][1] : (u) => u.effect === state.filter;
   found = utterances.filter((u) =>
     keeps(u) &&
     terms.every((term) => u.haystack.includes(term)) &&
@@ -87,7 +87,7 @@ function show() {
   byId("pager").replaceChildren(
     turn("← Back", -1, state.page === 0),
     element("span", {}, `page ${number(state.page + 1)} of ${number(pages)}`),
-    turn("On →", 1, state.page === pages - 1));
+    turn("Next →", 1, state.page === pages - 1));
 }
 
 function turnPage(by) {
@@ -104,8 +104,8 @@ function showChips() {
   const chips = [];
   if (!(state.filter in filters)) chips.push(chip(`unchanged, ${state.filter}`, () => choose("all")));
   if (state.pair !== null) {
-    const [said, heard] = pairs[state.pair].map((word) => word ?? "∅");
-    chips.push(chip(`${said} → ${heard}`, () => { state.pair = null; }));
+    const [reference, hypothesis] = pairs[state.pair].map((word) => word ?? "∅");
+    chips.push(chip(`${reference} → ${hypothesis}`, () => { state.pair = null; }));
   }
   if (state.label !== null) {
     chips.push(chip(`${keys[state.label[0]]}: ${state.label[1]}`, () => { state.label = null; }));
@@ -114,15 +114,15 @@ function showChips() {
 }
 
 function card(u) {
-  const sign = { mended: "✓ mended", broken: "✗ broken", even: "≈ changed", wrong: "unchanged", right: "unchanged" }[u.change];
+  const sign = { improved: "✓ improved", worsened: "✗ worse", changed: "≈ changed", wrong: "unchanged", correct: "unchanged" }[u.effect];
   const counts = u.before === u.now ? `${u.now}` : `${u.before} → ${u.now}`;
   const errors = `${counts} error${counts === "1" ? "" : "s"}`;
   const facts = [
     element("span", { class: "id" }, u.id),
-    element("span", { class: `badge ${u.change}` }, `${sign}, ${errors}`),
-    ...(u.best < u.now ? [element("span", {}, `the list's best: ${u.best}`)] : []),
+    element("span", { class: `badge ${u.effect}` }, `${sign}, ${errors}`),
+    ...(u.best < u.now ? [element("span", {}, `best of the list: ${u.best}`)] : []),
     ...keys.map((key, k) => element("span", {}, `${key} ${u.labels[k]}`)),
-    ...(u.confidence === null ? [] : [element("span", {}, `first pass ${Math.round(100 * u.confidence)} % sure`)]),
+    ...(u.confidence === null ? [] : [element("span", {}, `first-pass confidence ${Math.round(100 * u.confidence)} %`)]),
   ];
   const body = element("div", { class: "hypotheses", hidden: true });
   const open = element("button", { type: "button", class: "open", "aria-expanded": "false" }, "List");
@@ -131,35 +131,35 @@ function card(u) {
     body.hidden = !body.hidden;
     open.setAttribute("aria-expanded", String(!body.hidden));
   });
-  return element("li", { class: u.change },
+  return element("li", { class: u.effect },
     element("div", { class: "head" }, element("div", { class: "facts" }, ...facts), open),
-    spoken(u), aligned(u), body);
+    sentences(u), aligned(u), body);
 }
 
-// For ears: three sentences in place of the columns.
-function spoken(u) {
-  const [said, first, now] = u.texts.map((text) => text || "nothing");
-  return element("p", { class: "hidden" }, `Said: ${said}. First pass: ${first}. Chosen: ${now}.`);
+// For screen readers: three sentences in place of the columns.
+function sentences(u) {
+  const [reference, first, now] = u.texts.map((text) => text || "no words");
+  return element("p", { class: "hidden" }, `Reference: ${reference}. First pass: ${first}. Rescored: ${now}.`);
 }
 
 function aligned(u) {
   const isRight = u.words.every((w) => w[0] === w[1] && w[0] === w[2]);
   const names = element("span", { class: isRight ? "col names same" : "col names" },
-    element("span", {}, "said"), element("span", { class: "below" }, "1st"), element("span", { class: "below" }, "now"));
+    element("span", {}, "reference"), element("span", { class: "below" }, "first pass"), element("span", { class: "below" }, "rescored"));
   return element("div", { class: "words", dir: "auto", "aria-hidden": "true" },
-    ...(u.words.length ? [names] : [element("span", { class: "none" }, "nothing was said, nothing heard")]),
+    ...(u.words.length ? [names] : [element("span", { class: "none" }, "no words in the reference, none recognised")]),
     ...u.words.map(column));
 }
 
 function column(words) {
-  const [said, first, now] = words;
-  const isSame = said === first && said === now;
+  const [reference, first, now] = words;
+  const isSame = reference === first && reference === now;
   const below = (word) => {
-    const kind = isSame ? "" : word === said ? " good" : " bad";
+    const kind = isSame ? "" : word === reference ? " good" : " bad";
     return element("span", { class: `below${kind}${word === null ? " nothing" : ""}` }, word ?? "∅");
   };
   return element("span", { class: isSame ? "col same" : "col differs" },
-    element("span", { class: said === null ? "none" : "" }, said ?? "∅"), below(first), below(now));
+    element("span", { class: reference === null ? "none" : "" }, reference ?? "∅"), below(first), below(now));
 }
 
 function listTable(u) {
@@ -167,9 +167,9 @@ function listTable(u) {
   const list = JSON.parse(lists[u.place]);
   const columns = [
     ["errors", ([, errors]) => errors],
-    ["was", ([, , was]) => (was === null ? null : was + 1)],
+    ["first-pass rank", ([, , rank]) => (rank === null ? null : rank + 1)],
     ["posterior", (h) => shown(h[5], 3)],
-    ["sum", (h) => shown(h[4], 2)],
+    ["combined", (h) => shown(h[4], 2)],
     ...components.map((name, c) => [name, (h) => shown(h[3][c], 2)]),
   ].filter(([, of]) => list.some((h) => of(h) != null));
   const head = element("tr", {}, ...["hypothesis", ...columns.map(([name]) => name)]
@@ -182,7 +182,7 @@ function listTable(u) {
     element("table", {}, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
-// A hypothesis as it was written; behind each word, in per cent, how sure it is, where that is known.
+// A hypothesis as it was written; behind each word, in per cent, its confidence, where that is known.
 function surface(text, confidence) {
   if (!confidence) return [text || "(empty)"];
   return text.split(/\s+/).filter(Boolean).flatMap((word, w) => [
@@ -212,7 +212,7 @@ function setUpControls() {
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
 }
 
-// Buttons in tables and charts that show the utterances they speak of.
+// Buttons in tables and charts that show the utterances they are about.
 document.addEventListener("click", (event) => {
   const go = event.target.closest(".go");
   if (!go) return;

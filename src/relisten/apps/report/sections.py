@@ -1,24 +1,24 @@
-"""The report's tables: error rates, what changed, confused words, parts by key."""
+"""The report's tables: error rates, effects of rescoring, confused words, errors by key."""
 
 from __future__ import annotations
 
 from relisten.apps.report.figures import shares_bar, sweep_figures, whisker
 from relisten.apps.report.markup import Cell, percent, signed, table, text
-from relisten.tasks.evaluation.breakdown import Breakdown, Part
+from relisten.tasks.evaluation.analysis import ErrorAnalysis
+from relisten.tasks.evaluation.breakdown import Breakdown, SubsetErrors
 from relisten.tasks.evaluation.confusions import Confusion
 from relisten.tasks.evaluation.evaluate import EvaluationReport
-from relisten.tasks.evaluation.report import Report
 
-NOTHING = '<span class="none" title="no word">∅</span>'
-CHANGE_NAMES = {
-    "mended": "mended",
-    "broken": "broken",
-    "even": "changed, as many errors",
-    "right": "unchanged, right",
+NO_WORD = '<span class="none" title="no word">∅</span>'
+EFFECT_NAMES = {
+    "improved": "improved",
+    "worsened": "worse",
+    "changed": "changed, as many errors",
+    "correct": "unchanged, correct",
     "wrong": "unchanged, wrong",
 }
 FEW = 20
-"""Speakers or utterances below which an interval is said to be too narrow."""
+"""Speakers or utterances: with fewer, the page says that intervals are too narrow."""
 
 
 def rates(evaluation: EvaluationReport) -> str:
@@ -54,12 +54,12 @@ def rates(evaluation: EvaluationReport) -> str:
 
 
 def intervals(evaluation: EvaluationReport) -> str:
-    """How the intervals were made, in a sentence or three."""
+    """How the intervals were computed, in two or three sentences."""
     n = evaluation.n_resampled
-    few = f" With only {n:,} of them, intervals come out too narrow." if n < FEW else ""
+    few = f" With only {n:,} of them, intervals are too narrow." if n < FEW else ""
     return (
-        f"Intervals: bootstrap, {n:,} speakers (where not known: utterances) drawn whole. Those of "
-        "two rows may overlap and their difference still be certain: both are of the same speech."
+        f"Intervals: bootstrap over {n:,} speakers (where unknown: utterances). Those of two rows "
+        "may overlap although their difference is certain, since both are of the same speech."
         f"{few}"
     )
 
@@ -80,81 +80,82 @@ def _before_after(kind: str, before: int, after: int) -> tuple[str, str, str, st
     return kind, f"{before:,}", f"{after:,}", change
 
 
-def changes(report: Report) -> str:
+def effects(analysis: ErrorAnalysis) -> str:
     rows = "".join(
-        f'<li><button type="button" class="go" data-filter="{change}">'
-        f'<span class="key {change}"></span>{CHANGE_NAMES[change]}</button> <b>{n:,}</b></li>'
-        for change, n in report.changes.items()
+        f'<li><button type="button" class="go" data-filter="{effect}">'
+        f'<span class="key {effect}"></span>{EFFECT_NAMES[effect]}</button> <b>{n:,}</b></li>'
+        for effect, n in analysis.effects.items()
     )
-    return f'{shares_bar(report.changes.items())}<ul class="changes">{rows}</ul>'
+    return f'{shares_bar(analysis.effects.items())}<ul class="effects">{rows}</ul>'
 
 
 def left_out(title: str, why: str) -> str:
     return f'<figure><h3>{title}</h3><p class="note">Left out: {text(why)}.</p></figure>'
 
 
-def sweep(report: Report) -> str:
-    if not report.sweeps:
-        why = report.left_out.get("sweep", "no weight differs from 0")
-        return f'<p class="note">What each weight does is left out: {text(why)}.</p>'
+def sweep(analysis: ErrorAnalysis) -> str:
+    if not analysis.sweeps:
+        why = analysis.left_out.get("sweep", "no weight differs from 0")
+        return f'<p class="note">The effect of each weight is left out: {text(why)}.</p>'
     other = (
-        f" They choose another hypothesis than the file in {report.n_other:,} of "
-        f"{report.evaluation.n_utterances:,} utterances, so something else ranked it."
-        if report.n_other
+        f" They choose another hypothesis than the file in {analysis.n_other:,} of "
+        f"{analysis.evaluation.n_utterances:,} utterances, so something else ranked it."
+        if analysis.n_other
         else ""
     )
     return (
         '<p class="note">The WER as one weight varies and the others stay; the dot is its value, '
-        f"the thin line a weight of 0. To look at, not to tune by: these are the utterances that "
-        f"the result is reported on.{other}</p>"
-        f'<div class="figures small">{sweep_figures(report)}</div>'
+        f"the thin line a weight of 0. Not for tuning: these are the utterances that the result is "
+        f"reported on.{other}</p>"
+        f'<div class="figures small">{sweep_figures(analysis)}</div>'
     )
 
 
 def confusions(confusions: tuple[Confusion, ...]) -> str:
     if not confusions:
-        return '<p class="note">Not one word was confused.</p>'
+        return '<p class="note">No word was confused.</p>'
     rows = [
         (
             f'<button type="button" class="go" data-pair="{place}">'
-            f"{_word(one.said)} → {_word(one.heard)}</button>",
+            f"{_word(one.reference)} → {_word(one.hypothesis)}</button>",
             (f"{one.first_pass:,}", one.first_pass),
             (f"{one.rescored:,}", one.rescored),
-            (f"{one.mended:,}", one.mended),
-            (f"{one.broken:,}", one.broken),
+            (f"{one.corrected:,}", one.corrected),
+            (f"{one.introduced:,}", one.introduced),
         )
         for place, one in enumerate(confusions)
     ]
-    headings = ("Said → heard", "first pass", "rescored", "mended", "broken")
+    headings = ("Reference → hypothesis", "first pass", "rescored", "corrected", "introduced")
     note = (
-        '<p class="note">Mended: wrong in the first pass, right now. Broken: right in the first '
-        "pass, wrong now. What is neither became, or was, another error.</p>"
+        '<p class="note">Corrected: wrong in the first pass, right after rescoring. Introduced: '
+        "right in the first pass, wrong after rescoring. The rest are other errors, before or "
+        "after.</p>"
     )
     return note + table("Confused words, the most frequent", headings, rows, "sortable long")
 
 
 def _word(word: str | None) -> str:
-    return NOTHING if word is None else text(word)
+    return NO_WORD if word is None else text(word)
 
 
 def breakdown(of: Breakdown, place: int) -> str:
-    """The section of one key; `place` tells its elements from other sections'."""
+    """The section of one key; `place` is its number, unique in the ids of the page."""
     headings = (
         text(of.key),
         "utterances",
         "words",
         "first pass, %",
         "rescored, %",
-        "saved, points",
+        "reduction, points",
         "95 % interval",
     )
     rows = [
         (
             f'<button type="button" class="go" data-key="{place}" data-value="{n}">'
-            f"{text(part.value)}</button>",
-            *_numbers(part),
+            f"{text(subset.value)}</button>",
+            *_numbers(subset),
         )
-        for n, part in enumerate(of.parts)
+        for n, subset in enumerate(of.subsets)
     ]
     body = table(f"Word error rates by {of.key}", headings, rows, "sortable long")
     return (
@@ -163,15 +164,15 @@ def breakdown(of: Breakdown, place: int) -> str:
     )
 
 
-def _numbers(part: Part) -> tuple[Cell, ...]:
-    before, after = part.first_pass.rate, part.rescored.rate
-    gain = part.gain
+def _numbers(subset: SubsetErrors) -> tuple[Cell, ...]:
+    before, after = subset.first_pass.rate, subset.rescored.rate
+    gain = subset.gain
     interval: Cell = "too few"
     if gain:
         interval = (f"{signed(gain.absolute_low)} to {signed(gain.absolute_high)}", gain.absolute)
     return (
-        (f"{part.n_utterances:,}", part.n_utterances),
-        (f"{part.first_pass.n_reference:,}", part.first_pass.n_reference),
+        (f"{subset.n_utterances:,}", subset.n_utterances),
+        (f"{subset.first_pass.n_reference:,}", subset.first_pass.n_reference),
         (percent(before), before),
         (percent(after), after),
         (signed(before - after), before - after),

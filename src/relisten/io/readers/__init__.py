@@ -1,7 +1,7 @@
-"""Readers for the N-best lists that other recognisers and toolkits write.
+"""Readers of the N-best lists that other recognisers and toolkits write.
 
-Each reader turns one layout into `NBest`, says which sign and which logarithm it assumes, and puts
-the score that it finds under `asr`.
+Each reader turns one layout into `NBest`, states which sign and which logarithm it assumes, and
+puts the score of the recogniser under `asr`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> N
 
 
 def is_native_line(line: bytes) -> bool:
-    """Whether what begins with this line, which is not blank, is in the native format."""
+    """Whether a file whose first line that is not blank is this one is in the native format."""
     try:
         return _recognise_json(json.loads(line.decode("utf-8-sig"))) == "native"
     except (ValueError, RecursionError):
@@ -96,7 +96,7 @@ def is_native_line(line: bytes) -> bool:
 
 
 def recognise(path: Path) -> str:
-    """Which of FORMATS a file or folder has, told by its content.
+    """Which of FORMATS a file or folder has, recognised by its content.
 
     Raises FormatError if it has none of them.
     """

@@ -1,4 +1,4 @@
-"""What every foreign format needs: its JSON values, its numbers, its word times."""
+"""What all readers of foreign formats need: JSON values, numbers, word times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_text(path: Path) -> str:
 
 
 def json_values(path: Path) -> list[Any]:
-    """The JSON values of a file, one behind the other or one a line."""
+    """The JSON values of a file, one after the other or one per line."""
     text = read_text(path)
     decoder, values, position = json.JSONDecoder(), [], 0
     while tail := len(text[position:].lstrip()):
@@ -43,7 +43,7 @@ def json_values(path: Path) -> list[Any]:
 
 
 def get(record: object, key: str, kind: type, where: str) -> Any:
-    """record[key], which must be there and be of `kind`."""
+    """record[key], which must exist and be of `kind`."""
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise FormatError(f"{where}: {key!r} is {_short(value)}; it must be a {kind.__name__}")
@@ -51,7 +51,7 @@ def get(record: object, key: str, kind: type, where: str) -> Any:
 
 
 def number(value: object, what: str, where: str) -> float:
-    """A finite number, also where it is written as text, as some services do."""
+    """A finite number, which some services write as text."""
     try:
         result = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
@@ -74,7 +74,7 @@ def log_confidence(value: object, where: str) -> float:
 def word_ends(text: str, ends_s: Sequence[float]) -> tuple[float, ...] | None:
     """The times rounded to a microsecond, or None where they cannot be those of the text's words.
 
-    Services time the spoken words ("two forty"), but write them otherwise ("2:40").
+    Services give the times of the spoken words ("two forty"), but may write "2:40".
     """
     ends = tuple(round(end, 6) for end in ends_s)
     if len(ends) != len(text.split()) or any(later < earlier for earlier, later in pairwise(ends)):

@@ -1,4 +1,4 @@
-"""N-best folders as ESPnet and Kaldi leave them behind."""
+"""N-best folders as ESPnet and Kaldi write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relisten.io.readers.common import number
 from relisten.io.readers.tables import lines_of
 
 KALDI_ACOUSTIC_SCALE = 0.1
-"""Kaldi's lists keep acoustic costs unscaled; 1/10 is what its recipes decode with by default."""
+"""Kaldi's lists hold unscaled acoustic costs; its recipes decode with 1/10 by default."""
 
 _TENSOR = re.compile(r"tensor\(([^,)]+).*\)")
 
@@ -22,7 +22,7 @@ def is_espnet(folder: Path) -> bool:
 
 
 def _espnet_folders(folder: Path) -> list[Path]:
-    """The folder itself, or one a decoding job below it, that hold `1best_recog`."""
+    """The folder itself, or the folders of decoding jobs below it, that hold `1best_recog`."""
     if (folder / "1best_recog" / "text").is_file():
         return [folder]
     jobs = [text.parent.parent for text in folder.glob("**/1best_recog/text")]
@@ -53,7 +53,7 @@ def read_espnet(folder: Path) -> Iterator[NBest]:
 
 
 class _Rank:
-    """The hypotheses of one rank, one utterance ahead."""
+    """Reads the hypotheses of one rank, one utterance ahead."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -19,10 +19,10 @@ TICKS_PER_S = 10_000_000
 
 
 def read_vosk(path: Path) -> Iterator[NBest]:
-    """Vosk's answers with `SetMaxAlternatives`, one JSON value a segment, one behind the other.
+    """Vosk's answers with `SetMaxAlternatives`: one JSON value per segment, one after the other.
 
-    `confidence` is here no confidence but −(graph cost + acoustic cost) of the lattice: natural
-    log up to a constant, often above 0, higher is better; taken as `asr` unchanged.
+    Here `confidence` is −(graph cost + acoustic cost) of the lattice: a natural logarithm up to a
+    constant, often above 0, higher is better; taken as `asr` unchanged.
     """
     answers = [
         answer
@@ -60,7 +60,7 @@ def read_vosk(path: Path) -> Iterator[NBest]:
 def read_amazon(path: Path) -> Iterator[NBest]:
     """Amazon Transcribe's job output with alternatives: `results.segments[].alternatives[]`.
 
-    Confidences are given a word: asr is the sum of their logarithms, punctuation left out.
+    There is one confidence per word: asr is the sum of their logarithms, without punctuation.
     """
     for document in json_values(path):
         results = get(document, "results", dict, str(path))

@@ -1,4 +1,4 @@
-"""Tab-separated lists: our plain one, and what NeMo's beam search writes."""
+"""Tab-separated lists: a plain one, and the one of NeMo's beam search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEMO_WIDTH = re.compile(r"(?:width|size)(\d+)")
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, line without its end) of a text file, blank lines left out."""
+    """(line number, line without its line break) of a text file, blank lines left out."""
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for n, line in enumerate(file, 1):
@@ -62,7 +62,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest]:
-    """NeMo's `preds_out_width…tsv`: lines `text <tab> score`, one a beam, without ids.
+    """NeMo's `preds_out_width…tsv`: lines `text <tab> score`, one per hypothesis, without ids.
 
     The utterances are those of the manifest, in its order; without one they are numbered, and the
     beam width is taken from the file's name. Score: natural log of the beam search (acoustic model
@@ -78,7 +78,7 @@ def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[N
         rest, share = n_lines % width, f"the beam width {width} of the file's name"
     else:
         raise FormatError(
-            f"{path}: says nowhere which lines are one utterance; name the manifest it was "
+            f"{path}: does not say which lines belong to one utterance; name the manifest it was "
             "decoded from, or put the beam width into its name (preds_out_width10.tsv)"
         )
     if rest:

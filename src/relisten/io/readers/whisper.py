@@ -1,4 +1,4 @@
-"""What openai-whisper and the transformers pipeline give: one hypothesis a segment, with times."""
+"""Results of openai-whisper and the transformers pipeline: one hypothesis per segment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relisten.io.readers.common import get, json_values, number, word_ends
 def read_whisper(path: Path) -> Iterator[NBest]:
     """A result of openai-whisper (`segments`) or of the transformers pipeline (`chunks`).
 
-    One utterance a segment, with its one hypothesis; several results (a list) are numbered.
+    One utterance per segment, with its one hypothesis; several results (a list) are numbered.
     openai-whisper's `avg_logprob` is the mean natural-log probability over the tokens of the
     30 s window and EOS; every segment of a window carries the same, so
     asr = avg_logprob · (tokens of the segment + 1). transformers gives no scores.
@@ -64,9 +64,8 @@ def _chunks(result: dict[str, Any], name: str, path: Path) -> Iterator[NBest]:
         where = f"{path}: '{name}'"
         text = get(chunk, "text", str, where).strip()
         start, end = get(chunk, "timestamp", list, where)
-        end_s = (
-            None if end is None else number(end, "timestamp", where)
-        )  # cut off by the file's end
+        # None where the end of the file cut it off.
+        end_s = None if end is None else number(end, "timestamp", where)
         chunks.append((text, number(start, "timestamp", where), end_s))
     if len(chunks) > 1 and all(len(text.split()) <= 1 for text, _, _ in chunks):
         yield _timed_words([chunk for chunk in chunks if chunk[0]], name)

@@ -1,1 +1,1 @@
-"""How a causal LM's layers are computed."""
+"""Causal LMs of our own: Llama layers, linear layers in float32 and int8, and the tokenizer."""

@@ -1,9 +1,9 @@
 """Linear layers in float32 on the CPU through oneDNN instead of torch's default, MKL.
 
-The product is the same to rounding. On CPUs that are not Intel's, MKL keeps to AVX2: 92 GFLOP/s a
-core here (Zen 5, 1024 × 576 × 1536) where oneDNN reaches 199, forward and backward. torch takes
-oneDNN by itself for bfloat16 only. Without AVX-512 (Zen 1) it reaches 36 forward, MKL 34, but of
-gradients, whose operands lie transposed, 18 to 33, MKL 32 to 36: those are left to torch.
+The product is the same to rounding. On CPUs that are not Intel's, MKL uses AVX2 only: 92 GFLOP/s
+per core (Zen 5, 1024 × 576 × 1536) where oneDNN reaches 199, forward and backward. By itself torch
+uses oneDNN for bfloat16 only. Without AVX-512 (Zen 1) oneDNN reaches 36 forward and MKL 34, but
+for gradients, whose operands are transposed, 18 to 33 and MKL 32 to 36: those are left to torch.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def _has_avx512() -> bool:
 
 
 def _gradient(a: Tensor, b: Tensor) -> Tensor:
-    """a [..., N] · b [N, K], by what is faster on such a CPU; a rule rather than a trial, so that
-    a run that goes on gives the same bits."""
+    """a [..., N] · b [N, K], by the library that is faster on this kind of CPU.
+
+    A rule rather than a trial, so that a resumed run gives the same bits.
+    """
     return _product(a, b.t()) if _has_avx512() else a @ b
 
 
@@ -55,7 +57,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def _is_supported(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -69,8 +71,8 @@ def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 class OneDNNLinear(TorchFunctionMode):
     """Context in which every float32 `nn.functional.linear` on the CPU runs through oneDNN.
 
-    Also for training: what is computed inside has its gradients through oneDNN too where the CPU
-    has AVX-512. Where torch is built without oneDNN nothing changes.
+    Gradients of what is computed inside also run through oneDNN where the CPU has AVX-512. Where
+    torch is built without oneDNN nothing changes.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ class OneDNNLinear(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.linear and self.enabled:
             inputs = _linear_inputs(*args, **kwargs)
-            if _is_ours(*inputs):
+            if _is_supported(*inputs):
                 return _Linear.apply(*inputs) if torch.is_grad_enabled() else _product(*inputs)
         return func(*args, **kwargs)
 
@@ -98,5 +100,5 @@ def own_products(device: torch.device) -> AbstractContextManager[object]:
 def _linear_inputs(
     input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The arguments of `nn.functional.linear`, however they were given."""
+    """The arguments of `nn.functional.linear`, given by position or by name."""
     return input, weight, bias

@@ -230,7 +230,7 @@ def rotary_angles(positions: Tensor, config: LlamaConfig, dtype: torch.dtype) ->
 
 
 def apply_rotary(x: Tensor, angles: RotaryAngles) -> Tensor:
-    """x [B, heads, L, head_dim] with each element of its first half rotated with that of the other."""
+    """x [B, heads, L, head_dim], each element of its first half rotated with one of the second."""
     first, second = x.chunk(2, -1)
     rotated = (first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin)
     return torch.cat(rotated, -1)

@@ -1,6 +1,6 @@
 """Decoders of the Llama family from disk: config.json and safetensors, mapped into memory.
 
-What config.json says that is not known here, no value is guessed for: transformers loads it.
+A configuration with a key or a value that is not known here is left to transformers.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _SHAPE_KEYS = {
     "use_sliding_window",
     "vocab_size",
 }
-_IDLE = {
-    "_model_name_or_path",  # what transformers leaves of a GGUF file's own name
+_IRRELEVANT = {
+    "_model_name_or_path",  # written by transformers when it converts a GGUF file
     "_name_or_path",
     "architectures",
-    "attention_bias",  # the weights say it: a bias is among them or not
+    "attention_bias",  # a bias is among the weights or is not
     "attention_dropout",
     "dtype",
     "initializer_range",
@@ -58,13 +58,14 @@ _IDLE = {
     "use_cache",
 }
 _FIXED = {"hidden_act": "silu", "rope_interleaved": False, "rope_scaling": None}
-"""Keys that may be there, with the one value that is computed here."""
-_TENSORS_A_MAP = 32
+"""Optional keys, each with the only value that is supported here."""
+_KNOWN = _SHAPE_KEYS | _IRRELEVANT | set(_FIXED)
+_TENSORS_PER_MAP = 32
 
 
 def read_llama_config(folder: Path) -> LlamaConfig | None:
-    """The configuration in a model folder; None where it says anything that is not known here, or
-    leaves out what transformers has a default for."""
+    """The configuration of a model folder; None where it has anything that is not known here, or
+    lacks a key for which transformers has a default."""
     try:
         record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return _config(record) if _is_known(record) else None
@@ -73,18 +74,13 @@ def read_llama_config(folder: Path) -> LlamaConfig | None:
 
 
 def _is_known(record: dict[str, Any]) -> bool:
-    if record["model_type"] not in MODEL_TYPES or not set(record) <= _SHAPE_KEYS | _IDLE | set(
-        _FIXED
-    ):
+    if record["model_type"] not in MODEL_TYPES or not set(record) <= _KNOWN:
         return False
-    rope = record.get("rope_parameters") or {}
-    if (
-        not set(rope) <= {"rope_type", "rope_theta"}
-        or rope.get("rope_type", "default") != "default"
-    ):
+    rope = {"rope_type": "default", **(record.get("rope_parameters") or {})}
+    if not set(rope) <= {"rope_type", "rope_theta"} or rope["rope_type"] != "default":
         return False
     if record["model_type"] != "mistral" and _window(record) is not None:
-        return False  # of Qwen's layers some may look back further than others
+        return False  # the window may differ between Qwen's layers
     return all(record.get(key, value) == value for key, value in _FIXED.items())
 
 
@@ -115,10 +111,10 @@ def _config(record: dict[str, Any]) -> LlamaConfig:
 
 
 def load_llama(folder: Path, dtype: torch.dtype, device: str = "cpu") -> LlamaLM | None:
-    """The decoder of a folder (config.json, safetensors), to score with; None where transformers
-    must load it.
+    """The decoder of a folder (config.json, safetensors), for scoring; None where transformers must
+    load it.
 
-    Weights that are stored in `dtype` stay on the disk, mapped into memory. Raises ModelError where
+    Weights that are stored in `dtype` stay on disk, mapped into memory. Raises ModelError where
     config.json and weights do not fit.
     """
     config = read_llama_config(folder)
@@ -132,7 +128,7 @@ def load_llama(folder: Path, dtype: torch.dtype, device: str = "cpu") -> LlamaLM
         causal.lm_head.weight = causal.model.embed_tokens.weight
     wanted = set(dict(causal.named_parameters()))
     if not names - {"lm_head.weight"} <= wanted:
-        return None  # a layer of another kind
+        return None  # layers of another kind
     if missing := sorted(wanted - names):
         raise ModelError(f"{folder}: {missing[0]} is missing from its weights; copy them again")
     for name, tensor in _tensors(files):
@@ -175,14 +171,14 @@ def _weight_files(folder: Path) -> dict[Path, list[str]]:
 def _tensors(files: dict[Path, list[str]]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor with its name, a view of the mapped file.
 
-    Each file is mapped anew for some tensors at a time: what has been converted is given back, or
-    it would count as resident, 257 MiB for 135M parameters in half precision.
+    A file is mapped again for every 32 tensors, so that pages are released once they have been
+    converted; else they stay resident, 257 MiB for 135M parameters in half precision.
     """
     from safetensors import safe_open
 
     for path, names in files.items():
         left = iter(names)
-        while some := list(islice(left, _TENSORS_A_MAP)):
+        while some := list(islice(left, _TENSORS_PER_MAP)):
             with safe_open(path, "pt") as file:
                 for name in some:
                     yield name, file.get_tensor(name)

@@ -1,4 +1,4 @@
-"""A tokenizer.json read without transformers, whose import takes longer than all of scoring's."""
+"""A tokenizer.json read without transformers, whose import takes longer than all of our own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-_AS_IT_IS = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""Classes that take tokenizer.json as it is; the others rebuild some of it."""
+_UNCHANGED = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""transformers' classes that use tokenizer.json unchanged; the others rebuild parts of it."""
 
 
 class PlainTokenizer:
-    """The part of a fast transformers tokenizer's interface that is used here.
+    """The part of the interface of a fast transformers tokenizer that is used here.
 
-    backend_tokenizer: the `tokenizers.Tokenizer`. special: the names of the special tokens, as
-    tokenizer_config.json gives them ("bos_token": "<s>").
+    backend: a `tokenizers.Tokenizer`. special: special tokens by name, as in tokenizer_config.json
+    ("bos_token": "<s>").
     """
 
     is_fast = True
@@ -42,7 +42,7 @@ class PlainTokenizer:
         return self._special_id("pad_token")
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
-        return [self.backend_tokenizer.id_to_token(one) for one in ids]
+        return [self.backend_tokenizer.id_to_token(token_id) for token_id in ids]
 
     def _special_id(self, name: str) -> int | None:
         token = self._special.get(name)
@@ -50,17 +50,17 @@ class PlainTokenizer:
 
 
 def load_plain_tokenizer(folder: Path) -> PlainTokenizer | None:
-    """The tokenizer of a model folder; None where transformers must make it."""
+    """The tokenizer of a model folder; None where transformers must load it."""
     try:
         record = _read(folder / "tokenizer_config.json")
-        if record.get("tokenizer_class") not in _AS_IT_IS:
+        if record.get("tokenizer_class") not in _UNCHANGED:
             return None
         special = {**_special(_read(folder / "special_tokens_map.json")), **_special(record)}
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception:  # what tokenizers raises has no class of its own
+    except Exception:  # tokenizers raises plain Exception
         return None
     if any(backend.token_to_id(token) is None for token in special.values()):
-        return None  # transformers adds it
+        return None  # transformers would add the token
     backend.no_truncation()
     backend.no_padding()
     return PlainTokenizer(backend, special)
@@ -71,7 +71,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _special(record: dict[str, Any]) -> dict[str, str]:
-    """Special tokens by name; each is a text, or a record with its `content`."""
+    """Special tokens by name; in the file each is a string, or a record with its `content`."""
     found = {}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         token = record.get(name)

@@ -1,1 +1,1 @@
-"""CTC: the head over encoder frames, recognisers, beam search."""
+"""CTC: the head over encoder frames, CTC models as first pass, likelihood, beam search."""

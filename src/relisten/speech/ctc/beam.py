@@ -1,4 +1,4 @@
-"""The likeliest label sequences of a CTC model, freely spelled or in known words only.
+"""The most probable label sequences of a CTC model, free or restricted to known words.
 
 Prefix beam search (arXiv:1408.2873): each prefix holds the probability of its paths that end in a
 blank and of those that end in its last label. Numpy over all prefixes of the beam at once.
@@ -14,9 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Spelling:
-    """Which labels may follow: an automaton whose state 0 stands before the first word.
+    """Which labels may follow: an automaton whose state 0 is before the first word.
 
-    follows: int32 [S, V], the state that label v leads to from state s, -1 where it may not come.
+    follows: int32 [S, V], the state that label v leads to from state s, -1 where v may not follow.
     is_final: bool [S], where a text may end.
     """
 
@@ -27,7 +27,7 @@ class Spelling:
     def of_words(
         cls, words: Iterable[Sequence[int]], space: int, n_labels: int, blank: int = 0
     ) -> Spelling:
-        """Texts of these words and no others, a single space between two.
+        """Texts of these words only, with a single space between two words.
 
         words: the labels of each, in any order, none empty. n_labels: V, the blank included.
         """
@@ -54,10 +54,10 @@ class Spelling:
 def ctc_beam(
     log_probs: np.ndarray, beam: int, blank: int = 0, spelling: Spelling | None = None
 ) -> list[tuple[int, ...]]:
-    """The likeliest label sequences of log_probs [T, V] (natural), best first, at most `beam`.
+    """The most probable label sequences of log_probs [T, V] (natural), best first, at most `beam`.
 
-    Exact where the beam holds all prefixes. spelling: only what it allows; a text that it does not
-    let end at the last frame is left out, so there may be none. Impossible sequences are, too.
+    Exact where the beam holds all prefixes. spelling: only sequences that it allows, and that may
+    end at the last frame; there may be none. Impossible sequences are left out.
     """
     prefixes = _Prefixes(1 + beam * len(log_probs))
     rows = np.zeros(1, np.int64)  # of `prefixes`, those in the beam
@@ -93,7 +93,7 @@ def ctc_beam(
 
 
 def _largest(values: np.ndarray, n: int) -> np.ndarray:
-    """Places of the n largest values above -inf, largest first; of equals the first."""
+    """Places of the n largest values above -inf, largest first; of equal values the first."""
     places = np.arange(len(values))
     if n < len(values):
         places = np.sort(np.argpartition(-values, n - 1)[:n])
@@ -102,7 +102,7 @@ def _largest(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def _relatives(rows: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places i, j in the beam such that prefix i is prefix j and one more label."""
+    """Places i, j in the beam such that prefix i is prefix j plus one label."""
     order = np.argsort(rows)
     place = np.minimum(np.searchsorted(rows, parents, sorter=order), len(rows) - 1)
     found = rows[order[place]] == parents
@@ -112,7 +112,7 @@ def _relatives(rows: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.nd
 class _Prefixes:
     """Every prefix that was ever in the beam, one row each; row 0 is the empty one.
 
-    last: its last label, -1 for the empty one. parent: the row of the prefix without it, -1
+    last: the last label, -1 for the empty prefix. parent: the row of the prefix without it, -1
     likewise. state: of the spelling. The same prefix always has the same row.
     """
 
@@ -124,7 +124,7 @@ class _Prefixes:
     def extend(
         self, parents: np.ndarray, labels: np.ndarray, spelling: Spelling | None
     ) -> np.ndarray:
-        """The rows of prefixes, int [n], that are these [n] with one more label each [n]."""
+        """The rows of prefixes, int [n], that are these parents [n] plus one label each [n]."""
         keys = zip(parents.tolist(), labels.tolist(), strict=True)
         rows = np.array([self._row.setdefault(key, 1 + len(self._row)) for key in keys], np.int64)
         self.last[rows], self.parent[rows] = labels, parents
@@ -133,9 +133,9 @@ class _Prefixes:
         return rows
 
     def labels(self, row: int) -> tuple[int, ...]:
-        """What a prefix says, label by label."""
-        said = []
+        """The labels of a prefix, in order."""
+        labels = []
         while row:
-            said.append(int(self.last[row]))
+            labels.append(int(self.last[row]))
             row = int(self.parent[row])
-        return tuple(reversed(said))
+        return tuple(reversed(labels))

@@ -1,9 +1,9 @@
-"""Letters heard in encoder frames: a small CTC model, and what a text's letters cost it.
+"""The CTC head: log-probabilities of letters from encoder frames, and the score `ctc` of a text.
 
-A recogniser's encoder knows the world's speech, not the speakers of one domain. Two convolutions
-over its frames, trained in minutes on the domain's transcripts, do (CTC: Graves et al., 2006), and
-know more with the encoder's upper layers made their own. The score of a text sums over all its
-alignments, so no word times are needed, and no word is unknown.
+The encoder of a recogniser is trained on all kinds of speech, not on the speakers of one domain.
+Two convolutions over its frames, trained in minutes on the transcripts of the domain, adapt to them
+(CTC: Graves et al., 2006); adapted upper layers of the encoder add to that. The score of a text
+sums over all its alignments, so no word times are needed, and there are no unknown words.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from relisten.speech.whisper.layers import UpperLayers, read_encoder_weights
 
 BLANK = 0
 STEPS = 2
-"""Outputs a frame: at 25 frames a second fast speech has hardly a letter a frame, and CTC needs a
-blank between two equal ones."""
+"""Outputs per frame: at 25 frames per second, fast speech has nearly one letter per frame, and CTC
+needs a blank between two equal letters."""
 KERNEL = 5
 NEAR_WORDS = 2
-"""Words on either side of a change whose letters are scored with it."""
+"""Words on either side of a change that are scored together with it."""
 
 
 class CTCHead(nn.Module):
     """Log-probabilities of letters over pooled encoder frames.
 
-    alphabet: the letters it knows, the space between words among them; others are left out of what
-    it reads. encoder_id, pool: of the frames it was trained on. layers: upper layers of its own; it
-    then takes the frames of the layers below, at 50 Hz, and pools after its own.
+    alphabet: the letters it knows, including the space between words; other letters of a text are
+    left out. encoder_id, pool: of the frames it was trained on. layers: adapted upper layers of the
+    encoder; it then takes the frames of the lower layers, at 50 Hz, and pools after the upper ones.
     """
 
     def __init__(
@@ -61,14 +61,15 @@ class CTCHead(nn.Module):
         self.dropout = nn.Dropout(0.3)
 
     def labels(self, text: str) -> list[int]:
-        """The text as it is said, letter by letter: int [n], 1 and up; 0 is CTC's blank."""
+        """The letters of the text in spoken form: int [n], 1 and up; 0 is the CTC blank."""
         return [self._label[c] for c in spoken(text) if c in self._label]
 
     def forward(self, frames: Tensor, n_frames: Tensor) -> Tensor:
         """Log-probabilities [B, STEPS * T, 1 + letters] of frames [B, T, D], of which n_frames [B]
-        are speech; what is padding does not reach the others.
+        are speech; padding does not influence the speech.
 
-        With layers of its own frames are [B, pool * T, D] and counted so; T is rounded up.
+        With upper layers of its own, frames are [B, pool * T, D], and n_frames counts these; T is
+        rounded up.
         """
         is_speech = torch.arange(frames.shape[1], device=frames.device) < n_frames[:, None]
         if self.layers is not None:
@@ -83,7 +84,7 @@ class CTCHead(nn.Module):
         return logits.unflatten(-1, (STEPS, -1)).flatten(1, 2).log_softmax(-1)
 
     def _pooled(self, frames: Tensor, is_speech: Tensor) -> Tensor:
-        """Means of `pool` frames each, of those that are speech: [B, ceil(T / pool), D]."""
+        """Means over each `pool` frames, padding left out: [B, ceil(T / pool), D]."""
         missing = -frames.shape[1] % self.pool
         share = nn.functional.pad(is_speech.to(frames.dtype), (0, missing))[..., None]
         padded = nn.functional.pad(frames, (0, 0, 0, missing)) * share
@@ -91,13 +92,13 @@ class CTCHead(nn.Module):
         return sums / counts.clamp(min=1)
 
     def n_pooled(self, n_frames: int) -> int:
-        """How many frames are left of those it takes."""
+        """How many pooled frames it makes of n_frames that it takes."""
         return n_frames if self.layers is None else -(-n_frames // self.pool)
 
     @torch.inference_mode()
     def log_probs(self, frames: np.ndarray) -> np.ndarray:
-        """Log-probabilities of letters, float32 [T, STEPS, 1 + letters], in frames [T, D] (with
-        layers of its own, those of the layers below, [pool * T, D])."""
+        """Log-probabilities of letters, float32 [T, STEPS, 1 + letters], from frames [T, D] (with
+        upper layers of its own, from frames of the lower layers, [pool * T, D])."""
         if not len(frames):
             return np.zeros((0, STEPS, 1 + len(self.alphabet)), np.float32)
         frames = frames.astype(np.float32, copy=False)
@@ -105,25 +106,28 @@ class CTCHead(nn.Module):
         return log_probs[0].unflatten(0, (-1, STEPS)).numpy()
 
     def score(self, log_probs: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """log P(letters of the text | speech), nats, float64 [N]; log_probs: as the method of that
-        name returns them."""
+        """log P(letters of the text | speech), nats, float64 [N], always finite.
+
+        log_probs: what the method of that name returns.
+        """
         spelled = [self.labels(text) for text in texts]
         steps = torch.from_numpy(log_probs.astype(np.float32, copy=False)).flatten(0, 1)
         n_steps = [len(steps)] * len(texts)
         return ctc_scores(steps.expand(len(texts), -1, -1), n_steps, spelled)
 
     def label_ends(self, log_probs: np.ndarray, words: Words) -> np.ndarray:
-        """The step behind the last one that says each letter of a text, int [n]."""
+        """The step after the last one of each letter of a text, int [n]."""
         log_probs = log_probs.reshape(-1, log_probs.shape[-1])
         return ctc_token_ends(log_probs, self.labels(" ".join(words)), BLANK)
 
     def score_changes(
         self, log_probs: np.ndarray, base: Words, ends: np.ndarray, changes: Sequence[Change]
     ) -> np.ndarray:
-        """What each change adds to the score of a text, nats, float64 [n]; ends: its letters'.
+        """What each change adds to the score of a text, nats, float64 [n].
 
-        Of the words around a change alone, over the frames in which the CTC head hears these: a tenth of
-        the work where texts are long, and the same to within a nat or so (NEAR_WORDS).
+        ends: `label_ends` of the text. Only the words around a change are scored, over the frames
+        that they are aligned with: a tenth of the work where texts are long, and the same to within
+        about a nat (NEAR_WORDS).
         """
         if not changes:
             return np.zeros(0)
@@ -161,7 +165,8 @@ class CTCHead(nn.Module):
     def load(cls, path: Path, find_encoder: Callable[[], Path] | None = None) -> CTCHead:
         """What `save` wrote, ready to score. Raises ModelError where it is something else.
 
-        find_encoder: gives the folder of the Whisper whose layers it made its own; asked if it did.
+        find_encoder: returns the folder of the Whisper whose upper layers were adapted; called only
+        if there are such layers.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -173,7 +178,9 @@ class CTCHead(nn.Module):
             layers = None
             if n_layers := int(metadata.get("layers", 0)):
                 if find_encoder is None:
-                    raise ModelError(f"{path}: has layers of its own; name the encoder they are of")
+                    raise ModelError(
+                        f"{path}: has upper layers of its own; name the encoder that they belong to"
+                    )
                 rank = len(tensors["layers.layers.0.feed_up.down"])
                 layers = UpperLayers(read_encoder_weights(find_encoder()), n_layers, rank)
             pool = int(metadata["pool"])
@@ -187,6 +194,6 @@ class CTCHead(nn.Module):
 
 
 def alphabet_of(texts: Iterable[str]) -> str:
-    """The letters, digits and marks that texts are said with, the space between words first."""
+    """The letters, digits and marks of the texts in spoken form, the space between words first."""
     found = {letter for text in texts for letter in spoken(text)}
     return "".join([" ", *sorted(found - {" "})])

@@ -27,8 +27,8 @@ from relisten.speech.hubert import HFEncoder
 class TransformersCTC:
     """A CTC model through transformers, from a local folder.
 
-    `asr` is the CTC probability of the label sequence, all paths summed (there is no EOS). Frames
-    are the model's last hidden layer; words are aligned by forced alignment of their letters.
+    `asr` is the CTC log-probability of the label sequence, all paths summed (there is no EOS).
+    Frames are the model's last hidden layer; words are aligned by forced alignment of letters.
     """
 
     max_duration_s = 30.0
@@ -86,7 +86,7 @@ class TransformersCTC:
     ) -> list[list[tuple[float, ...]]]:
         """When the words of given texts end, s; see `FirstPass.align`.
 
-        Letters are looked up in either case; what the model has no letter for takes no time.
+        Letters are looked up in either case; a character that the model lacks takes no time.
         """
         frames = self.encoder.encode(audio) if frames is None else frames
         return [
@@ -142,7 +142,7 @@ class TransformersCTC:
         return Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
 
     def _spell(self, text: str) -> tuple[tuple[int, ...], list[int]]:
-        """The labels of a text, and how many of them its first 1, 2, … words have."""
+        """The labels of a text, and how many of them its first 1, 2, … words take."""
         vocabulary = self.tokenizer.get_vocab()
         space = vocabulary.get(getattr(self.tokenizer, "word_delimiter_token", None) or " ")
         tokens: list[int] = []
@@ -197,7 +197,7 @@ class CTCTextScorer:
 
 
 def ctc_collapse(path: Sequence[int] | np.ndarray, blank: int) -> tuple[int, ...]:
-    """The labels a CTC path says: repeats merged, blanks dropped."""
+    """The labels of a CTC path: repeats merged, blanks dropped."""
     before = [None, *path[:-1]]
     return tuple(
         int(token) for token, last in zip(path, before, strict=True) if token not in (last, blank)

@@ -1,1 +1,1 @@
-"""Whisper: its first passes, encoder and decoder."""
+"""Whisper: its first passes, its encoder and its decoder."""

@@ -216,8 +216,8 @@ class CTranslate2Whisper:
         if not timed:
             return tuple(Hypothesis(text, {ASR: score}) for text, _, score in scored)
         # Attention over the padding costs ten times the speech: keep the speech and a margin.
-        spoken = output[: n_frames(recording) + MARGIN_FRAMES]
-        ends = self._ends(spoken, prompt, [ids for _, ids, _ in scored], recording)
+        kept = output[: n_frames(recording) + MARGIN_FRAMES]
+        ends = self._ends(kept, prompt, [ids for _, ids, _ in scored], recording)
         return tuple(
             Hypothesis(text, {ASR: score}, word_ends_s=ends_s)
             for (text, _, score), ends_s in zip(scored, ends, strict=True)

@@ -36,6 +36,9 @@ class LowRankLinear(nn.Module):
     rank 0: nothing is trained.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor, rank: int) -> None:
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
@@ -63,8 +66,8 @@ class EncoderLayer(nn.Module):
             return made
 
         def linear(name: str) -> LowRankLinear:
-            parts = (torch.from_numpy(weights[f"{name}/{part}"]) for part in ("weight", "bias"))
-            return LowRankLinear(*parts, rank)
+            weight, bias = weights[f"{name}/weight"], weights[f"{name}/bias"]
+            return LowRankLinear(torch.from_numpy(weight), torch.from_numpy(bias), rank)
 
         self.n_heads = n_heads
         self.attention_norm = norm("self_attention/layer_norm")

@@ -1,1 +1,1 @@
-"""`relisten doctor`: its checks, and what they add up to."""
+"""`relisten doctor`: the checks and the conclusion from them."""

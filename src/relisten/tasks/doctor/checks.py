@@ -1,4 +1,4 @@
-"""What `relisten doctor` asks: one check a question, and the lists that the questions go to."""
+"""The checks of `relisten doctor` on references and texts, and the lists that it checks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Literal
 
 import numpy as np
 
+from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.biasing import is_injected
-from relisten.core.combine import Weights, merge_hypotheses, rank_hypotheses
+from relisten.core.combine import in_first_pass_order, merge_hypotheses
 from relisten.core.error_rates import errors_matrix
-from relisten.core.list_statistics import FloatArray, IntArray, errors_of_best
+from relisten.core.list_statistics import errors_of_best
 from relisten.core.text import Normaliser
 from relisten.core.types import NBest
 
 Status = Literal["ok", "look here", "broken", "cannot tell"]
 
-FEW_DISTINCT = 2.0  # hypotheses a list, on average: below, there is hardly a choice
-SMALL_HEADROOM = 0.1  # of the first pass's errors that an oracle would spare
-STILL_GROWING = 0.1  # of the headroom that the second half of the list brings
+FEW_DISTINCT = 2.0  # texts per list on average; below it there is little choice
+SMALL_HEADROOM = 0.1  # of the first pass's errors that an oracle would avoid
+STILL_GROWING = 0.1  # of the headroom that comes from the second half of the list
 MANY_COPIES = 0.05  # of all hypotheses
 
 LONGER_LISTS = "make longer lists: relisten nbest MANIFEST -o NBEST --beam 20 --n-best 20"
@@ -28,11 +29,11 @@ LONGER_LISTS = "make longer lists: relisten nbest MANIFEST -o NBEST --beam 20 --
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to the lists and its answer.
+    """One question about the lists and its answer.
 
-    finding: what was measured, with its numbers. meaning: what follows from it, "" where all is
-    well. remedy: what to do, or what to type; FILE stands for the file that was read. statistics:
-    the numbers by name; NaN where one cannot be told.
+    finding: what was measured, with its numbers. meaning: what follows from it, "" where nothing
+    is wrong. remedy: what to do, or a command; FILE stands for the file that was read. statistics:
+    the numbers by name; NaN where one cannot be computed.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Check:
 class Lists:
     """N-best lists in first-pass order, without hypotheses that were injected later.
 
-    merged: the same, texts equal to `normalise` merged, as they are ranked.
+    merged: the same, with texts that are equal under `normalise` merged, as they are ranked.
     """
 
     utterances: Sequence[NBest]
@@ -56,7 +57,7 @@ class Lists:
 
     @classmethod
     def of(cls, utterances: Iterable[NBest], normalise: Normaliser) -> Lists:
-        ordered = [rank_hypotheses(_proposed(utterance), Weights({})) for utterance in utterances]
+        ordered = [in_first_pass_order(_without_injected(one)) for one in utterances]
         return cls(ordered, [merge_hypotheses(one, normalise) for one in ordered], normalise)
 
     @cached_property
@@ -90,7 +91,7 @@ class Lists:
         return errors_matrix(self.normalise(utterance.reference or ""), self.texts(utterance))
 
     def scored(self, component: str) -> list[tuple[NBest, FloatArray]]:
-        """The utterances of whose hypotheses, two or more, all have the score; and its values."""
+        """The utterances with two or more hypotheses that all have the score; and its values."""
         return [
             (one, np.array([h.scores[component] for h in one.hypotheses], dtype=np.float64))
             for one in self.utterances
@@ -98,13 +99,13 @@ class Lists:
         ]
 
 
-def _proposed(utterance: NBest) -> NBest:
+def _without_injected(utterance: NBest) -> NBest:
     kept = tuple(h for h in utterance.hypotheses if not is_injected(h))
     return replace(utterance, hypotheses=kept)
 
 
 def check_references(lists: Lists) -> Check:
-    """Are there references to judge by?"""
+    """Are there references to count errors by?"""
     n, n_known = len(lists.utterances), len(lists.known)
     counts = {"utterances": float(n), "with_reference": float(n_known)}
     finding = f"{n_known:,} of {n:,} utterances have one"
@@ -112,46 +113,48 @@ def check_references(lists: Lists) -> Check:
         speakers = {one.speaker for one in lists.known} - {None}
         finding += f", by {len(speakers):,} speakers" if len(speakers) > 1 else ", speakers unknown"
         return Check("references", "ok", finding, statistics=counts)
-    remedy = "add the key `reference` to the lines, or name a file that has it: --manifest FILE"
+    remedy = "add the key `reference` to the lines, or name a file that has it: --manifest MANIFEST"
     if n_known:
-        meaning = "errors are counted on those"
+        meaning = "errors are counted on those alone"
         return Check("references", "look here", finding, meaning, remedy, counts)
     meaning = (
-        "how rich the lists are, whether scores prefer fewer errors, and what rescoring gains "
-        "cannot be told"
+        "the oracle error rate, whether scores prefer fewer errors, and the gain of rescoring "
+        "cannot be computed"
     )
     return Check("references", "cannot tell", finding, meaning, remedy, counts)
 
 
 def check_choice(lists: Lists) -> Check:
-    """Is there something to choose from?"""
+    """Is there enough to choose from?"""
     n_distinct = np.array([len(one.hypotheses) for one in lists.merged])
     n_written = float(np.mean([len(one.hypotheses) for one in lists.utterances]))
     distinct, single = float(n_distinct.mean()), float((n_distinct < 2).mean())
     statistics = {"distinct_per_list": distinct, "share_of_single": single}
     finding = (
-        f"{distinct:.1f} different texts a list (of {n_written:.1f} written); {single:.0%} of the "
-        "lists offer no choice"
+        f"{distinct:.1f} different texts per list (of {n_written:.1f} written); {single:.0%} of "
+        "the lists offer no choice"
     )
     is_poor, is_growing = distinct < FEW_DISTINCT, False
     if lists.known:
         wers = lists.wer_at
-        held = [lists.normalise(one.reference or "") in lists.texts(one) for one in lists.known]
+        is_listed = [
+            lists.normalise(one.reference or "") in lists.texts(one) for one in lists.known
+        ]
         finding += (
-            f"; the best of each would leave {wers[-1]:.2%} WER of {wers[0]:.2%}, and "
-            f"{np.mean(held):.0%} hold the reference"
+            f"; the oracle WER is {wers[-1]:.2%}, the first pass's {wers[0]:.2%}, and "
+            f"{np.mean(is_listed):.0%} contain the reference"
         )
-        spared, late = wers[0] - wers[-1], wers[(len(wers) - 1) // 2] - wers[-1]
-        is_poor = is_poor or bool(spared < SMALL_HEADROOM * wers[0])
-        is_growing = bool(spared and late >= STILL_GROWING * spared)
-        statistics["headroom"] = float(spared / wers[0]) if wers[0] else 0.0
-        statistics["reference_on_list"] = float(np.mean(held))
+        avoided, late = wers[0] - wers[-1], wers[(len(wers) - 1) // 2] - wers[-1]
+        is_poor = is_poor or bool(avoided < SMALL_HEADROOM * wers[0])
+        is_growing = bool(avoided and late >= STILL_GROWING * avoided)
+        statistics["headroom"] = float(avoided / wers[0]) if wers[0] else 0.0
+        statistics["reference_on_list"] = float(np.mean(is_listed))
         statistics |= {f"oracle_wer_at_{n}": float(wer) for n, wer in enumerate(wers, 1)}
     if is_poor:
         meaning = "too little to choose from"
         return Check("choice", "look here", finding, meaning, LONGER_LISTS, statistics)
     if is_growing:
-        finding += "; longer lists would hold more still"
+        finding += "; longer lists would contain more still"
     return Check("choice", "ok", finding, statistics=statistics)
 
 

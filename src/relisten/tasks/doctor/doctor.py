@@ -1,13 +1,13 @@
-"""Development lists in, what is wrong with them out: is a small gain a bug, or all there is?"""
+"""Development lists in, what is wrong with them out: is a small gain a bug or the limit?"""
 
 from __future__ import annotations
 
-import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-from relisten.core.text import normaliser as normaliser_named
+from relisten.core.finite import finite_or_none
+from relisten.core.text import cached_normaliser
 from relisten.core.types import CONTEXT, LENGTH, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.tasks.doctor.checks import (
@@ -32,8 +32,8 @@ from relisten.tasks.doctor.score_checks import (
 class DoctorReport:
     """All checks, what rescoring gains, and what follows.
 
-    gain: None where something is broken, or it cannot be told. verdict: plain words. next_step: a
-    command to type, or what to do.
+    gain: None where something is broken, or it cannot be measured. verdict: a sentence or two.
+    next_step: a command, or what to do.
     """
 
     n_utterances: int
@@ -48,7 +48,7 @@ class DoctorReport:
         return any(check.status == "broken" for check in self.checks)
 
     def to_json(self) -> dict[str, object]:
-        """The report as `doctor --json` writes it; what cannot be told is null."""
+        """The report as `doctor --json` writes it; a number that is not finite is None."""
         gain = asdict(self.gain) | {"captured": self.gain.captured} if self.gain else None
         record = {
             "n_utterances": self.n_utterances,
@@ -58,7 +58,7 @@ class DoctorReport:
             "checks": [asdict(check) for check in self.checks],
             "gain": gain,
         }
-        return {key: _finite(value) for key, value in record.items()}
+        return finite_or_none(record)
 
 
 def doctor(
@@ -71,24 +71,25 @@ def doctor(
     device: str = "auto",
     dtype: str = "auto",
 ) -> DoctorReport:
-    """The check-up of an N-best file, scored or not, with references or without.
+    """The checks of an N-best file, scored or not, with references or without.
 
-    model: a bundle or causal LM whose tokenizer is to be checked on these texts, too. Holds all
-    lists in memory. Raises UsageError where no utterance has hypotheses.
+    model: a bundle or causal LM whose tokenizer is checked on these texts, too. Keeps all lists in
+    memory. Raises UsageError where no utterance has hypotheses.
     """
     utterances = list(read_nbest(nbest, input_format, manifest))
     if not any(one.hypotheses for one in utterances):
         raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
-    lists = Lists.of(utterances, normaliser_named(normaliser))
+    lists = Lists.of(utterances, cached_normaliser(normaliser))
     checks = check_lists(lists)
+    path = shlex.quote(nbest)
     if model is not None:
         from relisten.tasks.doctor.model_checks import check_model
 
         checks += check_model(lists, model, device, dtype)
-    checks = [replace(check, remedy=check.remedy.replace("FILE", nbest)) for check in checks]
+    checks = [replace(check, remedy=check.remedy.replace("FILE", path)) for check in checks]
     is_broken = any(check.status == "broken" for check in checks)
     gain = None if is_broken else measure_gain(lists, normaliser, seed)
-    verdict, next_step = conclude(checks, gain, lists, nbest)
+    verdict, next_step = conclude(checks, gain, lists, path)
     return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step)
 
 
@@ -110,55 +111,46 @@ def check_lists(lists: Lists) -> list[Check]:
 def conclude(
     checks: Sequence[Check], gain: Gain | None, lists: Lists, path: str
 ) -> tuple[str, str]:
-    """The verdict in plain words, and the next step."""
+    """The verdict, and the next step; `path` is quoted for a shell."""
     for check in checks:
         if check.status == "broken":
-            verdict = f"It is a bug ({check.name}): {check.meaning}. Mend that, then ask again."
+            verdict = f"It is a bug ({check.name}): {check.meaning}. Correct it and run this again."
             return verdict, check.remedy
     if not lists.known:
-        verdict = "Nothing is broken that can be seen without references; the gain is not known."
+        verdict = "Without references nothing broken is found, and the gain is not known."
         return verdict, f"relisten doctor {path} --manifest FILE_WITH_REFERENCES"
     if gain is None:
-        verdict = "Nothing is broken, but there is no score to choose by."
+        verdict = "Nothing is broken, but there is no score to rank by."
         return verdict, f"relisten score {path} -o scored.jsonl"
     if _only_first_pass(gain):
         verdict = (
-            "Nothing is broken, and so far only the first pass has had a say: let a model read and "
-            f"listen. The best of the lists would have {gain.oracle_wer:.2%} WER."
+            "Nothing is broken, and so far there are only first-pass scores: add those of a model. "
+            f"The oracle WER of the lists is {gain.oracle_wer:.2%}."
         )
         return verdict, f"relisten score {path} -o scored.jsonl"
     if gain.is_certain:
         verdict = (
             f"Healthy: tuned weights take the WER from {gain.first_pass_wer:.2%} to "
-            f"{gain.tuned_wer:.2%} on speech they did not see."
+            f"{gain.tuned_wer:.2%} on utterances they were not tuned on."
         )
         return verdict, f"relisten tune {path} -o weights.json"
     return _no_gain(checks, gain, path)
 
 
 def _no_gain(checks: Sequence[Check], gain: Gain, path: str) -> tuple[str, str]:
-    """Nothing is broken and nothing is surely gained: why, and what might help."""
+    """Where nothing is broken and no gain is certain: why, and what may help."""
     keep = "Nothing is broken, and no gain is certain: keep the first pass."
     if any(check.name == "choice" and check.status == "look here" for check in checks):
-        return f"{keep} The lists hold too little to choose from.", LONGER_LISTS
+        return f"{keep} The lists contain too little to choose from.", LONGER_LISTS
     if gain.n_needed:
         verdict = (
-            f"{keep} What there is ({gain.gain.absolute * 100:+.2f} points) would be certain with "
-            f"some {gain.n_needed:,} utterances like these."
+            f"{keep} The measured gain ({gain.gain.absolute * 100:+.2f} points) would be certain "
+            f"with about {gain.n_needed:,} utterances like these."
         )
-        return verdict, "score more development speech, then ask again"
-    verdict = f"{keep} These scores do not know better than it what was said."
+        return verdict, "score more development speech, then run this again"
+    verdict = f"{keep} These scores do not choose better than it does."
     return verdict, f"another model: relisten score {path} -o scored.jsonl --model BUNDLE"
 
 
 def _only_first_pass(gain: Gain) -> bool:
     return all(part.component in (LENGTH, CONTEXT) for part in gain.parts)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""How much of what the lists hold is captured, by which score, and whether that can be trusted."""
+"""How much of the possible gain rescoring achieves, which score achieves it, and how certainly."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.tune import tune_weights
+from relisten.core.tune import held_out_errors, tune_weights
 from relisten.core.types import ASR, LENGTH, UsageError
 from relisten.tasks.doctor.checks import Lists
 
 FOLDS = 3
-"""Parts of the cross-validation: 8 s for 1,240 lists with five scores, where 5 parts take 17."""
+"""Folds of the cross-validation: 8 s for 1,240 lists with five scores, where 5 folds take 17."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one score brings beside the others: weight, WER where all but it are tuned, and how far
-    the WER of all lies below that."""
+class Ablation:
+    """What one score contributes besides the others: its weight, the WER with all but it tuned, and
+    how far the WER of all scores lies below that."""
 
     component: str
     weight: float
@@ -29,10 +30,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Error rates, as fractions, on utterances that the weights did not see (cross-validated).
+    """Cross-validated error rates, as fractions: of utterances that the weights were not tuned on.
 
     without_lm_wer: the best choice by first-pass score and length alone. gain: of tuned over the
-    first pass, speakers resampled whole. parts: what each score brings, `asr` aside.
+    first pass, speakers resampled whole. parts: what each score contributes, except `asr`.
     """
 
     n_utterances: int
@@ -42,11 +43,11 @@ class Gain:
     tuned_wer: float
     oracle_wer: float
     gain: BootstrapInterval
-    parts: tuple[Part, ...]
+    parts: tuple[Ablation, ...]
 
     @property
     def captured(self) -> float:
-        """Share of the way from the first pass to the oracle; 0 where there is no way to go."""
+        """Share of the way from the first pass to the oracle; 0 where the two are equal."""
         headroom = self.first_pass_wer - self.oracle_wer
         return (self.first_pass_wer - self.tuned_wer) / headroom if headroom else 0.0
 
@@ -65,32 +66,25 @@ class Gain:
 
 
 def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
-    """What tuned weights gain on the lists; None where there is nothing to tune or to judge by."""
+    """What tuned weights gain on the lists; None without a score to tune, or without references."""
     known = [one for one in lists.utterances if one.reference is not None]
     try:
-        whole = tune_weights(known, normaliser, folds=FOLDS, seed=seed)
+        whole = tune_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0)
     except UsageError:
         return None
     groups = [one.speaker or one.id for one in known]
 
-    def gain_over(errors: np.ndarray) -> BootstrapInterval:
+    def gain_over(errors: IntArray) -> BootstrapInterval:
         return paired_bootstrap(errors, whole.held_out_errors, whole.n_words, groups, seed=seed)
 
-    names = list(whole.weights.values)
     parts = []
-    for name in names:
-        others = [other for other in names if other != name]
+    for name, weight in whole.weights.values.items():
+        others = [other for other in whole.weights.values if other != name]
         if name == ASR or not _has_score(others):
             continue
-        less = tune_weights(known, normaliser, others, folds=FOLDS, seed=seed)
-        parts.append(
-            Part(
-                name,
-                whole.weights.values[name],
-                less.cross_validated_wer,
-                gain_over(less.held_out_errors),
-            )
-        )
+        errors = held_out_errors(known, normaliser, others, FOLDS, seed)
+        wer = int(errors.sum()) / max(1, int(whole.n_words.sum()))
+        parts.append(Ablation(name, weight, wer, gain_over(errors)))
     return Gain(
         n_utterances=len(known),
         n_groups=whole.n_groups,

@@ -1,4 +1,4 @@
-"""Do a model and its tokenizer belong together, and does it know the language of the lists?"""
+"""Do a model and its tokenizer belong together, and does it model the language of the lists?"""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from relisten.core.list_statistics import Estimate, mean_estimate
+from relisten.core.list_statistics import IntervalEstimate, mean_estimate
 from relisten.core.text import spoken
 from relisten.core.types import TEXT, ModelError
 from relisten.lm.scorer import ScoringInput
 from relisten.tasks.doctor.checks import Check, Lists
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 
-MOST_TEXTS = 60
-"""Texts that are read, as they are and shuffled: seconds, and the interval is narrow enough."""
-FEWEST_WORDS = 4
-"""Shorter texts say as much when their words are shuffled."""
+MAX_TEXTS = 60
+"""Texts that are scored, as they are and shuffled: it takes seconds, and the interval is narrow."""
+MIN_SCORED_WORDS = 4
+"""In a shorter text the order of words matters too little."""
 
 
 def check_model(lists: Lists, model: str, device: str = "auto", dtype: str = "auto") -> list[Check]:
@@ -30,8 +30,8 @@ def check_model(lists: Lists, model: str, device: str = "auto", dtype: str = "au
 
 
 def check_tokenizer(rescorer: LoadedRescorer) -> Check:
-    """Do model and tokenizer mean the same by the special tokens? (Tokens without embeddings are
-    refused when the model is loaded.)"""
+    """Do model and tokenizer agree on the special tokens? (Tokens without embeddings are refused
+    when the model is loaded.)"""
     tokenizer, causal = rescorer.scorer.texts.tokenizer, rescorer.scorer.model.causal
     n_tokens, n_rows = len(tokenizer), len(causal.get_input_embeddings().weight)
     vocabulary = rescorer.scorer.model.vocabulary
@@ -41,33 +41,33 @@ def check_tokenizer(rescorer: LoadedRescorer) -> Check:
     )
     statistics = {"tokens": float(n_tokens), "embeddings": float(n_rows)}
     differing = [
-        f"{name} is {own} to the tokenizer, {theirs} to the model"
+        f"{name} is {own} in the tokenizer, {theirs} in the model"
         for name in ("bos", "eos", "pad")
         if isinstance(own := getattr(tokenizer, f"{name}_token_id"), int)
         and isinstance(theirs := getattr(causal.config, f"{name}_token_id", None), int)
         and own != theirs
     ]
     if differing:
-        remedy = "put the tokenizer's files of this very model into its folder"
+        remedy = "put the tokenizer files of this very model into its folder"
         meaning = ", ".join(differing)
         return Check("tokenizer", "look here", finding, meaning, remedy, statistics)
     return Check("tokenizer", "ok", finding, statistics=statistics)
 
 
 def texts_to_read(lists: Lists) -> list[str]:
-    """References, or, without any, the first pass's choices: up to MOST_TEXTS, spread evenly."""
+    """References, or, without any, the first pass's choices: up to MAX_TEXTS, spread evenly."""
     references = [one.reference for one in lists.utterances if one.reference]
     choices = [one.hypotheses[0].text for one in lists.utterances if one.hypotheses]
-    long = [text for text in references or choices if len(spoken(text).split()) >= FEWEST_WORDS]
-    step = max(1, len(long) // MOST_TEXTS)
-    return long[::step][:MOST_TEXTS]
+    long = [text for text in references or choices if len(spoken(text).split()) >= MIN_SCORED_WORDS]
+    step = max(1, len(long) // MAX_TEXTS)
+    return long[::step][:MAX_TEXTS]
 
 
 def check_reading(rescorer: LoadedRescorer, texts: Sequence[str], seed: int = 0) -> Check:
-    """Does the model find real texts likelier than the same words shuffled?"""
+    """Does the model give real texts a higher probability than the same words shuffled?"""
     if len(texts) < 2:
-        finding = f"fewer than two texts have {FEWEST_WORDS} words or more"
-        return Check("reading", "cannot tell", finding, "there is nothing to read")
+        finding = f"fewer than two texts have {MIN_SCORED_WORDS} words or more"
+        return Check("reading", "cannot tell", finding, "there is nothing to score")
     rng = np.random.default_rng(seed)
     real = [spoken(text) for text in texts]
     mixed = [_shuffled(text, rng) for text in real]
@@ -78,10 +78,10 @@ def check_reading(rescorer: LoadedRescorer, texts: Sequence[str], seed: int = 0)
     return reading_check(float(costs[:, 0].mean()), float(costs[:, 1].mean()), advantage)
 
 
-def reading_check(real: float, mixed: float, advantage: Estimate) -> Check:
-    """The verdict on nats a word of real texts, of shuffled ones, and their difference."""
+def reading_check(real: float, mixed: float, advantage: IntervalEstimate) -> Check:
+    """The check of nats per word of real texts, of shuffled ones, and their difference."""
     finding = (
-        f"real texts cost {real:.2f} nats a word, the same words shuffled {mixed:.2f}: "
+        f"real texts cost {real:.2f} nats per word, the same words shuffled {mixed:.2f}: "
         f"{advantage.value:+.2f} [{advantage.low:+.2f}, {advantage.high:+.2f}] over "
         f"{advantage.n_lists} texts"
     )
@@ -94,8 +94,8 @@ def reading_check(real: float, mixed: float, advantage: Estimate) -> Check:
     if advantage.low > 0:
         return Check("reading", "ok", finding, statistics=statistics)
     meaning = (
-        "to this model the order of words says nothing: its tokenizer is another model's, or it "
-        "does not know the language"
+        "word order makes no difference to this model: its tokenizer is another model's, or "
+        "it was not trained on the language"
     )
     remedy = "put the model's own tokenizer into its folder, or name a model of this language"
     return Check("reading", "broken", finding, meaning, remedy, statistics)

@@ -1,4 +1,4 @@
-"""Errors parted by what a key of the utterances says: speaker, domain, microphone."""
+"""Errors by the values of a key of the utterances: speaker, domain, microphone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from relisten.core.types import NBest
 UNKNOWN = "(unknown)"
 """The value of utterances that lack the key."""
 MIN_RESAMPLED = 8
-"""Utterances, or speakers, below which an interval would promise more than it knows."""
+"""Utterances, or speakers: with fewer, an interval would be too narrow to be of use."""
 N_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SubsetErrors:
     """Word errors of the utterances for which a key has one value.
 
     gain: of rescored over first pass, whole speakers resampled where two or more are known; None
@@ -36,7 +36,7 @@ class Part:
     gain: BootstrapInterval | None
 
     def to_json(self) -> dict[str, object]:
-        """The part as `evaluate --json` writes it."""
+        """The subset as `evaluate --json` writes it."""
         gain = self.gain
         return {
             "value": self.value,
@@ -50,10 +50,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """All parts of one key, by value: in the order of numbers where all are, else of texts."""
+    """All values of one key, sorted as numbers where all are numbers, else as texts."""
 
     key: str
-    parts: tuple[Part, ...]
+    subsets: tuple[SubsetErrors, ...]
 
 
 @dataclass
@@ -71,8 +71,8 @@ class BreakdownTally:
         """None where no utterance has the key."""
         if set(self._values) <= {UNKNOWN}:
             return None
-        parts = (self._values[value].part(value, seed) for value in in_order(self._values))
-        return Breakdown(self.key, tuple(parts))
+        subsets = (self._values[value].result(value, seed) for value in in_order(self._values))
+        return Breakdown(self.key, tuple(subsets))
 
 
 @dataclass
@@ -88,9 +88,9 @@ class _Sums:
         self.counts.extend((first_pass.errors, rescored.errors, first_pass.n_reference))
         self.speakers.append(speaker)
 
-    def part(self, value: str, seed: int) -> Part:
+    def result(self, value: str, seed: int) -> SubsetErrors:
         n = len(self.speakers)
-        columns = np.array(self.counts, np.int64).reshape(n, 3).T
+        before, after, n_words = np.array(self.counts, np.int64).reshape(n, 3).T
         groups = [
             f"utterance {row}" if speaker is None else f"speaker {speaker}"
             for row, speaker in enumerate(self.speakers)
@@ -98,12 +98,12 @@ class _Sums:
         n_groups = len(set(groups))
         gain = None
         if (n_groups if n_groups > 1 else n) >= MIN_RESAMPLED:
-            gain = paired_bootstrap(*columns, groups=groups, n_resamples=N_RESAMPLES, seed=seed)
-        return Part(value, n, self.first_pass, self.rescored, gain)
+            gain = paired_bootstrap(before, after, n_words, groups, N_RESAMPLES, seed)
+        return SubsetErrors(value, n, self.first_pass, self.rescored, gain)
 
 
 def value_of(utterance: NBest, key: str) -> str:
-    """What a key of the utterance says, as text; JSON where it is no text, `UNKNOWN` without it."""
+    """The value of the utterance's key: JSON where it is not a text, `UNKNOWN` without one."""
     value = utterance.extra.get(key)
     if value is None:
         return UNKNOWN
@@ -111,7 +111,7 @@ def value_of(utterance: NBest, key: str) -> str:
 
 
 def in_order(values: Iterable[str]) -> list[str]:
-    """Numbers by size where all values are numbers, else texts by letters; `UNKNOWN` last."""
+    """The values sorted as numbers where all are numbers, else as texts; `UNKNOWN` last."""
     known = sorted(set(values) - {UNKNOWN})
     with suppress(ValueError):
         known.sort(key=float)

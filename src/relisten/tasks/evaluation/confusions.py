@@ -1,4 +1,4 @@
-"""Where errors come from and where they go: confused words, confidence, what a second pass did."""
+"""Which errors there are and what rescoring did to them: confused words, effects, confidence."""
 
 from __future__ import annotations
 
@@ -10,65 +10,68 @@ from typing import Literal
 import numpy as np
 
 Column = tuple[str | None, str | None, str | None]
-"""A word that was said, the first pass's word and the chosen one; see `core.align_words`."""
+"""Word of the reference, of the first pass and of the chosen text; see `core.align_words`."""
 
-Change = Literal["mended", "broken", "even", "right", "wrong"]
-CHANGES: tuple[Change, ...] = ("mended", "broken", "even", "right", "wrong")
+Effect = Literal["improved", "worsened", "changed", "correct", "wrong"]
+EFFECTS: tuple[Effect, ...] = ("improved", "worsened", "changed", "correct", "wrong")
 
 
-def change_of(columns: Sequence[Column]) -> Change:
-    """What choosing did to an utterance.
+def effect_of(columns: Sequence[Column]) -> Effect:
+    """The effect of rescoring on an utterance.
 
-    mended: fewer errors than the first pass's choice. broken: more. even: other words, as many
-    errors. right, wrong: the same words, without or with errors.
+    improved: fewer errors than the first pass's choice. worsened: more. changed: other words, as
+    many errors. correct, wrong: the same words, without or with errors.
     """
-    saved = sum(said != first for said, first, _ in columns)
-    saved -= sum(said != chosen for said, _, chosen in columns)
+    saved = sum(reference != first for reference, first, _ in columns)
+    saved -= sum(reference != chosen for reference, _, chosen in columns)
     if saved:
-        return "mended" if saved > 0 else "broken"
+        return "improved" if saved > 0 else "worsened"
     if any(first != chosen for _, first, chosen in columns):
-        return "even"
-    return "wrong" if any(said != first for said, first, _ in columns) else "right"
+        return "changed"
+    return "wrong" if any(reference != first for reference, first, _ in columns) else "correct"
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What stood for a word that was said, how often, and what choosing did to it.
+    """How often one word was recognised as another, and the effect of rescoring on it.
 
-    said: None where nothing was said (an insertion). heard: None where nothing was heard.
+    reference: None for an insertion. hypothesis: None for a deletion.
     first_pass, rescored: how often it is in the first pass's choice and in the chosen text.
-    mended: of the first pass's, those where the chosen text is right. broken: of the chosen text's,
-    those where the first pass was right. The others became, or were, other errors.
+    corrected: of the first pass's, those where the chosen text is right. introduced: of the chosen
+    text's, those where the first pass was right. The others became, or were, other errors.
     """
 
-    said: str | None
-    heard: str | None
+    reference: str | None
+    hypothesis: str | None
     first_pass: int
     rescored: int
-    mended: int
-    broken: int
+    corrected: int
+    introduced: int
+
+
+Pair = tuple[str | None, str | None]
 
 
 @dataclass
 class ConfusionTally:
     """Confusions of the utterances seen so far."""
 
-    _first_pass: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
-    _rescored: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
-    _mended: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
-    _broken: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
+    _first_pass: Counter[Pair] = field(default_factory=Counter)
+    _rescored: Counter[Pair] = field(default_factory=Counter)
+    _corrected: Counter[Pair] = field(default_factory=Counter)
+    _introduced: Counter[Pair] = field(default_factory=Counter)
 
     def add(self, columns: Iterable[Column]) -> None:
-        for said, first, chosen in columns:
-            if first != said:
-                self._first_pass[said, first] += 1
-                self._mended[said, first] += chosen == said
-            if chosen != said:
-                self._rescored[said, chosen] += 1
-                self._broken[said, chosen] += first == said
+        for reference, first, chosen in columns:
+            if first != reference:
+                self._first_pass[reference, first] += 1
+                self._corrected[reference, first] += chosen == reference
+            if chosen != reference:
+                self._rescored[reference, chosen] += 1
+                self._introduced[reference, chosen] += first == reference
 
     def most_common(self, n: int) -> tuple[Confusion, ...]:
-        """The n that occur most often in the first pass, or in the chosen text; ties by letters."""
+        """The n that occur most often in the first pass or in the chosen text; ties by spelling."""
         counted = self._first_pass | self._rescored
         pairs = sorted(counted, key=lambda pair: (-counted[pair], pair[0] or "", pair[1] or ""))
         return tuple(
@@ -76,8 +79,8 @@ class ConfusionTally:
                 *pair,
                 self._first_pass[pair],
                 self._rescored[pair],
-                self._mended[pair],
-                self._broken[pair],
+                self._corrected[pair],
+                self._introduced[pair],
             )
             for pair in pairs[:n]
         )
@@ -85,7 +88,7 @@ class ConfusionTally:
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceBin:
-    """Word errors of the utterances of whose first pass's choice the confidence is low … high."""
+    """Word errors of the utterances whose first pass has a confidence from low to high."""
 
     low: float
     high: float
@@ -98,7 +101,7 @@ class ConfidenceBin:
 def confidence_bins(
     confidences: Sequence[float], counts: Sequence[tuple[int, int, int]], n_bins: int = 10
 ) -> tuple[ConfidenceBin, ...]:
-    """Bins of like many utterances, the least sure first; equal confidences share a bin.
+    """Bins of about as many utterances each, lowest confidence first; equal ones share a bin.
 
     confidences: [U]. counts: [U], words, errors of the first pass's choice, errors of the chosen.
     """
@@ -111,7 +114,7 @@ def confidence_bins(
     bins = []
     for place in np.unique(membership):
         inside = membership == place
-        held = values[inside]
+        of_bin = values[inside]
         sums = table[inside].sum(axis=0).tolist()
-        bins.append(ConfidenceBin(float(held.min()), float(held.max()), len(held), *sums))
+        bins.append(ConfidenceBin(float(of_bin.min()), float(of_bin.max()), len(of_bin), *sums))
     return tuple(bins)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -11,14 +10,20 @@ import numpy as np
 
 from relisten.core.bootstrap import bootstrap_rate, paired_bootstrap
 from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
-from relisten.core.combine import DEFAULT_WEIGHTS, MADE_BY, merge_hypotheses, rank_hypotheses
+from relisten.core.combine import (
+    DEFAULT_WEIGHTS,
+    in_first_pass_order,
+    merge_hypotheses,
+    rank_hypotheses,
+)
 from relisten.core.error_rates import ErrorCounts, char_errors, word_errors
-from relisten.core.text import Normaliser
+from relisten.core.finite import finite_or_none
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
 from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally
 from relisten.tasks.evaluation.resampled import ResampledRows
-from relisten.tasks.rescore import TUNED_ON
+from relisten.tasks.second_pass import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
 
 
@@ -34,17 +39,17 @@ class Errors:
 class EvaluationReport:
     """Error rates over all utterances with a reference (rates are fractions, 0.3 = 30 %).
 
-    first_pass: the first pass's own choice. merged: equal texts merged, then first-pass score and
-        default length weight; None where a hypothesis has no `asr` score. rescored: the order of
-        the file. oracle: the best of each list.
+    first_pass: the first pass's own choice. merged: equal texts merged, then ranked by first-pass
+        score and default length weight; None where a hypothesis has no `asr` score. rescored: the
+        first of each list. oracle: the best of each list.
     oracle_wer_at: WER of the best among the first n of the first pass, n = 1, 2, …
     wer_ci95: choice (`first_pass`, `merged` where known, `rescored`, `oracle`) → 95 % bootstrap
         interval of its WER, whole speakers resampled where `speaker` is known.
     n_resampled: speakers, or utterances, that the intervals were drawn from.
-    relative_reduction: of rescored below first pass, in words; with its interval, paired.
-    confidence: how true the `word_confidence` of the chosen texts is, over the utterances that have
-        it; None where none has.
-    by: errors by the keys asked for that any utterance has.
+    relative_reduction: of the WER, from first pass to rescored; with its interval, paired.
+    confidence: calibration of the `word_confidence` of the chosen texts, over the utterances that
+        have it; None where none has.
+    by: errors by the values of the keys asked for, where any utterance has the key.
     refused: utterances without a reference.
     """
 
@@ -69,9 +74,9 @@ class EvaluationReport:
         return self.first_pass.words.n_reference
 
     def to_json(self) -> dict[str, object]:
-        """The report as `evaluate --json` writes it."""
+        """The report as `evaluate --json` writes it: a rate that is not finite is None."""
         intervals = {choice: list(interval) for choice, interval in self.wer_ci95.items()}
-        return {
+        record = {
             "n_utterances": self.n_utterances,
             "n_words": self.n_words,
             "n_refused": len(self.refused),
@@ -89,8 +94,9 @@ class EvaluationReport:
             "relative_reduction_ci95": list(self.relative_reduction_ci95),
             "n_resampled": self.n_resampled,
             "confidence": _confidence(self.confidence) if self.confidence else None,
-            "by": {one.key: [part.to_json() for part in one.parts] for one in self.by},
+            "by": {one.key: [subset.to_json() for subset in one.subsets] for one in self.by},
         }
+        return finite_or_none(record)
 
 
 def evaluate(
@@ -103,17 +109,16 @@ def evaluate(
 ) -> EvaluationReport:
     """Error rates of ranked N-best lists with references.
 
-    by: keys of the utterances, say `speaker`, to part the errors by.
-    Reads the utterances once, in memory that does not grow with their number, but for the few
+    by: keys of the utterances, such as `speaker`, by whose values errors are counted too.
+    Reads the utterances once, in memory that does not grow with their number, except for the few
     numbers of each that `by` needs.
     Raises UsageError where no utterance has a reference, or where `rescore` marked utterances as
-    those that its weights were tuned on: an error rate on them would flatter.
+    those that its weights were tuned on: an error rate on them would be too low.
     """
-    # Texts past its cache: those of other utterances seldom come again, and 65,536 are 30 MB. Words
-    # do come again.
-    normalise_word = normaliser_named(normaliser)
     tally = _Tally(
-        inspect.unwrap(normalise_word), normalise_word, by=[BreakdownTally(key) for key in by]
+        normaliser_named(normaliser),
+        cached_normaliser(normaliser),
+        by=[BreakdownTally(key) for key in by],
     )
     refused, n_tuned_on = [], 0
     for utterance in ranked:
@@ -131,30 +136,7 @@ def evaluate(
         )
     if not tally.n_utterances:
         raise UsageError("no utterance has a reference; add the key 'reference' to each line")
-    first_pass, rescored, merged, oracle, n_words = tally.rows.columns()
-    interval = paired_bootstrap(first_pass, rescored, n_words, None, n_resamples, seed)
-    columns = {"first_pass": first_pass, "rescored": rescored, "oracle": oracle}
-    if tally.merged:
-        columns["merged"] = merged
-    return EvaluationReport(
-        n_utterances=tally.n_utterances,
-        normaliser=normaliser,
-        first_pass=tally.first_pass,
-        merged=tally.merged,
-        rescored=tally.rescored,
-        oracle=tally.oracle,
-        oracle_wer_at=tally.oracle_wer_at(),
-        wer_ci95={
-            choice: bootstrap_rate(errors, n_words, n_resamples, seed)
-            for choice, errors in columns.items()
-        },
-        relative_reduction=interval.relative,
-        relative_reduction_ci95=(interval.relative_low, interval.relative_high),
-        n_resampled=interval.n_resampled,
-        confidence=tally.confidence.result(),
-        by=tuple(found for one in tally.by if (found := one.result(seed))),
-        refused=tuple(refused),
-    )
+    return tally.report(normaliser, tuple(refused), n_resamples, seed)
 
 
 _NO_ERRORS = Errors(ErrorCounts(), ErrorCounts())
@@ -162,7 +144,10 @@ _NO_ERRORS = Errors(ErrorCounts(), ErrorCounts())
 
 @dataclass
 class _Tally:
-    """Sums over the utterances seen so far, and what the bootstrap needs of each."""
+    """Sums over the utterances seen so far, and the counts of each that the bootstrap needs.
+
+    normalise: of texts, which seldom come again; normalise_word: cached, since words do.
+    """
 
     normalise: Normaliser
     normalise_word: Normaliser
@@ -178,8 +163,8 @@ class _Tally:
 
     def add(self, utterance: NBest) -> None:
         count = _Counter(self.normalise, utterance.reference or "")
-        ranked = utterance.hypotheses or (Hypothesis(""),)
-        first_pass = first_pass_order(ranked)
+        ranked = hypotheses_or_empty(utterance)
+        first_pass = hypotheses_or_empty(in_first_pass_order(utterance))
         words = [count.words(hypothesis.text) for hypothesis in first_pass]
         chosen = count.words(ranked[0].text)
         self.first_pass = _plus(self.first_pass, count(first_pass[0].text))
@@ -218,18 +203,39 @@ class _Tally:
         best += [best[-1]] * (len(total) - len(best))
         self.oracle_errors_at = [before + more for before, more in zip(total, best, strict=True)]
 
-    def oracle_wer_at(self) -> tuple[float, ...]:
-        n_words = max(1, self.oracle.n_reference)
-        return tuple(n_errors / n_words for n_errors in self.oracle_errors_at)
+    def report(
+        self, normaliser: str, refused: tuple[Refusal, ...], n_resamples: int, seed: int
+    ) -> EvaluationReport:
+        first_pass, rescored, merged, oracle, n_words = self.rows.columns()
+        interval = paired_bootstrap(first_pass, rescored, n_words, None, n_resamples, seed)
+        columns = {"first_pass": first_pass, "rescored": rescored, "oracle": oracle}
+        if self.merged:
+            columns["merged"] = merged
+        n_reference = max(1, self.oracle.n_reference)
+        return EvaluationReport(
+            n_utterances=self.n_utterances,
+            normaliser=normaliser,
+            first_pass=self.first_pass,
+            merged=self.merged,
+            rescored=self.rescored,
+            oracle=self.oracle,
+            oracle_wer_at=tuple(n_errors / n_reference for n_errors in self.oracle_errors_at),
+            wer_ci95={
+                choice: bootstrap_rate(errors, n_words, n_resamples, seed)
+                for choice, errors in columns.items()
+            },
+            relative_reduction=interval.relative,
+            relative_reduction_ci95=(interval.relative_low, interval.relative_high),
+            n_resampled=interval.n_resampled,
+            confidence=self.confidence.result(),
+            by=tuple(found for one in self.by if (found := one.result(seed))),
+            refused=refused,
+        )
 
 
-def first_pass_order(hypotheses: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
-    """The hypotheses by `first_pass_rank`, or as they are where one has none; without the text
-    that a vote made."""
-    hypotheses = tuple(h for h in hypotheses if MADE_BY not in h.extra)
-    if any(hypothesis.first_pass_rank is None for hypothesis in hypotheses):
-        return hypotheses
-    return tuple(sorted(hypotheses, key=lambda hypothesis: hypothesis.first_pass_rank or 0))
+def hypotheses_or_empty(utterance: NBest) -> tuple[Hypothesis, ...]:
+    """The hypotheses of the utterance; the empty text where there is none."""
+    return utterance.hypotheses or (Hypothesis(""),)
 
 
 class _Counter:

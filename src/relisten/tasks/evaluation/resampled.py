@@ -1,4 +1,4 @@
-"""What the bootstrap draws from, in memory that does not grow with the number of utterances."""
+"""The rows that the bootstrap resamples, in memory that does not grow with the utterances."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ interval by less than its own noise."""
 
 
 class ResampledRows:
-    """Sums over the utterances that stand or fall together, int64 rows of C counts.
+    """Sums over the utterances that are resampled together, int64 rows of C counts.
 
-    Those of one speaker do, where two or more are known; else each utterance for itself.
+    Those of one speaker are, where two or more are known; else each utterance is a row.
     """
 
     def __init__(self, n_counts: int) -> None:
         self._speakers: dict[str, np.ndarray] = {}
         self._all = _Runs(n_counts)
-        self._of_nobody = _Runs(n_counts)
+        self._of_unknown = _Runs(n_counts)
 
     def add(self, speaker: object, *counts: int) -> None:
-        """Add an utterance; speaker None: nobody known."""
+        """Add an utterance; speaker None: unknown."""
         row = np.array(counts, np.int64)
         self._all.add(row)
         if speaker is None:
-            self._of_nobody.add(row)
+            self._of_unknown.add(row)
         elif (name := str(speaker)) in self._speakers:
             self._speakers[name] += row
         else:
             self._speakers[name] = row
 
     def columns(self) -> np.ndarray:
-        """int64 [C, R], one column a row that is drawn whole."""
-        alone = self._of_nobody.rows()
+        """int64 [C, R]: of each row that is drawn whole, one column."""
+        alone = self._of_unknown.rows()
         if not self._speakers or len(self._speakers) + len(alone) < 2:
             return self._all.rows().T
         return np.concatenate([np.stack(list(self._speakers.values())), alone]).T

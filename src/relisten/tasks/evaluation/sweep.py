@@ -1,4 +1,4 @@
-"""How many errors other weights would have left: one weight at a time, from stored scores."""
+"""Word errors as a function of each weight alone, from stored scores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relisten.core.combine import FloatArray, Weights, component_scores
-from relisten.core.line_search import IntArray
+from relisten.core.arrays import FloatArray, IntArray
+from relisten.core.combine import Weights, component_scores
+from relisten.core.scored_lists import refuse_placeholders
 from relisten.core.types import NBest
 
 N_POINTS = 81  # odd, so that the weight itself is the middle one
-_SHARE_OF_LARGEST = 0.25  # a small weight is moved until it counts a quarter of the largest
+_SHARE_OF_LARGEST = 0.25  # a small weight varies until it matters a quarter as much as the largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Sweep:
     """Word errors of a corpus as one weight varies and the others stay.
 
     weight: its value. weights: P values around it, increasing; 0 is among or between them.
-    errors: what is left at each of them, [P].
+    errors: at each of them, [P].
     """
 
     component: str
@@ -38,15 +39,17 @@ class SweepTally:
         self._errors: list[IntArray] = []
 
     def add(self, utterance: NBest, n_errors: Sequence[int]) -> None:
-        """Count in an utterance, its hypotheses in first-pass order (ties are the first pass's to
-        break), with the word errors of each.
+        """Add an utterance, its hypotheses in first-pass order (the first pass breaks ties), with
+        the word errors of each.
 
-        Raises FormatError where a hypothesis lacks a score that is weighed, and is not alone.
+        Raises FormatError where one of several hypotheses lacks a weighted score, or has a
+        placeholder in its place.
         """
         scores = np.zeros((len(n_errors), len(self._values)))
         if len(n_errors) > 1:
             for column, name in enumerate(self._values):
                 scores[:, column] = component_scores(utterance, name)
+                refuse_placeholders(utterance, name, scores[:, column])
         self._scores.append(scores - scores[0])
         self._errors.append(np.array(n_errors))
 
@@ -70,8 +73,8 @@ class SweepTally:
         return tuple(sweeps)
 
     def _padded(self) -> tuple[FloatArray, IntArray]:
-        """Scores [U, N, C] and errors [U, N]; short lists are filled up with their first
-        hypothesis, which as the later of two equals is never chosen."""
+        """Scores [U, N, C] and errors [U, N]; short lists are padded with their first
+        hypothesis, a copy of which is never chosen, since of equal scores the first one wins."""
         shape = (len(self._scores), max(map(len, self._errors)))
         scores = np.zeros((*shape, len(self._values)))
         errors = np.zeros(shape, np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 
 from relisten.core.recombination import Change, Words, recombinations
 from relisten.core.text import spoken
-from relisten.core.types import ASR, CTC, Hypothesis, ModelError, UsageError
+from relisten.core.types import ASR, Hypothesis, ModelError, UsageError
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.beam import Spelling, ctc_beam
 from relisten.speech.ctc.head import BLANK, CTCHead
@@ -57,7 +57,7 @@ class Proposer:
         """The n best texts off the list of each recording, best first, written like the list's.
 
         Their `asr` is the first pass's to within what CONTEXT spares it; no word ends.
-        decoded, speeches: what the first pass made of the recordings, and what `encode` did.
+        decoded, speeches: what the first pass made of the recordings, and what the frontend made of them.
         """
         return [
             self._propose(recording, first_pass, result, speech)
@@ -92,15 +92,6 @@ class Proposer:
         )
         new = [words for words in found if words not in on_list]
         return [rated[words] for words in new[: self.n]]
-
-    def encode(
-        self,
-        recordings: Sequence[np.ndarray],
-        first_pass: FirstPass,
-        decoded: Sequence[FirstPassResult],
-    ) -> list[Speech]:
-        """The letters in recordings of which the first pass has made first-pass results."""
-        return self.frontend.encode_decoded(first_pass, (CTC,), recordings, decoded)
 
     def _spell(self, ctc_log_probs: np.ndarray) -> list[Words]:
         """The likeliest spellings, best first."""

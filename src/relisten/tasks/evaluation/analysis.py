@@ -1,69 +1,74 @@
-"""All that the report's page shows, gathered while `evaluate` reads the utterances."""
+"""The error analysis that `evaluate --html` shows, made while `evaluate` reads the utterances."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relisten.core.combine import Weights, combined_scores, posteriors, rank_hypotheses
+from relisten.core.combine import (
+    Weights,
+    combined_scores,
+    in_first_pass_order,
+    posteriors,
+    rank_hypotheses,
+)
 from relisten.core.error_rates import align_words, errors_matrix
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest
 from relisten.tasks.evaluation.breakdown import value_of
 from relisten.tasks.evaluation.confusions import (
-    CHANGES,
-    Change,
+    EFFECTS,
     Column,
     ConfidenceBin,
     Confusion,
     ConfusionTally,
-    change_of,
+    Effect,
     confidence_bins,
+    effect_of,
 )
-from relisten.tasks.evaluation.evaluate import EvaluationReport, first_pass_order
+from relisten.tasks.evaluation.evaluate import EvaluationReport, hypotheses_or_empty
 from relisten.tasks.evaluation.sweep import Sweep, SweepTally
 
 N_CONFUSIONS = 200
-"""Confusions on the page, the most frequent ones."""
-NO_WEIGHTS = "not known: give the weights that ranked the file, --weights FILE"
-NO_SCORES = "not known: the hypotheses have no first-pass score, asr"
+"""Confusions that are kept, the most frequent ones."""
+NO_WEIGHTS = "unknown: give the weights that ranked the file, --weights FILE"
+NO_SCORES = "unknown: the hypotheses have no first-pass score, asr"
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceRow:
-    """One utterance: its words in columns (reference, first pass, chosen) and what became of it.
+    """One utterance: its words in columns (reference, first pass, chosen), and what rescoring did.
 
     labels: its values of the report's keys, in their order. oracle_errors: of the best on its list.
     confidence: the first pass's posterior of its own choice; None where scores are missing.
     hypotheses: its list, best first, as JSON: of each [text, word errors, place in the first pass
         or null, [score or null, …] in the order of the report's components, weighted sum or null,
         posterior or null, [confidence of each word] or null].
-        Kept as text, which takes a fifth of the memory of the objects.
+        Kept as text, which takes a fifth of the memory of objects.
     """
 
     id: str
     labels: tuple[str, ...]
     columns: tuple[Column, ...]
-    change: Change
+    effect: Effect
     oracle_errors: int
     confidence: float | None
     hypotheses: str
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the page shows beside the error rates.
+class ErrorAnalysis:
+    """Error rates and where the errors are.
 
     keys: of the utterances' labels. components: names of the scores on the lists.
-    n_other: utterances of which the weights choose another hypothesis than the file has first.
-    left_out: parts that cannot be shown (`sweep`, `confidence`) → why.
+    n_other: utterances for which the weights choose another hypothesis than the first of the file.
+    left_out: parts that cannot be computed (`sweep`, `confidence`) → why.
     """
 
     evaluation: EvaluationReport
     keys: tuple[str, ...]
-    changes: Mapping[Change, int]
+    effects: Mapping[Effect, int]
     confusions: tuple[Confusion, ...]
     confidence: tuple[ConfidenceBin, ...]
     sweeps: tuple[Sweep, ...]
@@ -73,16 +78,16 @@ class Report:
     left_out: Mapping[str, str]
 
 
-class ReportTally:
-    """Watches utterances go by on their way to `evaluate`, and keeps what the page shows of them.
+class ErrorAnalyser:
+    """Analyses utterances on their way to `evaluate`.
 
-    keys: what to label utterances with. weights: those that ranked them, if known.
+    keys: of the utterances, whose values label them. weights: those that ranked them, if known.
     """
 
     def __init__(
         self, normaliser: str = "english", keys: Sequence[str] = (), weights: Weights | None = None
     ) -> None:
-        self._normalise = inspect.unwrap(normaliser_named(normaliser))
+        self._normalise = normaliser_named(normaliser)
         self._keys = tuple(keys)
         self._weights = weights
         self._sweep = SweepTally(weights or Weights({}))
@@ -93,23 +98,23 @@ class ReportTally:
         self._rows: list[UtteranceRow] = []
 
     def watch(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances as they come; those with a reference are noted."""
+        """The utterances as they come; those with a reference are analysed."""
         for utterance in utterances:
             if utterance.reference is not None:
                 self._add(utterance)
             yield utterance
 
-    def result(self, evaluation: EvaluationReport) -> Report:
-        """The report, with what `evaluate` made of the same utterances."""
+    def result(self, evaluation: EvaluationReport) -> ErrorAnalysis:
+        """The analysis, with the error rates that `evaluate` gave for the same utterances."""
         sure = [row for row in self._rows if row.confidence is not None]
         left_out = dict(self._left_out)
         if not sure:
             left_out["confidence"] = NO_SCORES
-        changes = [row.change for row in self._rows]
-        return Report(
+        effects = [row.effect for row in self._rows]
+        return ErrorAnalysis(
             evaluation=evaluation,
             keys=self._keys,
-            changes={change: changes.count(change) for change in CHANGES},
+            effects={effect: effects.count(effect) for effect in EFFECTS},
             confusions=self._confusions.most_common(N_CONFUSIONS),
             confidence=confidence_bins(
                 [row.confidence or 0.0 for row in sure], [_counts(row.columns) for row in sure]
@@ -122,14 +127,14 @@ class ReportTally:
         )
 
     def _add(self, utterance: NBest) -> None:
-        """Note an utterance; one without hypotheses is one where nothing was heard."""
-        ranked = utterance.hypotheses or (Hypothesis(""),)
-        first_pass = first_pass_order(ranked)
+        ranked = hypotheses_or_empty(utterance)
+        first_pass = hypotheses_or_empty(in_first_pass_order(utterance))
         reference = self._normalise(utterance.reference or "")
         texts = [self._normalise(text) for text in (first_pass[0].text, ranked[0].text)]
         columns = tuple(align_words(reference, texts))
-        found = errors_matrix(reference, [self._normalise(h.text) for h in ranked]).tolist()
-        n_errors = dict(zip((h.text for h in ranked), found, strict=True))
+        listed = list({h.text: None for h in (*ranked, *first_pass)})
+        errors = errors_matrix(reference, [self._normalise(text) for text in listed])
+        n_errors = dict(zip(listed, errors.tolist(), strict=True))
         sums = self._weigh(replace(utterance, hypotheses=first_pass), ranked[0].text, n_errors)
         self._confusions.add(columns)
         self._rows.append(
@@ -137,7 +142,7 @@ class ReportTally:
                 id=utterance.id,
                 labels=tuple(value_of(utterance, key) for key in self._keys),
                 columns=columns,
-                change=change_of(columns),
+                effect=effect_of(columns),
                 oracle_errors=min(n_errors[h.text] for h in first_pass),
                 confidence=_confidence(first_pass),
                 hypotheses=self._listed(ranked, n_errors, sums),
@@ -147,8 +152,8 @@ class ReportTally:
     def _weigh(
         self, first_pass: NBest, chosen: str, n_errors: Mapping[str, int]
     ) -> dict[str, float]:
-        """Text → weighted sum, of the hypotheses in first-pass order; nothing where no weights are
-        known or there is but one."""
+        """Text → weighted sum, of the hypotheses in first-pass order; empty without weights or with
+        a single hypothesis."""
         texts = [hypothesis.text for hypothesis in first_pass.hypotheses]
         if not self._weights or "sweep" in self._left_out:
             return {}
@@ -187,7 +192,7 @@ class ReportTally:
 
 
 def _confidence(first_pass: Sequence[Hypothesis]) -> float | None:
-    """The probability of the first one by first-pass scores; None where one is missing."""
+    """The posterior of the first one by first-pass scores; None where a score is missing."""
     if any(ASR not in hypothesis.scores for hypothesis in first_pass):
         return None
     return float(posteriors([hypothesis.scores[ASR] for hypothesis in first_pass])[0])
@@ -196,12 +201,12 @@ def _confidence(first_pass: Sequence[Hypothesis]) -> float | None:
 def _counts(columns: Sequence[Column]) -> tuple[int, int, int]:
     """Words, errors of the first pass's choice, errors of the chosen text."""
     return (
-        sum(said is not None for said, _, _ in columns),
-        sum(said != first for said, first, _ in columns),
-        sum(said != chosen for said, _, chosen in columns),
+        sum(reference is not None for reference, _, _ in columns),
+        sum(reference != first for reference, first, _ in columns),
+        sum(reference != chosen for reference, _, chosen in columns),
     )
 
 
 def _short(number: float | None) -> float | None:
-    """To a thousandth of a nat: what a reader can use."""
+    """Rounded to a thousandth of a nat."""
     return None if number is None else round(number, 3)
