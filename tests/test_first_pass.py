@@ -340,7 +340,7 @@ def test_suppression_by_hand():
     log_z = suppression.log_z(odds.clone(), start_row=0)[rows]
     found = suppression.logprobs(odds[rows, tokens], log_z, tokens, rows == 0)
     np.testing.assert_allclose(found, np.log([2 / 8, 8 / 16, 2 / 8]), rtol=1e-6)
-    first = Suppression(at_start=[2, 3]).score(odds.clone(), [1, 0])
+    first = Suppression(at_start=[2, 3]).sum_logprob(odds.clone(), [1, 0])
     assert first == pytest.approx(np.log(2 / 3) + np.log(1 / 16), rel=1e-6)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from relisten.core.bootstrap import paired_bootstrap
 from relisten.core.combine import Weights
-from relisten.core.types import Hypothesis, NBest
+from relisten.core.types import Hypothesis, NBest, UsageError
 from relisten.tasks.evaluation.analysis import (
     NO_SCORES,
     NO_WEIGHTS,
@@ -112,7 +112,7 @@ def made_up(n: int) -> list[NBest]:
 
 def test_a_sweep_is_what_ranking_anew_would_give() -> None:
     weights = Weights({"asr": 1.0, "text": 0.5, "length": -0.25, "ctc": 0.0}, "basic")
-    ranked = [rank(utterance, weights) for utterance in made_up(60)]
+    ranked = [rank(utterance, weights) for utterance in made_up(30)]
     report = reported(ranked, weights)
     assert [sweep.component for sweep in report.sweeps] == ["asr", "text", "length"]
     assert report.n_other == 0
@@ -192,6 +192,14 @@ def test_a_placeholder_is_no_score_to_sweep() -> None:
     pair = (Hypothesis("a", {"asr": -1.0}), Hypothesis("b", {"asr": -1e308}))
     report = reported([NBest("u", pair, reference="a")], Weights({"asr": 1.0}, "basic"))
     assert "score 'asr' is -1e+308" in report.left_out["sweep"]
+
+
+def test_nothing_to_evaluate_is_refused() -> None:
+    """A manifest without hypotheses had a WER of 100 %; one list among others may be empty."""
+    with pytest.raises(UsageError, match="no utterance has hypotheses"):
+        evaluate([NBest("u", reference="x"), NBest("v", reference="y")])
+    some = [NBest("u", reference="x"), decoded("v", "y", "y")]
+    assert evaluate(some, n_resamples=5).first_pass.words.rate == 0.5
 
 
 def test_parts_by_hand() -> None:

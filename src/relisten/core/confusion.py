@@ -45,8 +45,9 @@ class ConfusionNetwork:
         probabilities: float64 [N]. Of equal sums, the one of the earlier hypothesis wins, and of
         those that agree the first is named.
         """
-        is_same = self.words[:, None, :] == self.words[None, :, :]  # [N, N, S]
-        support = np.tensordot(probabilities, is_same, axes=1)  # [N, S]
+        support = np.empty(self.words.shape)
+        for slot, numbers in enumerate((self.words - EPSILON).T):
+            support[:, slot] = np.bincount(numbers, probabilities)[numbers]
         # Sums of the same votes in another order differ in their last digits.
         winner = np.argmax(support > support.max(axis=0) - 1e-12, axis=0)
         return winner, support[winner, np.arange(support.shape[1])]
@@ -55,27 +56,27 @@ class ConfusionNetwork:
 def align(texts: Sequence[Sequence[str]]) -> ConfusionNetwork:
     """The network of N hypotheses, each its words, best first.
 
-    Of equally cheap alignments the one is taken that, from the left, puts words into slots rather
-    than leaving slots empty, and leaves slots empty rather than making new ones. Time grows with
+    Of equally cheap alignments the one is chosen that, from the left, prefers a word in a slot to
+    an empty slot, and an empty slot to a new one. Time grows with
     N · words · slots.
     """
     slots: list[dict[int, tuple[str, int]]] = []  # of each: hypothesis → its word and place
-    held: list[set[str | None]] = []  # of each: the words, and None where a hypothesis has none
+    words_in: list[set[str | None]] = []  # of each: its words, and None where one has no word
     for n, words in enumerate(texts):
-        steps = _cheapest(words, held)
+        steps = _cheapest(words, words_in)
         grown: list[dict[int, tuple[str, int]]] = []
-        grown_held: list[set[str | None]] = []
+        grown_words: list[set[str | None]] = []
         for slot, place in steps:
             entries = {} if slot is None else slots[slot]
-            kinds: set[str | None] = ({None} if n else set()) if slot is None else held[slot]
+            kinds: set[str | None] = ({None} if n else set()) if slot is None else words_in[slot]
             if place is None:
                 kinds.add(None)
             else:
                 entries[n] = (words[place], place)
                 kinds.add(words[place])
             grown.append(entries)
-            grown_held.append(kinds)
-        slots, held = grown, grown_held
+            grown_words.append(kinds)
+        slots, words_in = grown, grown_words
     return _as_arrays(len(texts), slots)
 
 
@@ -91,14 +92,14 @@ def _as_arrays(n: int, slots: Sequence[dict[int, tuple[str, int]]]) -> Confusion
 
 
 def _cheapest(
-    words: Sequence[str], held: Sequence[set[str | None]]
+    words: Sequence[str], words_in: Sequence[set[str | None]]
 ) -> list[tuple[int | None, int | None]]:
     """The cheapest alignment, from the left: pairs of slot and place of a word.
 
     Slot None: a new one; place None: the slot stays empty.
     """
-    n_slots, n_words = len(held), len(words)
-    empty = [0 if None in kinds else 1 for kinds in held]
+    n_slots, n_words = len(words_in), len(words)
+    empty = [0 if None in kinds else 1 for kinds in words_in]
     # costs[i][j]: of aligning what follows word i and slot j, filled from the end.
     costs = [[0] * (n_slots + 1) for _ in range(n_words + 1)]
     for i in range(n_words, -1, -1):
@@ -109,7 +110,7 @@ def _cheapest(
         for j in range(n_slots - 1, -1, -1):
             best = row[j + 1] + empty[j]
             if below is not None:
-                put = below[j + 1] + (words[i] not in held[j])
+                put = below[j + 1] + (words[i] not in words_in[j])
                 new = below[j] + 1
                 best = min(best, put, new)
             row[j] = best
@@ -119,7 +120,7 @@ def _cheapest(
     while i < n_words or j < n_slots:
         cost = costs[i][j]
         is_put = i < n_words and j < n_slots
-        if is_put and cost == costs[i + 1][j + 1] + (words[i] not in held[j]):
+        if is_put and cost == costs[i + 1][j + 1] + (words[i] not in words_in[j]):
             steps.append((j, i))
             i, j = i + 1, j + 1
         elif j < n_slots and cost == costs[i][j + 1] + empty[j]:

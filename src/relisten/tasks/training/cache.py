@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from relisten.core.types import NBest
+from relisten.io.audio import RATE_HZ
 from relisten.io.nbest import read_nbest
 from relisten.io.parquet import read_rows, write_table
 from relisten.lm.sequences import Speech
@@ -137,7 +138,7 @@ def _encoded(
 ) -> Iterator[CachedUtterance]:
     first_pass, encoder, pool = feature_spec.first_pass, feature_spec.encoder, feature_spec.pool
     unit_s = pool / encoder.frame_rate_hz
-    longest = int(first_pass.max_duration_s * 16_000)
+    longest = int(first_pass.max_duration_s * RATE_HZ)
     for chunk in in_chunks(utterances, 8):
         loaded = [(u, load_recording(u, manifest)) for u in chunk]
         kept = [
