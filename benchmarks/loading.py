@@ -2,8 +2,8 @@
 
     python benchmarks/loading.py [--model relisten-tiny] [--repeats 3]
 
-Each run is a fresh process: imports, the model, one list of five hypotheses (`text`, and `ctc_log_probs`
-where the model has a CTC head). relisten's own way is held against the same with the LM through
+Each run is a fresh process: imports, the model, one list of five hypotheses (`text`, and `ctc` where
+the model has a CTC head). relisten's own way is held against the same with the LM through
 transformers. What is fetched or converted once is so before anything is timed. The last line is one
 JSON object. Peak memory is the resident set's (Linux, macOS).
 """

@@ -3,9 +3,9 @@
     python benchmarks/pipeline.py [RECORDING...] [--samples N] [--propose N] [--threads N]
         [--save RESULTS.json]
 
-By default the recordings of `make demo`. One process, models loaded once and not counted in the
-real-time factor (their seconds stand apart, with a first run). "First pass" is what a recogniser alone would cost:
-beam search, without word ends. The last line is one JSON object.
+By default the recordings of `make demo`. One process; models are loaded, and one recording is run,
+before the real-time factor is taken (those seconds are told apart). "First pass" is what a
+recogniser alone would cost: beam search, without word ends. The last line is one JSON object.
 """
 
 from __future__ import annotations

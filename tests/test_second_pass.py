@@ -303,7 +303,7 @@ def test_named_weights_are_taken_at_their_word(world: Path) -> None:
 
 
 def test_wrong_speech_of_a_chunk_of_one(world: Path, tmp_path: Path, monkeypatch) -> None:
-    """17 utterances in chunks of 16 ended the run; the last takes the speech of the chunk before."""
+    """17 utterances in chunks of 16 ended the run: the last takes the speech of another chunk."""
     monkeypatch.setattr("relisten.tasks.score.CHUNK_SIZE", N_RECORDINGS - 1)
     make_nbest(str(world / "manifest.jsonl"), str(tmp_path / "nbest"), decoding=DECODING)
     bundle, paths = str(world / "bundle"), [str(tmp_path / name) for name in ("right", "wrong")]

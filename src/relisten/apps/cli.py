@@ -344,8 +344,8 @@ def bias(quiet: bool, **options: Any) -> None:
     "--components",
     default="",
     callback=components_of,
-    help="Of text, text_given_speech, speech_given_text, ctc, with commas between, or all: what the "
-    "model has learnt. By default what its weights count and an utterance has the means for.",
+    help="Of text, text_given_speech, speech_given_text, ctc, with commas between, or all: what "
+    "the model has learnt. By default what its weights count and an utterance has the means for.",
 )
 @click.option(
     "--wrong-speech",

@@ -34,9 +34,9 @@ def load_audio(
 ) -> np.ndarray:
     """The recording as float32 [T] in [-1, 1] at `rate_hz`, its channels averaged.
 
-    source: a path, or a file object that can be read as bytes. WAV, FLAC, OGG, MP3, M4A and whatever
-    else FFmpeg reads. `start_s` and `duration_s` select a segment (None: to the end; a segment
-    that is longer than the file ends with it).
+    source: a path, or a file object that can be read as bytes. WAV, FLAC, OGG, MP3, M4A and
+    whatever else FFmpeg reads. `start_s` and `duration_s` select a segment (None: to the end; a
+    segment that is longer than the file ends with it).
     Raises AudioError if the file is missing, is not audio, or ends before `start_s`.
     """
     path = Path(source) if isinstance(source, str | PathLike) else source

@@ -111,7 +111,7 @@ class SpeechFrontend:
 def bundle_frontend(
     folder: Path, config: BundleConfig, device: str = "auto", dtype: str = "auto"
 ) -> SpeechFrontend:
-    """How a bundle hears. Raises ModelError where its parts do not belong together."""
+    """The speech frontend of a bundle. Raises ModelError where its parts do not belong together."""
     codebook = Codebook.load(folder / CODEBOOK)
     if codebook.encoder_id != config.encoder_id:
         raise ModelError(
@@ -124,7 +124,7 @@ def bundle_frontend(
 
 
 def _bundle_ctc_head(folder: Path, codebook: Codebook, encoder: str) -> CTCHead | None:
-    """What hears letters, where the bundle has it; encoder: the reference of its encoder."""
+    """The CTC head, where the bundle has one; encoder: the reference of its encoder."""
     path = ctc_head_path(folder)
     if path is None:
         return None
@@ -141,7 +141,7 @@ def _bundle_ctc_head(folder: Path, codebook: Codebook, encoder: str) -> CTCHead 
 
 
 def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> SpeechFrontend:
-    """How a bundle, or a codebook that `save_codebook` wrote, hears.
+    """The speech frontend of a bundle, or of a codebook that `save_codebook` wrote.
 
     Raises ModelError where there is no codebook.
     """
@@ -152,7 +152,7 @@ def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> 
         encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))["encoder"]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{reference}: holds no codebook; name a bundle that hears, or a folder that "
+            f"{reference}: holds no codebook; name a bundle with a speech model, or a folder that "
             "`relisten codebook` wrote"
         ) from error
     return SpeechFrontend(Codebook.load(folder / CODEBOOK), encoder, device, dtype)

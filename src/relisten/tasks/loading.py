@@ -76,8 +76,8 @@ class LoadedRescorer:
         for component in components:
             if component != TEXT and not has_speech:
                 return (
-                    f"it names no recording, which {component} needs; add the key 'audio', or score "
-                    "with --components text"
+                    f"it names no recording, which {component} needs; add the key 'audio', or "
+                    "score with --components text"
                 )
             if component != TEXT_GIVEN_SPEECH or not is_cut_at_words:
                 continue
@@ -85,8 +85,8 @@ class LoadedRescorer:
                 if len(hypothesis.word_ends_s or ()) != len(hypothesis.text.split()):
                     return (
                         f"hypothesis {place} does not say when each word ends, which {component} "
-                        "needs; make the list with `relisten nbest`, add word_ends_s, or name other "
-                        "--components"
+                        "needs; make the list with `relisten nbest`, add word_ends_s, or name "
+                        "other --components"
                     )
         return None
 

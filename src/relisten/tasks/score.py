@@ -76,11 +76,11 @@ def check_components(components: tuple[str, ...]) -> None:
 class ListScorer:
     """Adds a model's scores to stored N-best lists, and the record of the model with them.
 
-    components: what to score, or `ALL`; an utterance that lacks what one of them needs (a recording, the ends
-    of words) is refused. Empty: what the model's weights count; what an utterance lacks the means
-    for is then left out, and `say` is told. wrong_speech: a control; each utterance is scored with
-    the speech of the one before it (among those scored together), brought to its length: what the
-    scores still gain, speech itself did not give.
+    components: what to score, or `ALL`; an utterance that lacks what one of them needs (a
+    recording, the ends of words) is refused. Empty: what the model's weights count; what an
+    utterance lacks the means for is then left out, and `say` is told. wrong_speech: a control; each
+    utterance is scored with the speech of the one before it (among those scored together), brought
+    to its length: what the scores still gain, speech itself did not give.
     Raises ModelError where the model does not give one of the components.
     """
 

@@ -57,7 +57,7 @@ TUNED_ON = "tuned_on"
 
 @dataclass(frozen=True, slots=True)
 class SecondPassOptions:
-    """What happens to the hypotheses of a first pass. Raises UsageError for options that contradict."""
+    """What happens to the hypotheses of a first pass. Raises UsageError for options that clash."""
 
     propose: int = 0
     """Hypotheses that the model's CTC head adds to each list."""

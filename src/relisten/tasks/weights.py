@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 
 def say_nothing(sentence: str) -> None:
-    """The `Say` of those who do not listen."""
+    """A `Say` that drops the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
