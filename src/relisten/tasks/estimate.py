@@ -170,6 +170,7 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
     }
     parts = ", ".join(f"{name} {n / 1e9:.1f}" for name, n in gigabytes.items())
     gpus = f"{found.n_gpus} of 80 GB" if found.n_gpus else "none of 80 GB; lower lm.batch_tokens"
+    gigaflops = found.flops_per_token / 1e9
     hours = " · ".join(f"{name} {_short(h)}" for name, h in found.hours.items())
     rows = {
         "LM": f"{config.lm.base}: {found.architecture}, {found.n_parameters:,} parameters",
@@ -177,7 +178,7 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
         "steps": f"{found.n_steps:,} of {found.tokens_per_step:,} tokens, {n_tokens:,} in all",
         "gigabytes": f"{parts}; {sum(gigabytes.values()) / 1e9:.1f} in all",
         "GPUs": gpus,
-        "arithmetic": f"{found.flops_per_token / 1e9:.2f} GFLOP per token, {found.flops:.2e} in all",
+        "arithmetic": f"{gigaflops:.2f} GFLOP per token, {found.flops:.2e} in all",
         "hours": f"{hours}; encoding the recordings is not counted",
     }
     lines = [f"{name:<12}{row}" for name, row in rows.items()]
