@@ -1,18 +1,22 @@
 """The CTC head: scores against all alignments counted by hand, padding, and training."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from relisten.core.recombination import Change
 from relisten.core.types import ModelError
 from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
 from relisten.speech.ctc.likelihood import UNSAYABLE
-from relisten.tasks.training.cache import CachedUtterance
+from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.ctc import altered, cross_fit_ctc, train_ctc
-from relisten.tasks.training.examples import Example, fold_of, make_example
+from relisten.tasks.training.examples import Example, TrainingData, make_example
+from relisten.tasks.training.features import CachedUtterance
+from relisten.tasks.training.run import Run
 
 FRAME_DIM = 5
 SOUNDS = {" ": 0, "a": 1, "b": 2}
@@ -165,7 +169,7 @@ def test_it_learns_to_spell(tmp_path):
     unseen = [example(1000 + seed) for seed in range(10)]
     torch.manual_seed(0)
     model = CTCHead(FRAME_DIM, " ab", width=32)
-    nats = train_ctc(model, [(train, 1.0)], unseen, 80, 0, tmp_path, lambda line: None)
+    nats = train_ctc(model, TrainingData([(train, 1.0)], unseen), 80, Run(tmp_path, 0, quiet))
     assert nats < 2.0
     for e in unseen:
         others = [other.cached.text for other in unseen]
@@ -173,26 +177,51 @@ def test_it_learns_to_spell(tmp_path):
         assert others[int(scores.argmax())] == e.cached.text
 
 
-def test_nobody_is_scored_by_a_head_trained_on_them(tmp_path):
+def quiet(line: str) -> None:
+    pass
+
+
+def test_nobody_is_scored_by_a_head_trained_on_them(tmp_path, monkeypatch):
+    """The head of a fold is the same, to the bit, whatever the speech of its speakers; that of the
+    other fold, which is trained on them, is not. And their log-probabilities are its own."""
+    monkeypatch.setattr("relisten.tasks.training.ctc.BATCH_FRAMES", 128)
+
+    def cross_fit(name: str, examples: list[Example], dev: list[Example]) -> CTCHead:
+        (tmp_path / name).mkdir(exist_ok=True)
+        data = TrainingData([(examples[:12], 1.0), (examples[12:], 2.0)], dev)
+        return cross_fit_ctc(3, 2, "encoder", 2, data, Run(tmp_path / name, 0, quiet))
+
     examples = [example(seed, f"s{seed % 6}") for seed in range(24)]
     dev = [example(2000)]
-    corpus = [(examples[:12], 1.0), (examples[12:], 2.0)]
     assert {fold_of(e.cached.speaker, 2) for e in examples} == {0, 1}
-    whole = cross_fit_ctc(tmp_path, corpus, dev, "encoder", 2, 2, 3, 0, lambda line: None)
+    whole = cross_fit("a", examples, dev)
     names = ["ctc-fold0", "ctc-fold1", "ctc_head"]
-    assert sorted(p.stem for p in tmp_path.glob("*.safetensors")) == names
+    assert sorted(p.stem for p in (tmp_path / "a").glob("*.safetensors")) == names
     for e in examples:
         assert e.speech.ctc_log_probs is not None
-        own = whole.log_probs(e.cached.frames)
-        assert own.shape == e.speech.ctc_log_probs.shape
+        fold = CTCHead.load(tmp_path / "a" / f"ctc-fold{fold_of(e.cached.speaker, 2)}.safetensors")
+        held_out, own = fold.log_probs(e.cached.frames), whole.log_probs(e.cached.frames)
+        np.testing.assert_allclose(held_out, e.speech.ctc_log_probs, atol=1e-2)
         assert not np.allclose(own, e.speech.ctc_log_probs, atol=1e-3)
-        assert e.chunks.shape[1] == 4 * (FRAME_DIM + 1 + 3) + 1
+        assert e.chunk_features().shape[1] == 4 * (FRAME_DIM + 1 + 3) + 1
     np.testing.assert_allclose(
         whole.log_probs(dev[0].cached.frames), dev[0].speech.ctc_log_probs, atol=1e-2
     )
-    again = cross_fit_ctc(tmp_path, corpus, dev, "encoder", 2, 2, 3, 0, lambda line: None)
+    again = cross_fit("a", examples, dev)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, msg=name)
+    altered = [
+        replace(e, cached=replace(e.cached, frames=e.cached.frames[::-1].copy()))
+        if fold_of(e.cached.speaker, 2) == 0
+        else e
+        for e in examples
+    ]
+    cross_fit("b", altered, dev)
+    same = []
+    for name in names:
+        a, b = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("a", "b"))
+        same.append(all(torch.equal(a[key], b[key]) for key in a))
+    assert same == [True, False, False]
 
 
 def test_altered_frames_are_stretched_and_have_gaps():

@@ -64,6 +64,12 @@ def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr("relisten.io.bundle.SHIPPED", folder / "bundles")
 
 
+def small_ctc_batches(patch: pytest.MonkeyPatch) -> None:
+    """Batches of CTC heads of some utterances, not of a minute and more: a tenth of the time."""
+    for name in ("BATCH_FRAMES", "LAYERS_BATCH_FRAMES"):
+        patch.setattr(f"relisten.tasks.training.ctc.{name}", 128)
+
+
 def tiny_bundle(folder: Path) -> None:
     """A text-only bundle on the tiny LM, in the place of the default one."""
     base = "smollm2-135m"
