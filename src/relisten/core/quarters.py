@@ -20,5 +20,5 @@ def quarter_means(frames: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> 
     first = np.clip(np.floor(edges[:, :-1] + 1e-6), 0, len(frames) - 1).astype(int)
     last = np.clip(np.ceil(edges[:, 1:] - 1e-6), first + 1, len(frames)).astype(int)
     sums = np.concatenate([np.zeros((1, frames.shape[1])), np.cumsum(frames, 0, np.float64)])
-    means = (sums[last] - sums[first]) / (last - first)[..., None]
+    means: np.ndarray = (sums[last] - sums[first]) / (last - first)[..., None]
     return means.reshape(len(starts), N_QUARTERS * frames.shape[1]).astype(np.float32)
