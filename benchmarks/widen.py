@@ -38,6 +38,7 @@ def grown(texts: list[Words], known: dict[Words, list[Words]], n: int, seed: int
     """
     rng = random.Random(seed)
     pool = list(dict.fromkeys(texts))[:n]
+    seen = set(pool)
     longest = max((len(span) for span in known), default=0)
 
     @cache
@@ -58,7 +59,8 @@ def grown(texts: list[Words], known: dict[Words, list[Words]], n: int, seed: int
             continue
         start, stop = rng.choice(places)
         changed = words[:start] + rng.choice(known[words[start:stop]]) + words[stop:]
-        if changed not in pool:
+        if changed not in seen:
+            seen.add(changed)
             pool.append(changed)
     return pool
 
