@@ -28,7 +28,7 @@ demo: $(DEMO_READY)
 	@$(BIN)/python -m relisten.apps.demo
 
 test: $(DEV_READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check

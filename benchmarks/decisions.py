@@ -24,7 +24,7 @@ from relisten.core.tune import tune_weights
 from relisten.core.types import NBest
 from relisten.io.nbest import load_nbest
 from relisten.tasks.evaluation.evaluate import EvaluationReport, evaluate
-from relisten.tasks.rescore import rank
+from relisten.tasks.second_pass import rank
 
 NORMALISER = "english"
 

@@ -63,7 +63,7 @@ def start_and_score(model: str, through_transformers: bool, dtype: str) -> None:
     speech = None
     if "ctc" in components:
         second = np.sin(np.arange(16_000, dtype=np.float32) / 20)
-        speech = rescorer.need_frontend().encode_for(components, [second])[0]
+        speech = rescorer.need_frontend().encode([second], components)[0]
     scores = {}
     for name in components:
         utterance = ScoringInput(TEXTS, speech=speech)

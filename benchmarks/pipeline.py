@@ -3,9 +3,9 @@
     python benchmarks/pipeline.py [RECORDING...] [--samples N] [--propose N] [--threads N]
         [--save RESULTS.json]
 
-By default with the recordings of `make demo`. One process; loading the models is timed separately
-and not counted in the real-time factor. The stage "first_pass" is what a recogniser alone would
-cost: beam search, without word ends. The last line is one JSON object.
+By default with the recordings of `make demo`. One process; loading the models and one warm-up run
+are timed separately and not counted in the real-time factor. The stage "first_pass" is what a
+recogniser alone would cost: beam search, without word ends. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ import torch
 from loading import peak_mib
 from scoring import machine, tell
 
+from relisten import DecodingOptions, Rescorer, SecondPassOptions
 from relisten.io.sources import resolve_model
-from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.load import load_first_pass
-from relisten.tasks.loading import load_rescorer
-from relisten.tasks.transcribe import Transcript, transcribe_one
+from relisten.tasks.transcript import Transcript
 
 ALONE = ("audio", "first_pass")
 """Stages that a recogniser without a second pass has, too."""
@@ -64,13 +62,15 @@ def main(
         torch.set_num_threads(threads)
     paths = recordings or tuple(map(str, sorted(resolve_model("demo-speech").iterdir())))
     start = time.perf_counter()
-    rescorer = load_rescorer(model)
-    first_pass = load_first_pass(rescorer.first_pass)
+    rescorer = Rescorer.from_pretrained(
+        model,
+        decoding=DecodingOptions(samples=samples),
+        options=SecondPassOptions(propose=propose),
+    )
+    rescorer.transcribe(paths[0])  # loads the recogniser, and warms up
     loading_s = time.perf_counter() - start
-    options = DecodingOptions(samples=samples)
-    transcribe_one(paths[0], first_pass, rescorer, options, propose)  # warm-up
     start = time.perf_counter()
-    transcripts = [transcribe_one(path, first_pass, rescorer, options, propose) for path in paths]
+    transcripts = rescorer.transcribe_all(paths)
     result = summary(transcripts, time.perf_counter() - start)
     result["loading_s"] = loading_s
     result["peak_mib"] = peak_mib()

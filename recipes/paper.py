@@ -70,7 +70,8 @@ def steps(
         model = work / "model-mwer"
     for name in lists[-1 - len(tests) :]:
         made, scored = work / f"{name}.scored.jsonl", str(work / f"{name}.nbest.jsonl")
-        yield made, ["score", scored, "-o", str(made), "--model", str(model), "--resume"]
+        arguments = ["score", scored, "-o", str(made), "--model", str(model)]
+        yield made, [*arguments, "--components", "all", "--resume"]
     weights = work / "weights.json"
     yield weights, ["tune", str(work / "dev.scored.jsonl"), "-o", str(weights)]
     for name in tests:
@@ -86,7 +87,7 @@ def _first_pass(config: str, overrides: Sequence[str]) -> str:
 
     pairs = dict(zip(overrides[::2], overrides[1::2], strict=False))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in pairs.items()}
-    return read_config(PretrainConfig, config, given).first_pass
+    return read_config(PretrainConfig, config, given).features.first_pass
 
 
 def relisten(arguments: list[str]) -> None:

@@ -19,11 +19,17 @@ from relisten.tasks.adapt import AdaptConfig, adapt
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.streams import Outcome
+from relisten.tasks.training.batches import draw_batch
+from relisten.tasks.training.codebook import CodebookConfig
 from relisten.tasks.training.config import STATE
-from relisten.tasks.training.examples import draw_batch
+from relisten.tasks.training.ctc import CTCConfig
+from relisten.tasks.training.lm import LMConfig
+from relisten.tasks.training.projector import ProjectorConfig
 from relisten.tasks.training.pseudo import pseudo_references, without_references
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import Schedule
 from tiny_speech import noise
-from tiny_world import fill_cache
+from tiny_world import fill_cache, small_ctc_batches
 
 TEXTS = ("ab cd", "cd ab ab", "ab", "cd cd")
 MIXTURE = {"speech": 0.5, "chunked": 0.3, "text": 0.2}
@@ -52,7 +58,8 @@ def world(tmp_path_factory):
     write_manifest(folder / "new.jsonl", None)
     with pytest.MonkeyPatch.context() as patch:
         fill_cache(patch, folder / "models")
-        pretrain(pretraining(folder, "bundle", old, MIXTURE), lambda line: None)
+        small_ctc_batches(patch)
+        pretrain(pretraining(folder, "bundle", old, MIXTURE), quiet)
         yield folder
 
 
@@ -61,19 +68,21 @@ def pretraining(folder: Path, name: str, manifest: str, tasks) -> PretrainConfig
         output=str(folder / name),
         manifests={manifest: 1.0},
         cache=str(folder / "cache"),
-        tasks=tasks,
-        units=8,
+        ctc=CTCConfig(steps=2),
+        projector=ProjectorConfig(epochs=1),
+        codebook=CodebookConfig(units=8),
+        lm=LMConfig(tasks=tasks, lora_rank=2, batch_tokens=64),
+        schedule=Schedule(3, 5e-4, 50, 100),
         folds=2,
-        projector_epochs=1,
-        ctc_steps=2,
-        lora_rank=2,
-        steps=3,
-        batch_tokens=64,
         dtype="float32",
     )
 
 
-def config(world: Path, name: str, **options) -> AdaptConfig:
+def quiet(line: str) -> None:
+    pass
+
+
+def config(world: Path, name: str, steps: int = 4, patience: int = 0, **options) -> AdaptConfig:
     wanted = {
         "output": str(world / name),
         "manifests": {str(world / "new.jsonl"): 1.0},
@@ -81,9 +90,9 @@ def config(world: Path, name: str, **options) -> AdaptConfig:
         "tasks": MIXTURE,
         "cache": str(world / "cache"),
         "folds_of": str(world / "bundle" / STATE),
-        "steps": 4,
-        "eval_every": 2,
+        "schedule": Schedule(steps, 2e-4, 10, 2, patience=patience),
         "batch_tokens": 64,
+        "learn_from": "units",
         "dtype": "float32",
         **options,
     }
@@ -119,8 +128,11 @@ def proposals(monkeypatch):
 
 def test_nothing_sure_is_said(world):
     """The random first pass's own lists: no two words on them."""
-    with pytest.raises(UsageError, match="of the new domain there is nothing to learn from"):
-        adapt(config(world, "unsure", cache=str(world / "its-cache"), **PSEUDO), lambda line: None)
+    with pytest.raises(
+        UsageError,
+        match="the new domain gives nothing to learn from: no pseudo-reference of two words",
+    ):
+        adapt(config(world, "unsure", cache=str(world / "its-cache"), **PSEUDO), quiet)
 
 
 def parts(bundle: Path) -> dict[str, bytes]:
@@ -134,7 +146,7 @@ def test_an_adapted_bundle_is_another_bundle(world, proposals, way):
     before = parts(world / "bundle")
     name = f"adapted-{len(way)}"
     dev = (str(world / "old.jsonl"),)
-    dev_metrics = adapt(config(world, name, dev_manifests=dev, **way), lambda line: None)
+    dev_metrics = adapt(config(world, name, dev_manifests=dev, **way), quiet)
     assert {"speech", "chunked", "chunked, wrong speech", "text"} <= set(dev_metrics)
     after = parts(world / name)
     assert parts(world / "bundle") == before
@@ -157,7 +169,7 @@ def test_references_in_the_manifest_are_never_read(world, proposals, way):
         manifest = write_manifest(world / "told.jsonl", texts)
         options = {**way, "manifests": {manifest: 1.0}, "cache": str(world / f"cache{n}")}
         name = f"told-{len(way)}-{n}"
-        adapt(config(world, name, **options), lambda line: None)
+        adapt(config(world, name, **options), quiet)
         made.append(parts(world / name))
     assert made[0] == made[1] == made[2]
 
@@ -171,7 +183,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(world, proposals):
             raise Stop
 
     whole, stopped = (config(world, name, **PSEUDO, steps=6) for name in ("whole", "stopped"))
-    adapt(whole, lambda line: None)
+    adapt(whole, quiet)
     with pytest.raises(Stop):
         adapt(stopped, stop)
     assert not (world / "stopped" / "adapter_model.safetensors").exists()
@@ -189,14 +201,14 @@ def test_replay_is_drawn(world, proposals, way, monkeypatch):
     their own they serve all tasks, too."""
     corpora = []
     monkeypatch.setattr(
-        adapt_module, "train_lm", lambda model, training, corpus, *_: corpora.append(corpus) or {}
+        adapt_module, "train_lm", lambda model, training, data, run: corpora.append(data.sets) or {}
     )
-    adapt(config(world, f"drawn-{len(way)}", **way), lambda line: None)
+    adapt(config(world, f"drawn-{len(way)}", **way), quiet)
     seen = {order: set() for order in MIXTURE}
     for step in range(40):
         order, batch = draw_batch(corpora[0], MIXTURE, 64, 0, step)
         seen[order] |= {e.cached.id[:3] for e in batch}
-        assert order != "chunked" or all(len(e.guesses) == len(e.chunks) for e in batch)
+        assert order != "chunked" or all(len(e.guesses) == len(e.words) + 1 for e in batch)
     told = {"old", "new"} if way else {"old"}
     assert seen == {"speech": {"old", "new"}, "chunked": told, "text": told}
 
@@ -229,7 +241,7 @@ def test_confident_pseudo_references_only(world, tmp_path):
 
     def kept(min_confidence: float) -> dict[str, tuple[str, float]]:
         found = pseudo_references(
-            recordings, "", bundle, world / "cache", tmp_path, min_confidence, said.append
+            recordings, "", bundle, world / "cache", min_confidence, Run(tmp_path, 0, said.append)
         )
         return {id: (one.text, round(one.confidence, 3)) for id, one in found.items()}
 
@@ -254,7 +266,7 @@ def test_a_copy_names_recordings_and_nothing_else(world, tmp_path):
 def test_contradictions_are_named(world):
     def refused(**options) -> str:
         with pytest.raises(UsageError) as caught:
-            adapt(config(world, f"refused{len(str(options))}", **options), lambda line: None)
+            adapt(config(world, f"refused{len(str(options))}", **options), quiet)
         return str(caught.value)
 
     assert "units serve the task speech alone" in refused(tasks={"text": 1.0})
@@ -269,7 +281,7 @@ def test_contradictions_are_named(world):
 
 def test_units_need_a_bundle_that_predicted_them(world):
     old = str(world / "old.jsonl")
-    pretrain(pretraining(world, "chunks", old, {"chunked": 1.0}), lambda line: None)
+    pretrain(pretraining(world, "chunks", old, {"chunked": 1.0}), quiet)
     chunks = replace(config(world, "never"), model=str(world / "chunks"))
     with pytest.raises(UsageError, match="never predicted units; adapt it with learn_from"):
-        adapt(chunks, lambda line: None)
+        adapt(chunks, quiet)

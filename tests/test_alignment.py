@@ -54,7 +54,7 @@ def monotone_paths(n_rows, n_columns):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_dtw_finds_the_cheapest_of_all_paths(seed):
+def test_dtw_finds_the_path_of_lowest_cost(seed):
     cost = np.random.default_rng(seed).standard_normal((4, 5))
     cheapest = min(sum(cost[cell] for cell in path) for path in monotone_paths(3, 4))
     rows, columns = dtw_path(cost)
@@ -62,7 +62,7 @@ def test_dtw_finds_the_cheapest_of_all_paths(seed):
 
 
 def test_attention_that_looks_at_each_token_in_turn():
-    """Tokens of 10, 20 and 5 frames, then 15 of silence that the end of the transcript sees."""
+    """Tokens of 10, 20 and 5 frames, then 15 of silence that belong to the end."""
     lengths, n_prompt = [10, 20, 5, 15], 2
     attention = np.full((2, n_prompt + 4, 50), 1e-3)
     start = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 
 import click
@@ -14,12 +16,16 @@ import relisten
 from relisten.apps.cli import main
 
 NAMES = [
+    "DecodingOptions",
     "Hypothesis",
     "NBest",
     "RelistenError",
     "Rescorer",
+    "SecondPassOptions",
+    "Weights",
     "evaluate",
     "load_nbest",
+    "load_weights",
     "save_nbest",
     "tune_weights",
 ]
@@ -35,7 +41,21 @@ def test_public_names() -> None:
 
 def test_rescorer_methods() -> None:
     methods = {name for name in vars(relisten.Rescorer) if not name.startswith("_")}
-    assert methods == {"from_pretrained", "weights", "transcribe", "score", "rescore"}
+    assert methods == {
+        *("from_pretrained", "weights", "transcribe", "transcribe_all", "score", "rescore")
+    }
+
+
+def test_python_has_the_defaults_of_the_command() -> None:
+    """`transcribe` of the command line and of `Rescorer` do the same where nothing is said."""
+    options = main.commands["transcribe"].make_context("transcribe", ["x"]).params
+    parameters = inspect.signature(relisten.Rescorer.from_pretrained).parameters
+    for name in ("model", "first_pass", "language", "device", "dtype"):
+        assert parameters[name].default == options[name], name
+    for kind in (relisten.DecodingOptions, relisten.SecondPassOptions):
+        for field in fields(kind):
+            if field.name in options and field.name not in ("phrases", "weights"):
+                assert options[field.name] == field.default, field.name
 
 
 @pytest.mark.parametrize("what", ["import relisten", "import relisten.apps.cli"])
@@ -65,22 +85,35 @@ OF_THE_COMMAND_ALONE = {
     "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
+OF_THE_TASK_ALONE = {"tick", "say", "n_resamples", "margin"}
+"""What watches the task, and what nobody should need to set."""
+
+
+def task_parameters(function: Callable[..., object]) -> dict[str, object]:
+    """Name → default; frozen options stand for their fields."""
+    found: dict[str, object] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(parameter.default) and name in ("decoding", "options"):
+            found |= {field.name: field.default for field in fields(parameter.default)}
+        else:
+            found[name] = parameter.default
+    return found
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_options_are_the_tasks_parameters(name: str) -> None:
     module, function = TASKS[name].split(":")
-    parameters = inspect.signature(getattr(import_module(module), function)).parameters
+    parameters = task_parameters(getattr(import_module(module), function))
     options = {option.name: option for option in main.commands[name].params}
     of_command = OF_THE_COMMAND_ALONE.get(name, set()) | {"quiet"}
-    assert set(options) - of_command == set(parameters) - {"tick"} - (
-        {"n_resamples"} if name == "evaluate" else set()
-    )
-    arguments = ["x"] if name in ("evaluate", "doctor") else ["x", "-o", "y"]
+    assert set(options) - of_command == set(parameters) - OF_THE_TASK_ALONE
+    arguments = ["x"] if name in ("evaluate", "doctor", "transcribe") else ["x", "-o", "y"]
     defaults = main.commands[name].make_context(name, arguments).params
-    for key, parameter in parameters.items():
-        if isinstance(options.get(key), click.Option) and parameter.default is not parameter.empty:
-            assert defaults[key] == parameter.default, key
+    for key, default in parameters.items():
+        if isinstance(options.get(key), click.Option) and key not in ("phrases", "first_pass"):
+            assert default in (defaults[key], inspect.Parameter.empty), key
+    if default := parameters.get("first_pass"):
+        assert defaults["first_pass"] == default
 
 
 def test_every_command_is_held_to_its_task() -> None:

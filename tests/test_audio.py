@@ -1,4 +1,4 @@
-"""Any container, rate and channel count comes back as the same 16 kHz mono signal."""
+"""Any container, rate and channel count is loaded as the same 16 kHz mono signal."""
 
 import wave
 from pathlib import Path
@@ -14,7 +14,7 @@ SECONDS = 4.0
 
 
 def tone(rate_hz: int, seconds: float = SECONDS) -> np.ndarray:
-    """A sine that glides from 200 to 600 Hz, so that every stretch of it sounds different."""
+    """A sine that glides from 200 to 600 Hz, so that every part of it sounds different."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     return (0.4 * np.sin(2 * np.pi * (200 + 50 * t) * t)).astype(np.float32)
 
@@ -51,24 +51,24 @@ LOSSY = [("ogg", "libopus", 48_000), ("mp3", "libmp3lame", 22_050), ("m4a", "aac
 @pytest.mark.parametrize(("extension", "codec"), LOSSLESS)
 def test_lossless_files_give_the_signal_back(tmp_path, extension, codec, rate_hz):
     path = write_audio(tmp_path / f"a.{extension}", [tone(rate_hz)], rate_hz, codec)
-    heard = load_audio(path)
-    assert heard.dtype == np.float32
-    assert abs(len(heard) - SECONDS * 16_000) <= 1
+    loaded = load_audio(path)
+    assert loaded.dtype == np.float32
+    assert abs(len(loaded) - SECONDS * 16_000) <= 1
     # The ends ring where a band-limited filter meets the cut; 16 bit steps are 3e-5.
-    inner = slice(800, len(heard) - 800)
-    np.testing.assert_allclose(heard[inner], tone(16_000)[inner], atol=2e-4)
+    inner = slice(800, len(loaded) - 800)
+    np.testing.assert_allclose(loaded[inner], tone(16_000)[inner], atol=2e-4)
 
 
 @pytest.mark.parametrize(("extension", "codec", "rate_hz"), LOSSY)
 def test_lossy_files_stay_in_time(tmp_path, extension, codec, rate_hz):
     path = write_audio(tmp_path / f"a.{extension}", [tone(rate_hz)], rate_hz, codec)
-    heard = load_audio(path)
-    assert len(heard) == pytest.approx(
+    loaded = load_audio(path)
+    assert len(loaded) == pytest.approx(
         SECONDS * 16_000, abs=1_600
     )  # the last codec frame is padded
     inner = slice(3_200, 57_600)
     # One sample (1/16 ms) of delay at 600 Hz would already cost 3 % of the correlation's distance.
-    assert np.corrcoef(heard[inner], tone(16_000)[inner])[0, 1] > 0.995
+    assert np.corrcoef(loaded[inner], tone(16_000)[inner])[0, 1] > 0.995
 
 
 @pytest.mark.parametrize("n_channels", [2, 6])
@@ -82,8 +82,8 @@ def test_channels_are_averaged(tmp_path, n_channels):
 
 def test_a_channel_count_without_a_name_is_read_too(tmp_path):
     samples = np.array([[3, 6, 9], [-300, 0, 600]], dtype=np.int16)
-    heard = load_audio(write_pcm(tmp_path / "a.wav", samples))
-    np.testing.assert_allclose(heard, np.array([6, 100]) / 32_768, atol=1e-7)
+    loaded = load_audio(write_pcm(tmp_path / "a.wav", samples))
+    np.testing.assert_allclose(loaded, np.array([6, 100]) / 32_768, atol=1e-7)
 
 
 def test_a_tone_above_half_the_rate_is_filtered_out(tmp_path):
@@ -98,7 +98,7 @@ def test_a_tone_above_half_the_rate_is_filtered_out(tmp_path):
     ("extension", "codec", "rate_hz"), [*[(*kind, 16_000) for kind in LOSSLESS], *LOSSY]
 )
 @pytest.mark.parametrize("start_s", [0.5, 3.0])  # 3.0 jumps in the file where it can, 0.5 does not
-def test_a_stretch_equals_the_same_part_of_the_whole(tmp_path, extension, codec, rate_hz, start_s):
+def test_a_segment_equals_the_same_part_of_the_whole(tmp_path, extension, codec, rate_hz, start_s):
     path = write_audio(tmp_path / f"a.{extension}", [tone(rate_hz)], rate_hz, codec)
     whole = load_audio(path)
     part = load_audio(path, start_s=start_s, duration_s=0.75)
@@ -107,7 +107,7 @@ def test_a_stretch_equals_the_same_part_of_the_whole(tmp_path, extension, codec,
     np.testing.assert_allclose(part[400:-400], whole[first:][400:11_600], atol=2e-3)
 
 
-def test_a_stretch_that_outlasts_the_file_ends_with_it(tmp_path):
+def test_a_segment_longer_than_the_file_ends_with_it(tmp_path):
     path = write_audio(tmp_path / "a.wav", [tone(16_000)], 16_000, "pcm_s16le")
     assert len(load_audio(path, start_s=3.5, duration_s=10.0)) == 8_000
     assert len(load_audio(path, start_s=3.5)) == 8_000
@@ -120,7 +120,7 @@ def test_other_output_rates(tmp_path):
     )
 
 
-def test_what_cannot_be_heard_says_so_in_one_sentence(tmp_path):
+def test_what_cannot_be_loaded_is_named_in_one_sentence(tmp_path):
     text = tmp_path / "a.wav"
     text.write_text("this is not audio")
     empty = write_pcm(tmp_path / "b.wav", np.zeros((0, 1), np.int16))

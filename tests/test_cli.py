@@ -146,7 +146,6 @@ GOOD = '{"id": "a", "reference": "x", "hypotheses": [{"text": "x", "scores": {"a
         ('{"id": "b", "hypotheses": [{"te', "truncated"),
         ('{"id": "b", "hypotheses": [{"text": "x", "scores": {"asr": NaN}}]}', "'b'.*asr.*nan"),
         ('{"id": "b", "hypotheses": [{"text": "x", "scores": {"asr": null}}]}', "'b'.*asr.*None"),
-        ('{"id": "b", "hypotheses": [{"text": "x"}]}', "no score 'asr'"),
     ],
 )
 @pytest.mark.parametrize("command", ["rescore", "tune", "evaluate"])
@@ -155,8 +154,6 @@ def test_broken_input_is_one_sentence(
 ) -> None:
     path, output = tmp_path / "in.jsonl", tmp_path / "out"
     path.write_text(GOOD + second_line)
-    if command != "rescore" and "no score" in what:
-        return  # nothing is wrong there: a list without first-pass scores can be judged
     option = "--json" if command == "evaluate" else "-o"
     done = run(command, path, option, output, "--quiet")
     assert done.exit_code == 2
@@ -166,6 +163,22 @@ def test_broken_input_is_one_sentence(
     assert "\n" not in sentence
     assert re.search(what, sentence)
     assert not output.exists()
+
+
+def test_without_first_pass_scores_its_order_stays(tmp_path: Path) -> None:
+    """A language model alone does not know better than the recogniser; named weights are obeyed."""
+    path, ranked, weights = tmp_path / "in.jsonl", tmp_path / "ranked", tmp_path / "w.json"
+    line = {"id": "b", "hypotheses": [{"text": "x", "scores": {"text": -9}}, {"text": "y y"}]}
+    path.write_text(GOOD + json.dumps(line))
+    done = run("rescore", path, "-o", ranked)
+    assert done.exit_code == 0
+    assert "gave no scores (asr), so its order is kept" in done.stderr
+    second = json.loads(ranked.read_text().splitlines()[1])
+    assert [h["text"] for h in second["hypotheses"]] == ["x", "y y"]
+    weights.write_text('{"values": {"asr": 1}}')
+    done = run("rescore", path, "-o", ranked, "--weights", weights)
+    assert done.exit_code == 2
+    assert "no score 'asr'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_fit_finds_the_clouds_and_is_as_good_as_full_kmeans():
     assert error < 1.05 * KMeans(6, n_init=5, random_state=0).fit(rows).inertia_
 
 
-def test_each_level_leaves_less():
+def test_each_level_leaves_a_smaller_residual():
     rows = np.random.default_rng(2).standard_normal((4000, 6)).astype(np.float32)
     codebook = fit_codebook([rows], "toy", n_units=16, levels=4)
     errors = [
@@ -100,7 +100,7 @@ def test_deduplicate_by_hand():
 
 
 @given(st.lists(st.integers(0, 2)))
-def test_deduplicated_runs_unfold_to_what_they_were(codes):
+def test_merged_runs_unfold_to_what_they_were(codes):
     codes = np.array(codes, np.int32).reshape(-1, 1)
     kept, durations = deduplicate(codes)
     np.testing.assert_array_equal(np.repeat(kept, durations, axis=0), codes)

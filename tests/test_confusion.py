@@ -83,6 +83,17 @@ def test_every_word_has_one_slot_in_its_order_and_votes_sum_to_one(
         assert np.isclose(total, 1.0)
 
 
+@given(st.lists(WORDS, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_support_is_the_sum_of_those_that_agree(texts: list[list[str]], random) -> None:
+    network = align(texts)
+    votes = np.array([random.random() + 0.01 for _ in texts])
+    winners, support = network.vote(votes)
+    for slot, winner in enumerate(winners):
+        sums = [votes[network.words[:, slot] == word].sum() for word in network.words[:, slot]]
+        assert np.isclose(support[slot], max(sums))
+        assert np.isclose(sums[winner], max(sums))
+
+
 @given(st.lists(WORDS, min_size=1, max_size=4, unique_by=tuple), st.integers(0, 3))
 def test_who_has_all_probability_wins_every_slot(texts: list[list[str]], n: int) -> None:
     n %= len(texts)

@@ -1,18 +1,22 @@
-"""The CTC head: its scores against all alignments counted by hand, padding, and what training leaves."""
+"""The CTC head: scores against all alignments counted by hand, padding, and training."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from relisten.core.recombination import Change
 from relisten.core.types import ModelError
 from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
 from relisten.speech.ctc.likelihood import UNSAYABLE
-from relisten.tasks.training.cache import CachedUtterance
+from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.ctc import altered, cross_fit_ctc, train_ctc
-from relisten.tasks.training.examples import Example, fold_of, make_example
+from relisten.tasks.training.examples import Example, TrainingData, make_example
+from relisten.tasks.training.features import CachedUtterance
+from relisten.tasks.training.run import Run
 
 FRAME_DIM = 5
 SOUNDS = {" ": 0, "a": 1, "b": 2}
@@ -27,7 +31,7 @@ def frames(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, FRAME_DIM)).astype(np.float32)
 
 
-def said(text: str, seed: int, speaker: str = "s") -> CachedUtterance:
+def cached(text: str, seed: int, speaker: str = "s") -> CachedUtterance:
     """Each letter is its own direction for three frames, plus noise."""
     rng = np.random.default_rng(seed)
     clean = np.repeat(4 * np.eye(FRAME_DIM)[[SOUNDS[c] for c in text]], 3, axis=0)
@@ -46,7 +50,7 @@ class Letters:
 def example(seed: int, speaker: str = "s") -> Example:
     rng = np.random.default_rng(seed)
     words = ["".join(rng.choice(["a", "b"], rng.integers(1, 4))) for _ in range(3)]
-    made = make_example(said(" ".join(words), seed, speaker), Letters())
+    made = make_example(cached(" ".join(words), seed, speaker), Letters())
     assert made is not None
     return made
 
@@ -99,7 +103,7 @@ def test_changes_of_a_short_text_cost_what_they_cost():
 
 
 def test_changes_of_a_long_text_cost_nearly_what_they_cost():
-    """What is clearly heard stands where it stands, whatever is said far from it."""
+    """A clear alignment stays where it is, whatever changes far from it."""
     model = ctc_head()
     base = ("ab", "a", "bb", "ba", *["ab", "ba"] * 6)
     labels = model.labels(" ".join(base))
@@ -112,9 +116,9 @@ def test_changes_of_a_long_text_cost_nearly_what_they_cost():
     assert (found < -2).all()
 
 
-def test_a_word_of_a_long_recording_is_not_spared_the_rest():
-    """On a telephone call of 30 s a list held "Hello" alone. What was -20 nats a letter at least
-    made it the likeliest text: it had so few letters."""
+def test_a_short_text_pays_for_the_rest_of_a_long_recording():
+    """On a telephone call of 30 s a list held "Hello" alone. Scores were once at least -20 nats per
+    letter, which made it the best text: it had so few letters."""
     model = ctc_head()
     log_probs = np.full((400, STEPS, 4), np.log(0.01), np.float32)  # "ab" all along, almost surely
     log_probs[..., 0] = log_probs[:, 0, 2] = log_probs[:, 1, 3] = np.log(0.97)
@@ -125,7 +129,7 @@ def test_a_word_of_a_long_recording_is_not_spared_the_rest():
     assert short < whole
 
 
-def test_what_cannot_be_said_and_what_is_not_known():
+def test_too_many_letters_and_unknown_letters():
     model = ctc_head()
     log_probs = model.log_probs(frames(2))
     assert model.score(log_probs, ["aaaaaa"])[0] == UNSAYABLE * 7
@@ -133,7 +137,7 @@ def test_what_cannot_be_said_and_what_is_not_known():
     assert model.labels("A, B!") == model.labels("a b") == [2, 1, 3]
 
 
-def test_padding_does_not_reach_the_speech():
+def test_padding_does_not_change_the_speech():
     model = ctc_head()
     one, other = frames(7, 1), frames(12, 2)
     padded = torch.zeros(2, 12, FRAME_DIM)
@@ -155,7 +159,7 @@ def test_saved_and_loaded(tmp_path):
         CTCHead.load(tmp_path / "noise.safetensors")
 
 
-def test_the_alphabet_is_of_what_is_said():
+def test_the_alphabet_is_that_of_the_spoken_form():
     assert alphabet_of(["At 3 o'clock", "Café"]) == " 'acefhklorté"
 
 
@@ -165,7 +169,7 @@ def test_it_learns_to_spell(tmp_path):
     unseen = [example(1000 + seed) for seed in range(10)]
     torch.manual_seed(0)
     model = CTCHead(FRAME_DIM, " ab", width=32)
-    nats = train_ctc(model, [(train, 1.0)], unseen, 80, 0, tmp_path, lambda line: None)
+    nats = train_ctc(model, TrainingData([(train, 1.0)], unseen), 80, Run(tmp_path, 0, quiet))
     assert nats < 2.0
     for e in unseen:
         others = [other.cached.text for other in unseen]
@@ -173,26 +177,51 @@ def test_it_learns_to_spell(tmp_path):
         assert others[int(scores.argmax())] == e.cached.text
 
 
-def test_nobody_is_scored_by_a_head_trained_on_them(tmp_path):
+def quiet(line: str) -> None:
+    pass
+
+
+def test_nobody_is_scored_by_a_head_trained_on_them(tmp_path, monkeypatch):
+    """The head of a fold is the same, to the bit, whatever the speech of its speakers; that of the
+    other fold, which is trained on them, is not. And their log-probabilities are its own."""
+    monkeypatch.setattr("relisten.tasks.training.ctc.BATCH_FRAMES", 128)
+
+    def cross_fit(name: str, examples: list[Example], dev: list[Example]) -> CTCHead:
+        (tmp_path / name).mkdir(exist_ok=True)
+        data = TrainingData([(examples[:12], 1.0), (examples[12:], 2.0)], dev)
+        return cross_fit_ctc(3, 2, "encoder", 2, data, Run(tmp_path / name, 0, quiet))
+
     examples = [example(seed, f"s{seed % 6}") for seed in range(24)]
     dev = [example(2000)]
-    corpus = [(examples[:12], 1.0), (examples[12:], 2.0)]
     assert {fold_of(e.cached.speaker, 2) for e in examples} == {0, 1}
-    whole = cross_fit_ctc(tmp_path, corpus, dev, "encoder", 2, 2, 3, 0, lambda line: None)
+    whole = cross_fit("a", examples, dev)
     names = ["ctc-fold0", "ctc-fold1", "ctc_head"]
-    assert sorted(p.stem for p in tmp_path.glob("*.safetensors")) == names
+    assert sorted(p.stem for p in (tmp_path / "a").glob("*.safetensors")) == names
     for e in examples:
         assert e.speech.ctc_log_probs is not None
-        own = whole.log_probs(e.cached.frames)
-        assert own.shape == e.speech.ctc_log_probs.shape
+        fold = CTCHead.load(tmp_path / "a" / f"ctc-fold{fold_of(e.cached.speaker, 2)}.safetensors")
+        held_out, own = fold.log_probs(e.cached.frames), whole.log_probs(e.cached.frames)
+        np.testing.assert_allclose(held_out, e.speech.ctc_log_probs, atol=1e-2)
         assert not np.allclose(own, e.speech.ctc_log_probs, atol=1e-3)
-        assert e.chunks.shape[1] == 4 * (FRAME_DIM + 1 + 3) + 1
+        assert e.chunk_features().shape[1] == 4 * (FRAME_DIM + 1 + 3) + 1
     np.testing.assert_allclose(
         whole.log_probs(dev[0].cached.frames), dev[0].speech.ctc_log_probs, atol=1e-2
     )
-    again = cross_fit_ctc(tmp_path, corpus, dev, "encoder", 2, 2, 3, 0, lambda line: None)
+    again = cross_fit("a", examples, dev)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, msg=name)
+    altered = [
+        replace(e, cached=replace(e.cached, frames=e.cached.frames[::-1].copy()))
+        if fold_of(e.cached.speaker, 2) == 0
+        else e
+        for e in examples
+    ]
+    cross_fit("b", altered, dev)
+    same = []
+    for name in names:
+        a, b = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("a", "b"))
+        same.append(all(torch.equal(a[key], b[key]) for key in a))
+    assert same == [True, False, False]
 
 
 def test_altered_frames_are_stretched_and_have_gaps():

@@ -9,7 +9,7 @@ from rich.console import Console
 from relisten.apps.demo import bare, show, word_diff
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.transcribe import Segment, Transcript
+from relisten.tasks.transcript import Segment, Transcript
 
 
 def test_word_diff() -> None:

@@ -11,7 +11,7 @@ import pytest
 from relisten.core.combine import Weights, combined_scores
 from relisten.core.domains import shrink
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
-from relisten.tasks.tune import load_weights, save_weights
+from relisten.tasks.weights import load_weights, save_weights
 from test_tune import planted, without_intervals
 
 

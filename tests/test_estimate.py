@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from relisten.apps.cli import main
 from relisten.core.types import ModelError
 from relisten.tasks.estimate import GPU_BYTES, SPEEDS, Estimate, Source, estimate
 from relisten.tasks.pretrain import PretrainConfig
+from relisten.tasks.training.codebook import CodebookConfig
+from relisten.tasks.training.lm import LMConfig
+from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import add_lora
 from tiny_models import tiny_causal_lm
 
@@ -31,12 +35,14 @@ def config(tmp_path: Path) -> PretrainConfig:
         output="out",
         manifests={str(tmp_path / "a.jsonl"): 1.0},
         dev_manifests=("nowhere.jsonl",),
-        base=str(tmp_path / "lm"),
-        units=8,
-        lora_rank=2,
-        steps=10,
-        batch_tokens=100,
+        codebook=CodebookConfig(units=8),
+        lm=LMConfig(base=str(tmp_path / "lm"), lora_rank=2, batch_tokens=100),
+        schedule=Schedule(10, 5e-4, 50, 100),
     )
+
+
+def with_lm(config: PretrainConfig, **options) -> PretrainConfig:
+    return replace(config, lm=replace(config.lm, **options))
 
 
 def test_by_hand(config: PretrainConfig) -> None:
@@ -62,13 +68,13 @@ def test_by_hand(config: PretrainConfig) -> None:
 
 
 def test_all_weights_trained_is_six_flops_each(config: PretrainConfig, tmp_path: Path) -> None:
-    found = estimate(PretrainConfig(**{**vars(config), "lora_rank": 0}))
+    found = estimate(with_lm(config, lora_rank=0))
     assert found.n_trained == 19_616 - 2_048, "token embeddings stay"
     assert found.flops_a_token == 6 * found.n_trained
 
 
 def test_a_text_lm_has_no_units(config: PretrainConfig) -> None:
-    assert estimate(PretrainConfig(**{**vars(config), "tasks": {"text": 1.0}})).n_speech == 0
+    assert estimate(with_lm(config, tasks={"text": 1.0})).n_speech == 0
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -82,7 +88,7 @@ def test_what_autograd_keeps(config: PretrainConfig, dtype: str) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    lm.save_pretrained(config.base)
+    lm.save_pretrained(config.lm.base)
     causal = transformers.LlamaForCausalLM(lm).to(getattr(torch, dtype)).train()
     add_lora(causal, 2, "x", 0)
     ours = {p.untyped_storage().data_ptr() for p in causal.parameters()}
@@ -97,7 +103,7 @@ def test_what_autograd_keeps(config: PretrainConfig, dtype: str) -> None:
     inputs = torch.randn(1, 64, 128, dtype=getattr(torch, dtype), requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         hidden = causal.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    found = estimate(PretrainConfig(**{**vars(config), "dtype": dtype, "batch_tokens": 64}))
+    found = estimate(replace(with_lm(config, batch_tokens=64), dtype=dtype))
     said = found.kept_bytes - 64 * 4 * 64  # log-probabilities come later
     assert hidden.requires_grad
     assert 0.75 * said < sum(kept.values()) < 1.05 * said
@@ -119,7 +125,7 @@ def test_shipped_architectures_are_as_large_as_they_say(
     config: PretrainConfig, name: str, billions: float
 ) -> None:
     base = str(RECIPES / "architectures" / name)
-    found = estimate(PretrainConfig(**{**vars(config), "base": base}))
+    found = estimate(with_lm(config, base=base))
     assert found.n_parameters / 1e9 == pytest.approx(billions, abs=0.005)
 
 
@@ -135,6 +141,10 @@ def test_the_command_prints_and_makes_nothing(config: PretrainConfig, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_that_cannot_be_had_is_one_sentence(config: PretrainConfig) -> None:
+def test_a_config_that_cannot_be_had_is_one_sentence(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Read when the library is imported: without it each file is asked for five times, with pauses.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"config\.json cannot be loaded"):
-        estimate(PretrainConfig(**{**vars(config), "base": "nobody/nothing"}))
+        estimate(with_lm(config, base="nobody/nothing"))

@@ -25,24 +25,28 @@ from relisten.tasks.finetune import FinetuneConfig, finetune
 from relisten.tasks.frontend import bundle_frontend
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
-from relisten.tasks.rescore import rank
 from relisten.tasks.score import score
+from relisten.tasks.second_pass import rank
+from relisten.tasks.training.codebook import CodebookConfig
 from relisten.tasks.training.config import STATE
-from relisten.tasks.training.cross_fit import CrossFitted
-from relisten.tasks.training.examples import fold_of
+from relisten.tasks.training.cross_fit import CrossFitted, fold_of
+from relisten.tasks.training.ctc import CTCConfig
 from relisten.tasks.training.lists import ListReader, draw_lists
+from relisten.tasks.training.lm import LMConfig
+from relisten.tasks.training.projector import ProjectorConfig
+from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import Trainable, lora_tensors, open_for_training
 from tiny_speech import noise
-from tiny_world import fill_cache
+from tiny_world import fill_cache, small_ctc_batches
 
 TEXTS = ("ab cd", "cd ab ab", "ab", "cd cd")
-"""References; the first pass likes best what says "ac" for "ab"."""
+"""References; the first pass prefers hypotheses with "ac" for "ab"."""
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Tiny models under the known names, a bundle that hears, and lists with their recordings."""
+    """Tiny models under the known names, a speech-text bundle, and lists with their recordings."""
     folder = tmp_path_factory.mktemp("world")
     manifest, lists = [], []
     for i in range(8):
@@ -67,34 +71,39 @@ def world(tmp_path_factory):
     (folder / "nbest.jsonl").write_text("\n".join(lists) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         fill_cache(patch, folder / "models")
-        common = {
-            "manifests": {str(folder / "train.jsonl"): 1.0},
-            "cache": str(folder / "cache"),
-            "units": 8,
-            "projector_epochs": 1,
-            "ctc_steps": 2,
-            "steps": 2,
-            "batch_tokens": 64,
-            "dtype": "float32",
-            "folds": 2,
-            "lora_rank": 2,
-        }
-        tasks = {"chunked": 0.5, "text": 0.5}
-        pretrain(PretrainConfig(str(folder / "hears"), tasks=tasks, **common), lambda line: None)
+        small_ctc_batches(patch)
+        start = PretrainConfig(
+            str(folder / "start"),
+            manifests={str(folder / "train.jsonl"): 1.0},
+            cache=str(folder / "cache"),
+            ctc=CTCConfig(steps=2),
+            projector=ProjectorConfig(epochs=1),
+            codebook=CodebookConfig(units=8),
+            lm=LMConfig(tasks={"chunked": 0.5, "text": 0.5}, lora_rank=2, batch_tokens=64),
+            schedule=Schedule(2, 5e-4, 50, 100),
+            folds=2,
+            dtype="float32",
+        )
+        pretrain(start, quiet)
         yield folder
 
 
-def config(world: Path, name: str, **options) -> FinetuneConfig:
+def quiet(line: str) -> None:
+    pass
+
+
+def config(
+    world: Path, name: str, steps: int = 6, eval_every: int = 3, **options
+) -> FinetuneConfig:
     lists = str(world / "nbest.jsonl")
+    schedule = {key: options.pop(key) for key in ("accumulate", "patience") if key in options}
+    rate = options.pop("learning_rate", 3e-3)
     defaults = {
-        "model": str(world / "hears"),
+        "model": str(world / "start"),
         "dev_nbest": (lists,),
         "cache": str(world / "cache"),
-        "steps": 6,
         "batch": 3,
-        "learning_rate": 3e-3,
-        "warmup_steps": 1,
-        "eval_every": 3,
+        "schedule": Schedule(steps, rate, 1, eval_every, **schedule),
         "dtype": "float32",
     }
     return FinetuneConfig(str(world / name), {lists: 1.0}, **{**defaults, **options})
@@ -114,7 +123,7 @@ def wer(world: Path, name: str, components: tuple[str, ...]) -> float:
 
 @pytest.mark.parametrize("components", [("text",), (), ("text_given_speech",)])
 def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, ...]) -> None:
-    """The gauge says so, and scores of the bundle in its folder, ranked by its own weights."""
+    """By the development metrics, and by the scores of the bundle, ranked by its own weights."""
     name = "-".join(components) or "all"
     said: list[str] = []
     settings = config(world, name, components=components, steps=25, eval_every=25)
@@ -122,7 +131,7 @@ def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, 
     (before,) = [line for line in said if line.startswith("before: ")]
     assert dev_metrics["expected WER"] < float(before.split("expected WER ")[1].split()[0]) - 5
     bundle = read_bundle(world / name)
-    asked = components or read_bundle(world / "hears").components
+    asked = components or read_bundle(world / "start").components
     assert set(bundle.weights.values) == {"asr", "length", "ctc", *asked}
     assert bundle.weights.values["asr"] == 1.0
     assert len(bundle.weights.tuned_on) == 8
@@ -135,7 +144,7 @@ def test_a_text_bundle_without_an_adapter(world: Path) -> None:
     save_nbest(lists, world / "silent.jsonl")
     silent = {str(world / "silent.jsonl"): 1.0}
     settings = config(world, "text-only", model="relisten-tiny", lora_rank=2)
-    finetune(replace(settings, nbest=silent), lambda line: None)
+    finetune(replace(settings, nbest=silent), quiet)
     assert not read_bundle(world / "text-only").has_speech
     assert (world / "text-only" / "adapter_model.safetensors").exists()
     assert load_rescorer(str(world / "text-only")).scorer.components == ("text",)
@@ -143,7 +152,7 @@ def test_a_text_bundle_without_an_adapter(world: Path) -> None:
 
 def test_all_of_the_lm(world: Path) -> None:
     settings = config(world, "whole", model="relisten-tiny", lora_rank=0, learning_rate=1e-3)
-    dev_metrics = finetune(settings, lambda line: None)
+    dev_metrics = finetune(settings, quiet)
     assert read_bundle(world / "whole").base == "lm"
     assert wer(world, "whole", ("text",)) == pytest.approx(dev_metrics["WER"])
 
@@ -152,7 +161,7 @@ def test_all_of_the_lm(world: Path) -> None:
 def test_a_stopped_run_goes_on_to_the_same_bits(world: Path, accumulate: int) -> None:
     options = {
         "accumulate": accumulate,
-        "folds_of": str(world / "hears" / STATE),
+        "folds_of": str(world / "start" / STATE),
         "ce_weight": 0.1,
     }
 
@@ -163,16 +172,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(world: Path, accumulate: int) ->
         if line.startswith("step 6/6"):
             raise Stop
 
-    finetune(config(world, f"whole-{accumulate}", **options), lambda line: None)
+    finetune(config(world, f"whole-{accumulate}", **options), quiet)
     with pytest.raises(Stop):
         finetune(config(world, f"parts-{accumulate}", **options), stop)
-    finetune(config(world, f"parts-{accumulate}", **options), lambda line: None)
+    finetune(config(world, f"parts-{accumulate}", **options), quiet)
     for name in ("adapter_model.safetensors", "extension.safetensors", "relisten.json"):
         a, b = ((world / f"{run}-{accumulate}" / name).read_bytes() for run in ("whole", "parts"))
         assert a == b, name
     other = config(world, f"parts-{accumulate}", **{**options, "ce_weight": 0.2})
     with pytest.raises(UsageError, match="other ce_weight; name another output"):
-        finetune(other, lambda line: None)
+        finetune(other, quiet)
 
 
 def reader(world: Path, start: Trainable, **options) -> ListReader:
@@ -195,8 +204,8 @@ def reader(world: Path, start: Trainable, **options) -> ListReader:
 
 def test_what_is_opened_was_saved_and_what_is_saved_scores_alike(world: Path) -> None:
     """An adapter goes on where it was; a changed one scores from its folder as it did in memory."""
-    start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
-    kept = load_file(world / "hears" / "adapter_model.safetensors")
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
+    kept = load_file(world / "start" / "adapter_model.safetensors")
     for name, tensor in lora_tensors(start.model.causal).items():
         assert torch.equal(tensor, kept[name])
     torch.manual_seed(1)
@@ -208,7 +217,7 @@ def test_what_is_opened_was_saved_and_what_is_saved_scores_alike(world: Path) ->
     output = world / "changed"
     output.mkdir()
     start.save(output, start.config.weights)
-    before, after = (load_rescorer(str(f), dtype="float32") for f in (world / "hears", output))
+    before, after = (load_rescorer(str(f), dtype="float32") for f in (world / "start", output))
     asked = [one.hypotheses for one in lists]
     for component in ("text", "text_given_speech"):
         expected = in_memory.score(asked, component)
@@ -220,7 +229,7 @@ def test_what_is_opened_was_saved_and_what_is_saved_scores_alike(world: Path) ->
 def test_lists_are_merged_and_counted_by_hand(world: Path) -> None:
     """Of u1 ("cd ab ab") "CD AB AB" is the second again: three are left, with 2, 0 and 1 errors,
     log(e^-1.5 + e^-2.5) the score of the merged one; two at most: with 2 and 0."""
-    start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
     lists, _ = reader(world, start).read(str(world / "nbest.jsonl"), False, False)
     one = lists[1]
     assert one.hypotheses.texts == ("cd ac ac", "cd ab ab", "cd ab ab ac")
@@ -234,7 +243,7 @@ def test_lists_are_merged_and_counted_by_hand(world: Path) -> None:
 
 def test_a_reference_that_is_added_scores_like_the_last(world: Path) -> None:
     """Its word ends are the first pass's, aligned; a list that holds it gets no second one."""
-    start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
     few = reader(world, start, max_hypotheses=1)
     lists, _ = few.read(str(world / "nbest.jsonl"), False, True)
     assert lists[1].hypotheses.texts == ("cd ac ac", "cd ab ab")
@@ -264,16 +273,17 @@ def test_what_cannot_be_used_is_counted(world: Path) -> None:
     ), said
 
 
-def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Path) -> None:
-    """What pretraining kept for its examples, on the same chunks; letters and their score too."""
-    start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
-    cross_fitted = CrossFitted(world / "hears" / STATE, start.model)
+def test_cross_fitted_is_of_the_fold_that_was_not_trained_on_the_speaker(world: Path) -> None:
+    """What pre-training kept for its examples, on the same chunks; CTC log-probabilities and the
+    score of them too."""
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
+    cross_fitted = CrossFitted(world / "start" / STATE, start.model)
     names = ("asr", "ctc", "length")
     its_reader = reader(world, start, stored=names)
     lists, _ = its_reader.read(str(world / "nbest.jsonl"), True, False, cross_fitted)
     for one in lists:
         fold = fold_of(one.speaker, 2)
-        path = world / "hears" / STATE / f"projector-fold{fold}.safetensors"
+        path = world / "start" / STATE / f"projector-fold{fold}.safetensors"
         projector = start.model.extension.projector
         own = {name: tensor.clone() for name, tensor in projector.state_dict().items()}
         projector.load_state_dict(load_file(path))
@@ -285,7 +295,7 @@ def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Pat
         expected = projector_guesses(projector, table, chunks)
         np.testing.assert_allclose(cross_fitted.guesses(chunks, one.speaker), expected, rtol=1e-5)
         projector.load_state_dict(own)
-        ctc_head = CTCHead.load(world / "hears" / STATE / f"ctc-fold{fold}.safetensors")
+        ctc_head = CTCHead.load(world / "start" / STATE / f"ctc-fold{fold}.safetensors")
         ctc_log_probs = ctc_head.log_probs(one.speech.frames)
         np.testing.assert_allclose(one.speech.ctc_log_probs, ctc_log_probs, atol=1e-2)
         scores = ctc_head.score(one.speech.ctc_log_probs, one.hypotheses.texts)
@@ -295,7 +305,7 @@ def test_what_is_held_out_is_of_the_fold_that_never_heard_the_speaker(world: Pat
 
 
 def test_lists_are_drawn_by_weight_alike_in_length(world: Path) -> None:
-    start = open_for_training(str(world / "hears"), torch.float32, 0, CPU)
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
     lists, _ = reader(world, start).read(str(world / "nbest.jsonl"), False, False)
     drawn = [draw_lists([(lists[:4], 1.0), (lists[4:], 0.0)], 3, 0, step, 0) for step in range(9)]
     assert {one.id for some in drawn for one in some} <= {"u0", "u1", "u2", "u3"}
@@ -308,14 +318,14 @@ def test_lists_are_drawn_by_weight_alike_in_length(world: Path) -> None:
 
 def test_scores_that_lists_bring_are_weighed_too(world: Path) -> None:
     """A component of some other model, if the bundle counts it; without it, one sentence."""
-    bundle = read_bundle(world / "hears")
+    bundle = read_bundle(world / "start")
     start = world / "with-taste"
-    shutil.copytree(world / "hears", start, ignore=shutil.ignore_patterns(STATE))
+    shutil.copytree(world / "start", start, ignore=shutil.ignore_patterns(STATE))
     values = {**bundle.weights.values, "taste": 0.5}
     write_bundle(start, replace(bundle, weights=replace(bundle.weights, values=values)))
     settings = config(world, "tasted", model=str(start), components=("text",), dev_nbest=())
     with pytest.raises(FormatError, match="no score 'taste'"):
-        finetune(settings, lambda line: None)
+        finetune(settings, quiet)
     lists = [
         replace(
             u,
@@ -339,12 +349,12 @@ def test_contradictions_are_named(world: Path) -> None:
     with pytest.raises(UsageError, match="give some of text"):
         FinetuneConfig("out", {"n": 1.0}, components=("sing",))
     with pytest.raises(UsageError, match="patience needs dev_nbest"):
-        FinetuneConfig("out", {"n": 1.0}, patience=1)
+        FinetuneConfig("out", {"n": 1.0}, schedule=Schedule(1, 0.1, 0, 1, patience=1))
     with pytest.raises(UsageError, match="batch is 0"):
         FinetuneConfig("out", {"n": 1.0}, batch=0)
     with pytest.raises(ModelError, match="was not trained for speech_given_text"):
-        finetune(config(world, "untaught", components=("speech_given_text",)), lambda line: None)
+        finetune(config(world, "untaught", components=("speech_given_text",)), quiet)
     with pytest.raises(UsageError, match="name another output"):
-        finetune(config(world, "hears"), lambda line: None)
+        finetune(config(world, "start"), quiet)
     with pytest.raises(ModelError, match="is no bundle"):
-        finetune(config(world, "plain", model="smollm2-135m"), lambda line: None)
+        finetune(config(world, "plain", model="smollm2-135m"), quiet)

@@ -1,10 +1,13 @@
-"""First passes: true summed log-probabilities, word ends, and agreement of the back ends."""
+"""First passes: summed log-probabilities, word ends, and agreement of the back ends."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import math
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -46,7 +49,7 @@ load_reference = functools.cache(WhisperForConditionalGeneration.from_pretrained
 
 
 def step_logprob(folder, frames, before, target, banned):
-    """log P(target | tokens before): a forward pass of its own; what is banned is taken out."""
+    """log P(target | tokens before) by a forward pass of its own; banned tokens are taken out."""
     model = load_reference(folder).eval()
     start = model.config.decoder_start_token_id
     prompt = [start, start + 8]  # <|startoftranscript|><|notimestamps|>
@@ -97,7 +100,7 @@ def test_asr_is_the_summed_logprob_with_eos_for_beam_and_samples(
 
 
 def test_suppression_renormalises(whispers, folders):
-    """The same text is likelier under suppression, by the probability that was taken out."""
+    """The same text is more probable under suppression, by the probability that was taken out."""
     free = whispers[False, "ct2"].decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses[0]
     frames = whispers[False, "hf"].encoder.encode_window(AUDIO[:1])
     tokens = whispers[False, "ct2"].tokenizer.encode(free.text).ids
@@ -138,7 +141,7 @@ def ctc(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
-def test_what_every_first_pass_promises(whispers, folders, ctc, kind):
+def test_the_contract_of_every_first_pass(whispers, folders, ctc, kind):
     def decode(seed):
         first_pass: FirstPass = ctc if kind == "ctc" else whispers[True, kind]
         if kind == "ct2":  # seeded when the loaded model first draws
@@ -165,7 +168,7 @@ def test_what_every_first_pass_promises(whispers, folders, ctc, kind):
 
 
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
-def test_align_covers_words_it_cannot_say_and_empty_recordings(whispers, ctc, kind):
+def test_align_covers_unknown_characters_and_empty_recordings(whispers, ctc, kind):
     first_pass: FirstPass = ctc if kind == "ctc" else whispers[True, kind]
     texts = [["AB .. BA", "  ", "A"], ["AB A"]]
     ends = first_pass.align([AUDIO[0], np.zeros(0, np.float32)], texts)
@@ -175,7 +178,7 @@ def test_align_covers_words_it_cannot_say_and_empty_recordings(whispers, ctc, ki
 
 
 def test_an_empty_hypothesis_has_its_probability(whispers, folders):
-    """The mean over its no tokens is undefined, so it is asked for by itself."""
+    """The mean over no tokens is undefined, so its score is computed separately."""
     whisper = whispers[False, "ct2"]
     hypotheses = whisper.decode(AUDIO[:1], DecodingOptions(1, 1))[0].hypotheses
     scores = {h.text: h.scores["asr"] for h in hypotheses}
@@ -208,11 +211,11 @@ def test_options_that_contradict_are_refused(options, message):
 
 
 def test_a_short_text_of_a_long_recording_has_its_own_probability(ctc):
-    """CTC scores of given texts were once at least -20 nats per letter, which made "A" likelier
-    than what was said; only a text that the frames cannot hold is scored so."""
+    """CTC scores of given texts were once at least -20 nats per letter, which made "A" more
+    probable than the right text; only a text that the frames cannot hold is scored so."""
     log_probs = ctc._log_probs(ctc.encoder.encode([noise(4.0)])[0])
     rows, wrong = np.arange(len(log_probs)), ctc.tokenizer.get_vocab()["A"]
-    log_probs[rows, wrong] = -30.0  # nothing sounds like A, nor like silence
+    log_probs[rows, wrong] = -30.0  # no frame is like A, nor like silence
     log_probs[rows, ctc.blank] = -30.0
     [found] = ctc._scores(log_probs, [(wrong,)])
     assert found == pytest.approx(-30.0 * len(rows) + math.log(n_paths(len(rows))), rel=1e-6)
@@ -220,7 +223,7 @@ def test_a_short_text_of_a_long_recording_has_its_own_probability(ctc):
 
 
 def n_paths(n_frames):
-    """CTC paths that say one label: blanks, the label for one run of frames, blanks."""
+    """CTC paths of a single label: blanks, the label for one run of frames, blanks."""
     return n_frames * (n_frames + 1) // 2
 
 
@@ -247,7 +250,7 @@ def test_ctc_score_against_all_paths():
 @pytest.mark.parametrize("kind", ["ct2", "hf", "ctc"])
 @pytest.mark.parametrize("reuse", [False, True])
 def test_its_own_hypotheses_get_the_same_score_back(whispers, ctc, monkeypatch, kind, reuse):
-    """Beam and samples, all but those that stripping white space changed: to 1e-3.
+    """Beam and samples, except those changed by stripping white space: to 1e-3.
 
     The tiny Whisper has no word that begins with a space, so its texts are spelled without.
     """
@@ -267,6 +270,29 @@ def test_its_own_hypotheses_get_the_same_score_back(whispers, ctc, monkeypatch, 
                 assert len(given.word_ends_s) == len(own.text.split())
                 np.testing.assert_allclose(given.word_ends_s, own.word_ends_s, atol=1e-3)
     assert n_same >= 8
+
+
+def test_scorers_do_not_disturb_each_other(whispers):
+    """Windows were once kept in the recogniser, by identity: two threads would have mixed them up.
+    Now each caller holds its scorer, and nothing of it stays when the caller lets go of it."""
+    whisper = whispers[True, "ct2"]
+    recordings = [noise(0.2 + 0.1 * i, seed=i) for i in range(8)]
+    batches = [["ab", "abc", ""], ["abd", "b a"], ["ab"]]
+
+    def scores(recording):
+        scorer = whisper.scorer(recording)
+        return [h.scores["asr"] for texts in batches for h in scorer.score(texts, timed=False)]
+
+    alone = [scores(recording) for recording in recordings]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(scores, recordings))
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    window = whisper.decode([recordings[0]])[0].window
+    scorer, kept = whisper.scorer(recordings[0], window), weakref.ref(window)
+    scorer.score(["ab"])
+    del scorer, window
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("suppress", [False, True])
@@ -297,7 +323,7 @@ def test_every_text_has_a_finite_score(whispers, ctc):
     assert ctc.scorer(AUDIO[0]).score(["a " * 150])[0].scores["asr"] == UNSAYABLE * (1 + n_labels)
 
 
-def test_texts_that_are_one_to_a_recogniser(whispers, ctc):
+def test_texts_with_the_same_tokens(whispers, ctc):
     assert ctc.tokens("Hello, world!") == ctc.tokens("HELLO WORLD") != ctc.tokens("HELLOWORLD")
     for kind in ("ct2", "hf"):
         whisper = whispers[False, kind]
@@ -314,7 +340,7 @@ def test_suppression_by_hand():
     log_z = suppression.log_z(odds.clone(), start_row=0)[rows]
     found = suppression.logprobs(odds[rows, tokens], log_z, tokens, rows == 0)
     np.testing.assert_allclose(found, np.log([2 / 8, 8 / 16, 2 / 8]), rtol=1e-6)
-    first = Suppression(at_start=[2, 3]).score(odds.clone(), [1, 0])
+    first = Suppression(at_start=[2, 3]).sum_logprob(odds.clone(), [1, 0])
     assert first == pytest.approx(np.log(2 / 3) + np.log(1 / 16), rel=1e-6)
 
 

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError, UsageError
-from relisten.tasks.training.loop import BEST, CHECKPOINT, FINAL_RATE, Schedule, train
+from relisten.tasks.training.loop import BEST, CHECKPOINT, train
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import FINAL_RATE, Schedule
 
 TARGETS = torch.tensor([[3.0, 1.0], [5.0, -1.0]])
 
@@ -37,22 +39,20 @@ def test_two_micro_steps_are_one_batch_of_both(tmp_path: Path) -> None:
     x = 0, the gradient is -2 × the mean target = (-8, 0), clipped to norm 1: (-1, 0)."""
     for name, accumulate in (("both", 1), ("each", 2)):
         trained, state = parameter(), tmp_path / name
-        state.mkdir()
 
         def micro_step(
             step: int, micro: int, trained=trained, is_one=accumulate == 1
         ) -> tuple[str, Tensor, int]:
             return "squares", squares(trained, [0, 1] if is_one else [micro]), 1
 
-        train(
-            trained, Schedule(1, 0.5, 0, 1, accumulate=accumulate), micro_step, dict, state, quiet
-        )
+        schedule = Schedule(1, 0.5, 0, 1, accumulate=accumulate)
+        train(trained, schedule, micro_step, dict, Run(state, 0, quiet))
         kept = load_file(state / CHECKPOINT)
         torch.testing.assert_close(kept["exp_avg.x"], torch.tensor([-0.1, 0.0]))
 
 
 def run(state: Path, figures: list[float], trained: dict[str, nn.Parameter], **options):
-    """Train x towards the first row while the gauge says `figures` one after the other."""
+    """Train x towards the first row; the development metric is `figures`, one after the other."""
     said = iter(figures)
     seen: list[float] = []
 
@@ -67,8 +67,7 @@ def run(state: Path, figures: list[float], trained: dict[str, nn.Parameter], **o
         schedule,
         lambda *_: ("squares", squares(trained, [0]), 7),
         dev_metrics,
-        state,
-        lines.append,
+        Run(state, 0, lines.append),
     )
     return result, seen, lines
 
@@ -116,7 +115,7 @@ def test_what_is_not_finite_stops_with_a_sentence(tmp_path: Path) -> None:
         return "squares", squares(trained, [0]) * (float("nan") if step == 5 else 1), 1
 
     with pytest.raises(ModelError, match=r"step 6: loss \(squares nan\)") as caught:
-        train(trained, Schedule(8, 0.1, 0, 4), micro_step, dict, tmp_path, quiet)
+        train(trained, Schedule(8, 0.1, 0, 4), micro_step, dict, Run(tmp_path, 0, quiet))
     assert "\n" not in str(caught.value)
     assert int(load_file(tmp_path / CHECKPOINT)["n_steps"]) == 4
     assert torch.isfinite(trained["x"]).all()
@@ -126,7 +125,7 @@ def test_rates_by_hand() -> None:
     """Two steps of warm-up, then down to a tenth: half-way a linear fall is at 0.55, and so is the
     cosine; a quarter on, they are at 0.775 and at 0.1 + 0.9 · (1 + cos 45°) / 2 = 0.868."""
     for kind, quarter in (("linear", 0.775), ("cosine", 0.868)):
-        schedule = Schedule(10, 1.0, 2, 1, schedule=kind)
+        schedule = Schedule(10, 1.0, 2, 1, decay=kind)
         rates = [schedule.rate(step) for step in (0, 1, 2, 4, 6, 10)]
         assert rates == pytest.approx([0.5, 1.0, 1.0, quarter, 0.55, FINAL_RATE], abs=1e-3)
 
@@ -138,7 +137,7 @@ def test_parameters_can_move_at_their_own_rate(tmp_path: Path) -> None:
     def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
         return "sum", -(trained["x"] + trained["y"]).sum(), 1
 
-    train(trained, Schedule(1, 0.01, 0, 1), micro_step, dict, tmp_path, quiet, {"y": 10.0})
+    train(trained, Schedule(1, 0.01, 0, 1), micro_step, dict, Run(tmp_path, 0, quiet), {"y": 10.0})
     assert trained["x"].item() == pytest.approx(0.01, rel=1e-4)
     assert trained["y"].item() == pytest.approx(0.1, rel=1e-4)
 
@@ -167,7 +166,9 @@ TWO_PROCESSES = """
     from pathlib import Path
     from accelerate import PartialState
     from torch import nn
-    from relisten.tasks.training.loop import Schedule, train
+    from relisten.tasks.training.loop import train
+    from relisten.tasks.training.run import Run
+    from relisten.tasks.training.schedule import Schedule
 
     PartialState(cpu=True)
     targets = torch.tensor([[3.0, 1.0], [5.0, -1.0], [0.0, 2.0], [1.0, 1.0]])
@@ -175,8 +176,8 @@ TWO_PROCESSES = """
     def micro_step(step, micro):
         return "squares", ((trained["x"] - targets[micro]) ** 2).sum(), 1
     schedule = Schedule(5, 0.1, 0, 5, accumulate=int(sys.argv[2]))
-    gauge = lambda: {"x": float(trained["x"][0].detach())}
-    train(trained, schedule, micro_step, gauge, Path(sys.argv[1]), print)
+    metric = lambda: {"x": float(trained["x"][0].detach())}
+    train(trained, schedule, micro_step, metric, Run(Path(sys.argv[1])))
 """
 
 

@@ -60,7 +60,7 @@ def test_a_line_is_the_documented_layout():
 
 
 def test_posterior_and_word_confidence_are_written_and_checked():
-    """Rounded to six decimals; one confidence a word, from 0 to 1."""
+    """Rounded to six decimals; one confidence per word, from 0 to 1."""
     sure = Hypothesis("the cat", posterior=2 / 3, word_confidence=(1.0, 2 / 3))
     line = nbest_to_line(NBest("a", (sure,)))
     [record] = json.loads(line)["hypotheses"]
@@ -201,7 +201,7 @@ def test_a_line_without_an_id_is_named_by_its_number(tmp_path, line, words):
     assert str(error.value).startswith(f"{path}:3: ")
 
 
-def test_blank_lines_and_a_byte_order_mark_are_no_matter(tmp_path):
+def test_blank_lines_and_a_byte_order_mark_are_skipped(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "one"}\r\n\r\n{"id": "two"}')
     assert [nbest.id for nbest in read_nbest(tmp_path / "a.jsonl")] == ["one", "two"]
 
@@ -233,7 +233,7 @@ def write_until(path, n_utterances, resume=False):
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"id": "utt-2", "hyp', b'{"id": "utt-2"}'])
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, torn):
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, torn):
     assert write_until(tmp_path / "straight.jsonl", 5) == 5
     path, partial = tmp_path / "killed.jsonl", tmp_path / "killed.jsonl.partial"
     with pytest.raises(Killed):
@@ -249,7 +249,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, torn):
     assert path.read_bytes() == (tmp_path / "straight.jsonl").read_bytes()
 
 
-def test_without_resume_a_run_starts_afresh(tmp_path):
+def test_without_resume_a_run_starts_anew(tmp_path):
     with pytest.raises(Killed):
         write_until(tmp_path / "a.jsonl", 2)
     assert write_until(tmp_path / "a.jsonl", 5) == 5

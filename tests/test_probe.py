@@ -1,4 +1,4 @@
-"""The probe: chunks by hand, and a toy language whose words are known to be heard or not."""
+"""The probe: chunks by hand, and a toy language whose words are in the frames, or are not."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def toy_speech(audible, n_speakers=30, seed=0):
     speech = []
     for speaker in range(n_speakers):
         for _ in range(6):
-            said = generator.integers(0, len(WORDS), 5)
+            drawn = generator.integers(0, len(WORDS), 5)
             frames = generator.standard_normal((20, 12))
             if audible:
-                frames += np.repeat(voices[said], 4, axis=0)
+                frames += np.repeat(voices[drawn], 4, axis=0)
             ends = tuple(0.08 * np.arange(1, 6))
-            words = tuple(WORDS[i] for i in said)
+            words = tuple(WORDS[i] for i in drawn)
             speech.append(ProbeUtterance(frames.astype(np.float16), words, ends, str(speaker)))
     return speech
 
 
-def test_audible_words_are_heard_with_the_right_recording_only():
+def test_audible_words_are_recognised_with_the_right_recording_only():
     result = probe(toy_speech(audible=True))
     assert result.right < 0.3
     assert result.accuracy > 0.9
@@ -57,15 +57,15 @@ def test_audible_words_are_heard_with_the_right_recording_only():
     assert result.n_unseen == 0
 
 
-def test_noise_says_nothing():
+def test_noise_tells_nothing():
     """No better than the unigram, and the wrong recording is as good as the right one."""
     result = probe(toy_speech(audible=False))
     assert result.right > 0.95 * math.log(8)
     assert result.right == pytest.approx(result.wrong, abs=0.3)
 
 
-def test_codes_leave_more_than_frames_and_coarse_codes_most():
-    """8 vectors in one code: nothing is left to hear. 8 codes: almost all of it."""
+def test_finer_codes_keep_more():
+    """8 vectors in one code: the words are lost. In 8 codes: almost all is kept."""
     speech = toy_speech(audible=True)
     one = Codebook(np.zeros((1, 1, 12), np.float32), 1, "toy")
     eight = fit_codebook((u.frames for u in speech), "toy", n_units=8)

@@ -1,4 +1,4 @@
-"""Each foreign layout is told by its content and read with the right sign, base and times."""
+"""Each layout is recognised by its content, and read with the right sign, base and times."""
 
 import json
 import math
@@ -33,7 +33,7 @@ FILES = {
     ("format", "name"), [(format, name) for format, names in FILES.items() for name in names]
 )
 def test_the_format_is_told_by_the_content(format, name, tmp_path):
-    """And what was read survives our own format unchanged, times and scores to a millionth."""
+    """What was read is unchanged by the native format, times and scores to a millionth."""
     assert recognise(DATA / name) == format
     utterances = load_nbest(DATA / name)
     assert utterances == load_nbest(DATA / name, format)

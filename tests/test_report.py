@@ -11,7 +11,7 @@ import pytest
 
 from relisten.core.bootstrap import paired_bootstrap
 from relisten.core.combine import Weights
-from relisten.core.types import Hypothesis, NBest
+from relisten.core.types import Hypothesis, NBest, UsageError
 from relisten.tasks.evaluation.analysis import (
     NO_SCORES,
     NO_WEIGHTS,
@@ -28,7 +28,7 @@ from relisten.tasks.evaluation.confusions import (
 )
 from relisten.tasks.evaluation.evaluate import evaluate
 from relisten.tasks.evaluation.sweep import N_POINTS, SweepTally
-from relisten.tasks.rescore import rank
+from relisten.tasks.second_pass import rank
 
 
 def decoded(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra: object) -> NBest:
@@ -112,7 +112,7 @@ def made_up(n: int) -> list[NBest]:
 
 def test_a_sweep_is_what_ranking_anew_would_give() -> None:
     weights = Weights({"asr": 1.0, "text": 0.5, "length": -0.25, "ctc": 0.0}, "basic")
-    ranked = [rank(utterance, weights) for utterance in made_up(60)]
+    ranked = [rank(utterance, weights) for utterance in made_up(30)]
     report = reported(ranked, weights)
     assert [sweep.component for sweep in report.sweeps] == ["asr", "text", "length"]
     assert report.n_other == 0
@@ -123,8 +123,8 @@ def test_a_sweep_is_what_ranking_anew_would_give() -> None:
         assert min(sweep.errors) < max(sweep.errors)
         for place in range(0, N_POINTS, 8):
             other = Weights({**weights.values, sweep.component: sweep.weights[place]}, "basic")
-            anew = evaluate([rank(one, other) for one in ranked], "basic", n_resamples=1)
-            assert sweep.errors[place] == anew.rescored.words.errors
+            again = evaluate([rank(one, other) for one in ranked], "basic", n_resamples=1)
+            assert sweep.errors[place] == again.rescored.words.errors
 
 
 def test_a_small_weight_is_moved_until_it_matters() -> None:
@@ -192,6 +192,14 @@ def test_a_placeholder_is_no_score_to_sweep() -> None:
     pair = (Hypothesis("a", {"asr": -1.0}), Hypothesis("b", {"asr": -1e308}))
     report = reported([NBest("u", pair, reference="a")], Weights({"asr": 1.0}, "basic"))
     assert "score 'asr' is -1e+308" in report.left_out["sweep"]
+
+
+def test_nothing_to_evaluate_is_refused() -> None:
+    """A manifest without hypotheses had a WER of 100 %; one list among others may be empty."""
+    with pytest.raises(UsageError, match="no utterance has hypotheses"):
+        evaluate([NBest("u", reference="x"), NBest("v", reference="y")])
+    some = [NBest("u", reference="x"), decoded("v", "y", "y")]
+    assert evaluate(some, n_resamples=5).first_pass.words.rate == 0.5
 
 
 def test_parts_by_hand() -> None:

@@ -35,7 +35,8 @@ from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
-from relisten.tasks.transcribe import render, transcribe
+from relisten.tasks.transcribe import transcribe
+from relisten.tasks.transcript import render
 from relisten.tasks.units import make_units
 from tiny_models import tiny_causal_lm
 
@@ -120,6 +121,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr(nbest_task, "load_first_pass", lambda *_: first_pass)
     monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
+    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: first_pass)
     return first_pass
 
 
@@ -166,7 +168,7 @@ def test_samples_have_a_seed_of_their_own(
     tmp_path: Path, manifest: Path, fakes: FakeFirstPass
 ) -> None:
     """One utterance at a time, each with its own seed, so that resuming draws the same."""
-    make_nbest(str(manifest), str(tmp_path / "out"), samples=2)
+    make_nbest(str(manifest), str(tmp_path / "out"), decoding=DecodingOptions(samples=2))
     cached = [call for call in fakes.cached if call[0]]
     assert [n for n, _ in cached] == [1] * 9
     assert len({seed for _, seed in cached}) == 9
@@ -350,8 +352,8 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path) -> None:
     scored = rescorer.score([plain])[0]
     assert [set(h.scores) for h in scored.hypotheses] == [{"asr", "text"}] * 2
     assert [set(h.scores) for h in plain.hypotheses] == [{"asr"}] * 2
-    weights = Weights({"asr": 1.0, "text": 1.0})
-    assert rescorer.rescore([plain], weights) == rescorer.rescore([scored], weights)
+    options = relisten.SecondPassOptions(weights=Weights({"asr": 1.0, "text": 1.0}))
+    assert rescorer.rescore([plain], options=options) == rescorer.rescore([scored], options=options)
     kept = replace(
         scored,
         hypotheses=tuple(
@@ -359,7 +361,8 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path) -> None:
             for n, h in enumerate(plain.hypotheses)
         ),
     )
-    best = rescorer.rescore([kept], Weights({"text": 1.0}))[0].hypotheses[0]
+    by_text = relisten.SecondPassOptions(weights=Weights({"text": 1.0}))
+    best = rescorer.rescore([kept], options=by_text)[0].hypotheses[0]
     assert (best.text, best.scores["text"]) == ("c", 1.0)
     assert "text" in rescorer.weights.values
     with pytest.raises(AudioError):

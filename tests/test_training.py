@@ -1,7 +1,8 @@
-"""Losses, schooling and the training loop on a tiny random LM."""
+"""Losses, the projector, and the training loop on a tiny random LM."""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from relisten.core.types import UsageError
 from relisten.lm.model import ChunkProjector, SpeechTextLM
@@ -23,18 +25,19 @@ from relisten.lm.sequences import (
 )
 from relisten.lm.training import projector_guesses, sequence_losses, train_projector
 from relisten.lm.vocabulary import Vocabulary
-from relisten.tasks.training.cache import CachedUtterance
+from relisten.tasks.training.batches import draw_batch
+from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.examples import (
     Example,
+    TrainingData,
     check_served,
-    cross_fit_projectors,
-    draw_batch,
-    example_losses,
-    nats_a_word,
     untranscribed_example,
 )
-from relisten.tasks.training.lm import Training, train_lm
-from relisten.tasks.training.loop import Schedule
+from relisten.tasks.training.features import CachedUtterance
+from relisten.tasks.training.lm import Training, example_losses, nats_per_word, train_lm
+from relisten.tasks.training.projector import ProjectorConfig, cross_fit_projectors
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.text_corpus import TextExamples
 from relisten.tasks.training.trainable import add_lora, lora_tensors
 from tiny_models import LEVELS, N_UNITS, naive_score, tiny_causal_lm, tiny_speech_text_lm
@@ -55,8 +58,7 @@ def example(seed: int, n_words: int = 3) -> Example:
     cached = CachedUtterance(
         f"u{seed}", f"s{seed % 5}", "", ends, frames.astype(np.float16), UNIT_S
     )
-    features = chunk_features(speech, speech.chunks(ends))
-    return Example(cached, [[int(w)] for w in words], speech, features)
+    return Example(cached, [[int(w)] for w in words], speech)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_given_guesses_replace_the_projectors_own():
     e = example(0)
     s = build_sequence("chunked", model.vocabulary, e.words, e.speech, e.cached.word_ends_s)
     table = model.text_embedding.weight
-    own = projector_guesses(model.extension.projector, table, e.chunks)
+    own = projector_guesses(model.extension.projector, table, e.chunk_features())
     with torch.inference_mode():
         plain = sequence_losses(model, [s], [e.speech])
         same = sequence_losses(model, [s], [e.speech], [own])
@@ -180,32 +182,119 @@ def test_the_projector_learns_what_can_be_heard():
     projector = ChunkProjector(FRAME_DIM, 12, len(WORDS), width=64)
     projector.word_tokens[:] = torch.tensor(WORDS)
     words = np.array([w[0] - 2 for e in train for w in e.words])
-    chunks = np.concatenate([e.chunks[:-1] for e in train])
+    chunks = np.concatenate([e.chunk_features()[:-1] for e in train])
     train_projector(projector, table, chunks, words, epochs=6)
     for e in unseen:
-        guesses = projector_guesses(projector, table, e.chunks[:-1])
+        guesses = projector_guesses(projector, table, e.chunk_features()[:-1])
         nearest = torch.cdist(torch.from_numpy(guesses), table).argmin(1)
         assert nearest.tolist() == [w[0] for w in e.words]
 
 
-def test_nobody_is_guessed_by_a_projector_that_heard_them(tmp_path):
-    """Same words, one speaker with the sounds of two words swapped: were they in the training
-    fold, their chunks would be guessed right."""
-    examples = [example(seed) for seed in range(60)]
+def cross_fit(folder: Path, examples: list[Example], table: torch.Tensor) -> ChunkProjector:
+    folder.mkdir(exist_ok=True)
+    run = Run(folder, 0, lambda line: None)
+    return cross_fit_projectors(ProjectorConfig(epochs=1), 2, examples, table, 0, run)
+
+
+def test_nobody_is_guessed_by_a_projector_that_was_trained_on_them(tmp_path):
+    """The projector of a fold is the same, to the byte, whatever the speech of its speakers; that
+    of the other fold, which is trained on them, is not. And their guesses are its guesses."""
+    examples = [example(seed) for seed in range(40)]
     table = torch.randn(10, 12)
-    projector = cross_fit_projectors(tmp_path, examples, table, 0, 2, 1, 0, lambda line: None)
-    names = sorted(p.name for p in tmp_path.iterdir())
+    projector = cross_fit(tmp_path / "a", examples, table)
+    names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == [
         "projector-fold0.safetensors",
         "projector-fold1.safetensors",
         "projector.safetensors",
     ]
-    by_speaker: dict[str, set[bool]] = {}
+    altered = [example(seed) for seed in range(40)]
+    for e in altered:
+        if fold_of(e.cached.speaker, 2) == 0:
+            e.speech = replace(e.speech, frames=e.speech.frames[::-1])
+    cross_fit(tmp_path / "b", altered, table)
+    same = [(tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names]
+    assert same == [True, False, False]
     for e in examples:
-        own = projector_guesses(projector, table, e.chunks)
-        assert e.guesses.shape == own.shape
-        by_speaker.setdefault(e.cached.speaker, set()).add(np.allclose(own, e.guesses))
-    assert by_speaker == {speaker: {False} for speaker in by_speaker}
+        chunks = e.chunk_features()
+        fold = tmp_path / "a" / f"projector-fold{fold_of(e.cached.speaker, 2)}.safetensors"
+        held_out = copy.deepcopy(projector)
+        held_out.load_state_dict(load_file(fold))
+        expected = projector_guesses(held_out, table, chunks)
+        np.testing.assert_allclose(e.guesses, expected, rtol=2e-3, atol=1e-3)
+        assert not np.allclose(e.guesses, projector_guesses(projector, table, chunks), atol=1e-2)
+
+
+def test_words_are_cross_fitted_in_training_only():
+    """The losses of a training batch come from the examples' guesses, those of development data
+    from the model's own projector."""
+    model, examples = world()
+    model.eval()
+    batch = examples[:4]
+
+    def losses(is_cross_fitted: bool) -> torch.Tensor:
+        with torch.inference_mode():
+            return example_losses(model, "chunked", batch, is_cross_fitted)
+
+    own, cross_fitted = losses(False), losses(True)
+    assert not torch.allclose(own, cross_fitted)
+    for e in batch:
+        table = model.text_embedding.weight
+        e.guesses = projector_guesses(model.extension.projector, table, e.chunk_features())
+    torch.testing.assert_close(losses(True), own)
+
+
+def test_the_lm_is_trained_on_cross_fitted_guesses(tmp_path):
+    """Other guesses make another adapter: the projector's own are the same in both runs."""
+    adapters = []
+    for name, added in (("a", 0.0), ("b", 0.5)):
+        model, examples = world()
+        for e in examples:
+            e.guesses = e.guesses + added
+        chunked = replace(training(2), tasks={"chunked": 1.0})
+        train_lm(model, chunked, TrainingData([(examples, 1.0)]), Run(tmp_path / name, 0, print))
+        adapters.append(lora_tensors(model.causal))
+    assert any(not torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+
+@pytest.mark.parametrize("order", ["speech_first", "interleaved", "chunked"])
+def test_wrong_speech_is_another_recordings(order):
+    """That of the recording half the list on, resampled to the length of the right one."""
+    model = tiny_speech_text_lm("llama", FRAME_DIM)
+    examples = [example(seed, n) for seed, n in enumerate([3, 1, 5, 2])]
+    exchanged = [
+        replace(e, speech=examples[(i + 2) % 4].speech.stretched(len(e.speech)))
+        for i, e in enumerate(examples)
+    ]
+    with torch.inference_mode():
+        total = sum(float(example_losses(model, order, [e], False).sum()) for e in exchanged)
+    wrong = nats_per_word(model, order, examples, wrong_speech=True)
+    assert wrong == pytest.approx(total / 11, rel=1e-4)
+    assert wrong != pytest.approx(nats_per_word(model, order, examples), rel=1e-3)
+
+
+def test_the_orders_by_hand():
+    """Words "2" and "3" of two units each, codes 4 to 8, the fifth after the last word; 60 text
+    tokens, then <speech> 60, <text> 61 and the units from 62; BOS 0, EOS 1."""
+    vocabulary = Vocabulary(60, 0, 1, N_UNITS)
+    speech = Speech(np.arange(4, 9, dtype=np.int32)[:, None], UNIT_S)
+    spoken, written, units = 60, 61, [66, 67, 68, 69, 70]
+    by_hand = {
+        "text": [0, written, 2, 3, 1],
+        "speech_first": [0, spoken, *units, written, 2, 3, 1],
+        "interleaved": [
+            *(0, spoken, *units[:2], written, 2),
+            *(spoken, *units[2:4], written, 3),
+            *(spoken, units[4], written, 1),
+        ],
+        "chunked": [0, spoken, 2, spoken, 3, spoken, 1],
+        "text_first": [0, written, 2, 3, spoken, *units, written],
+        "speech": [0, spoken, *units, written],
+    }
+    assert set(by_hand) == set(get_args(Order))
+    for order, ids in by_hand.items():
+        ends = (2 * UNIT_S, 4 * UNIT_S)
+        assert build_sequence(order, vocabulary, [[2], [3]], speech, ends).ids.tolist() == ids
 
 
 def world() -> tuple[SpeechTextLM, list[Example]]:
@@ -225,13 +314,8 @@ def world() -> tuple[SpeechTextLM, list[Example]]:
     return model, examples
 
 
-def folder(parent: Path, name: str) -> Path:
-    (parent / name).mkdir()
-    return parent / name
-
-
 def training(steps: int, **options) -> Training:
-    schedule = Schedule(steps, 1e-2, 2, 4, **options)
+    schedule = Schedule(steps, learning_rate=1e-2, warmup_steps=2, eval_every=4, **options)
     return Training({"chunked": 0.7, "text": 0.3}, 60, schedule)
 
 
@@ -240,7 +324,7 @@ def test_training_goes_on_to_the_same_bits(tmp_path, accumulate):
     """8 steps in one go, and 4 steps, a stop, 4 more: the same weights."""
     schedule = training(8, accumulate=accumulate)
     whole, examples = world()
-    train_lm(whole, schedule, [(examples, 1.0)], [], folder(tmp_path, "a"), print)
+    train_lm(whole, schedule, TrainingData([(examples, 1.0)]), Run(tmp_path / "a", 0, print))
 
     stopped, examples = world()
 
@@ -254,11 +338,11 @@ def test_training_goes_on_to_the_same_bits(tmp_path, accumulate):
         if len(calls) == 2:
             raise Stop
 
-    path = folder(tmp_path, "b")
+    run = Run(tmp_path / "b", 0, stop_after_the_second)
     with pytest.raises(Stop):
-        train_lm(stopped, schedule, [(examples, 1.0)], [], path, stop_after_the_second)
+        train_lm(stopped, schedule, TrainingData([(examples, 1.0)]), run)
     resumed, examples = world()
-    train_lm(resumed, schedule, [(examples, 1.0)], [], path, print)
+    train_lm(resumed, schedule, TrainingData([(examples, 1.0)]), replace(run, say=print))
     assert calls[0].startswith("step 4/8")
     for name, tensor in lora_tensors(whole.causal).items():
         assert torch.equal(tensor, lora_tensors(resumed.causal)[name]), name
@@ -266,12 +350,12 @@ def test_training_goes_on_to_the_same_bits(tmp_path, accumulate):
         assert torch.equal(a, b)
 
 
-def test_training_lowers_the_gauge_and_leaves_the_lm_alone(tmp_path):
+def test_training_lowers_the_metric_and_leaves_the_lm_alone(tmp_path):
     model, examples = world()
     before = {n: p.clone() for n, p in model.causal.named_parameters() if "lora_" not in n}
-    start = nats_a_word(model, "text", examples)
-    train_lm(model, training(30), [(examples, 1.0)], [], tmp_path, print)
-    assert nats_a_word(model, "text", examples) < start - 1
+    start = nats_per_word(model, "text", examples)
+    train_lm(model, training(30), TrainingData([(examples, 1.0)]), Run(tmp_path))
+    assert nats_per_word(model, "text", examples) < start - 1
     for name, parameter in model.causal.named_parameters():
         if "lora_" not in name:
             assert torch.equal(parameter, before[name])

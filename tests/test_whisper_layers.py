@@ -1,4 +1,4 @@
-"""Whisper's encoder in two parts: against CTranslate2's own, and a CTC head that owns the upper."""
+"""Whisper's encoder in two parts: against CTranslate2, and under a CTC head with upper layers."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 
 def grown(folder, seed=0):
-    """A CTC head that owns the upper of the two layers, its updates not zero."""
+    """A CTC head with the upper one of two layers, whose updates are not zero."""
     torch.manual_seed(seed)
     layers = UpperLayers(read_encoder_weights(folder), 1, rank=2)
     ctc_head = CTCHead(32, " ab", LowerLayers(folder, 1).id, 2, width=8, layers=layers)
@@ -36,7 +36,7 @@ def grown(folder, seed=0):
 
 @pytest.mark.parametrize("n_upper", [1, 2])
 def test_both_parts_together_are_ctranslate2s_encoder(folder, n_upper):
-    """On a full window, where neither pads, before anything is learnt."""
+    """On a full window, where neither pads, before anything is trained."""
     samples = noise(30.0)
     lower = LowerLayers(folder, n_upper).encode([samples])[0]
     above = UpperLayers(read_encoder_weights(folder), n_upper).eval()
@@ -56,8 +56,8 @@ def test_a_recordings_frames_do_not_depend_on_its_neighbours(folder):
     np.testing.assert_array_equal(together[1][1500:], layers.encode([long[480_000:]])[0])
 
 
-def test_padding_does_not_reach_the_speech(folder):
-    """13 frames, of which the last makes a pooled one alone, beside 20."""
+def test_padding_does_not_change_the_speech(folder):
+    """13 frames, of which the last is pooled alone, in a batch with 20."""
     ctc_head = grown(folder)
     one, other = (
         np.random.default_rng(n).normal(size=(n, 32)).astype(np.float32) for n in (13, 20)
@@ -74,8 +74,8 @@ def test_padding_does_not_reach_the_speech(folder):
     np.testing.assert_allclose(both[1], ctc_head.log_probs(other).reshape(20, -1), atol=1e-5)
 
 
-def test_nothing_learnt_changes_nothing(folder):
-    """A CTC head that has just taken layers over hears what it heard without them."""
+def test_untrained_layers_change_nothing(folder):
+    """A CTC head that has just been given upper layers returns what it returned without them."""
     torch.manual_seed(0)
     plain = CTCHead(32, " ab", "encoder", 1, width=8).eval()
     layers = UpperLayers(read_encoder_weights(folder), 1)
@@ -89,7 +89,7 @@ def test_nothing_learnt_changes_nothing(folder):
     np.testing.assert_allclose(taken.log_probs(lower), plain.log_probs(above), atol=1e-5)
 
 
-def test_saved_is_what_was_learnt_and_not_the_encoder(folder, tmp_path):
+def test_saved_is_what_was_trained_and_not_the_encoder(folder, tmp_path):
     ctc_head = grown(folder)
     ctc_head.save(tmp_path / "ctc_head.safetensors")
     loaded = CTCHead.load(tmp_path / "ctc_head.safetensors", lambda: folder)

@@ -35,13 +35,13 @@ def tiny_text_lm(folder: Path) -> Path:
     return folder
 
 
-def write_noise(path: Path, seed: int) -> None:
-    """RECORDING_S seconds of noise as 16 bit WAV."""
+def write_noise(path: Path, seed: int, seconds: float = RECORDING_S) -> None:
+    """Noise as 16 bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes((noise(RECORDING_S, seed) * 20_000).astype("<i2").tobytes())
+        file.writeframes((noise(seconds, seed) * 20_000).astype("<i2").tobytes())
 
 
 def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -62,6 +62,12 @@ def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:
             tiny_text_lm(place)
     tiny_bundle(folder / "bundles" / MODEL)
     patch.setattr("relisten.io.bundle.SHIPPED", folder / "bundles")
+
+
+def small_ctc_batches(patch: pytest.MonkeyPatch) -> None:
+    """Batches of CTC heads of some utterances, not of a minute and more: a tenth of the time."""
+    for name in ("BATCH_FRAMES", "LAYERS_BATCH_FRAMES"):
+        patch.setattr(f"relisten.tasks.training.ctc.{name}", 128)
 
 
 def tiny_bundle(folder: Path) -> None:

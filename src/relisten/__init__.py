@@ -1,33 +1,45 @@
-"""relisten: listen again to a recogniser's N-best list and pick the right one."""
+"""relisten: a second pass over a recogniser's N-best list that picks the right hypothesis."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relisten.api import Rescorer
+    from relisten.core.combine import Weights
     from relisten.core.tune import tune_weights
     from relisten.core.types import Hypothesis, NBest, RelistenError
     from relisten.io.nbest import load_nbest, save_nbest
+    from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.evaluation.evaluate import evaluate
+    from relisten.tasks.second_pass import SecondPassOptions
+    from relisten.tasks.weights import load_weights
 
 _HOMES = {
+    "DecodingOptions": "relisten.speech.first_pass",
     "Hypothesis": "relisten.core.types",
     "NBest": "relisten.core.types",
     "RelistenError": "relisten.core.types",
     "Rescorer": "relisten.api",
+    "SecondPassOptions": "relisten.tasks.second_pass",
+    "Weights": "relisten.core.combine",
     "evaluate": "relisten.tasks.evaluation.evaluate",
     "load_nbest": "relisten.io.nbest",
+    "load_weights": "relisten.tasks.weights",
     "save_nbest": "relisten.io.nbest",
     "tune_weights": "relisten.core.tune",
 }
 
 __all__ = [
+    "DecodingOptions",
     "Hypothesis",
     "NBest",
     "RelistenError",
     "Rescorer",
+    "SecondPassOptions",
+    "Weights",
     "evaluate",
     "load_nbest",
+    "load_weights",
     "save_nbest",
     "tune_weights",
 ]

@@ -23,8 +23,9 @@ from relisten.apps.console import (
     spinner,
 )
 from relisten.apps.options import (
-    beam_options,
     components_of,
+    decision_option,
+    decoding_options,
     input_options,
     language_option,
     model_option,
@@ -32,10 +33,11 @@ from relisten.apps.options import (
     output_option,
     phrases_option,
     placement_options,
+    proposal_options,
     quiet_option,
     resume_option,
-    richer_options,
     seed_option,
+    taken,
 )
 from relisten.core.types import UsageError
 from relisten.tasks.defaults import FIRST_PASS
@@ -44,7 +46,7 @@ from relisten.tasks.defaults import FIRST_PASS
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="relisten")
 def main() -> None:
-    """Listen again to a recogniser's N-best list and pick the right one.
+    """A second pass over a recogniser's N-best list: pick the right hypothesis.
 
     \b
     Exit codes: 0 all done; 1 done, but some utterances were refused (listed);
@@ -72,24 +74,48 @@ def main() -> None:
 @model_option
 @click.option(
     "--first-pass",
+    multiple=True,
     metavar="NAME",
-    help="Recogniser; by default the one that the model's weights are for.",
+    help="Recogniser; by default the one that the model's weights are for. Again for another one: "
+    "its hypotheses join the list, rated by the first.",
 )
 @language_option
-@beam_options
-@richer_options
+@decoding_options
+@proposal_options
 @phrases_option
+@click.option(
+    "--weights",
+    metavar="FILE|BUNDLE",
+    help="What each score counts for; by default the model's own weights.",
+)
+@decision_option
 @placement_options
 @quiet_option
-def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
-    """Transcribe recordings: first pass, listen again, choose."""
-    from relisten.tasks.transcribe import render, transcribe
+def transcribe(
+    output: str, format: str, phrases: str | None, weights: str | None, quiet: bool, **options: Any
+) -> None:
+    """Transcribe recordings: first pass, second pass, the better text."""
+    from relisten.speech.first_pass import DecodingOptions
+    from relisten.tasks.bias import read_phrases
+    from relisten.tasks.second_pass import SecondPassOptions
+    from relisten.tasks.transcribe import transcribe
+    from relisten.tasks.transcript import render
+    from relisten.tasks.weights import load_weights
 
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
+    decoding = taken(DecodingOptions, options)
+    second_pass = taken(
+        SecondPassOptions,
+        options,
+        phrases=read_phrases(phrases) if phrases else (),
+        weights=load_weights(weights) if weights else None,
+    )
     note("loading the models", quiet)
     with progress("transcribe", len(options["audio"]), quiet) as tick:
-        transcripts, refused = transcribe(**options, tick=tick)
+        transcripts, refused = transcribe(
+            **options, decoding=decoding, options=second_pass, tick=tick
+        )
     with click.open_file(output, "w", encoding="utf-8") as file:
         file.write(render(transcripts, format))
     finish(refused)
@@ -111,16 +137,9 @@ def transcribe(output: str, format: str, quiet: bool, **options: Any) -> None:
     "another one: its hypotheses join the list, rated by the first.",
 )
 @language_option
-@beam_options
-@richer_options
-@click.option("--temperature", default=1.0, show_default=True, help="Of the samples.")
+@decoding_options
+@proposal_options
 @model_option
-@click.option(
-    "--words",
-    metavar="FILE",
-    help="Text; the CTC head spells words of it alone. By default those that it was trained on.",
-)
-@seed_option
 @normaliser_option
 @click.option(
     "--merge/--no-merge", default=True, show_default=True, help="Merge equal normalised texts."
@@ -134,10 +153,12 @@ def nbest(quiet: bool, **options: Any) -> None:
     Hypotheses that an utterance has already are kept: they join the list behind the first pass's,
     rated anew.
     """
+    from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.nbest import make_nbest
 
+    decoding = taken(DecodingOptions, options)
     with progress("nbest", count_lines(options["manifest"]), quiet) as tick:
-        outcome = make_nbest(**options, tick=tick)
+        outcome = make_nbest(**options, decoding=decoding, tick=tick)
     finish(outcome.refused)
 
 
@@ -188,7 +209,7 @@ def codebook(quiet: bool, **options: Any) -> None:
 )
 @quiet_option
 def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
-    """Train a language model to hear: continued pre-training on speech and text, into a bundle.
+    """Continue the pre-training of a language model on speech and text, into a bundle.
 
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
     here instead. A run that was killed goes on when it is started again.
@@ -323,8 +344,8 @@ def bias(quiet: bool, **options: Any) -> None:
     "--components",
     default="",
     callback=components_of,
-    help="Of text, text_given_speech, speech_given_text, letters, with commas between; all that "
-    "the model has learnt, by default.",
+    help="Of text, text_given_speech, speech_given_text, ctc, with commas between, or all: what "
+    "the model has learnt. By default what its weights count and an utterance has the means for.",
 )
 @click.option(
     "--wrong-speech",
@@ -340,7 +361,7 @@ def score(quiet: bool, **options: Any) -> None:
     from relisten.tasks.score import score
 
     with progress("score", count_lines(options["nbest"]), quiet) as tick:
-        outcome = score(**options, tick=tick)
+        outcome = score(**options, tick=tick, say=lambda line: note(line, quiet))
     finish(outcome.refused)
 
 
@@ -371,7 +392,8 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
     Where the output is a bundle's folder, they become the bundle's own.
     """
     from relisten.apps.tables import print_tuning
-    from relisten.tasks.tune import save_weights, tune
+    from relisten.tasks.tune import tune
+    from relisten.tasks.weights import save_weights
 
     with spinner("tuning", quiet):
         result, refused = tune(**options)
@@ -388,17 +410,11 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
 @output_option
 @click.option(
     "--weights",
-    metavar="FILE",
-    help="What `relisten tune` wrote; first-pass score and length alone without it.",
+    metavar="FILE|BUNDLE",
+    help="What `relisten tune` wrote, or a bundle; by default the weights of the model that scored "
+    "the lists.",
 )
-@click.option(
-    "--decision",
-    type=click.Choice(["map", "mbr", "rover"]),
-    default="map",
-    show_default=True,
-    help="map: the highest sum; mbr: the fewest expected word errors; rover: word by word, the "
-    "text need not be on the list.",
-)
+@decision_option
 @input_options
 @resume_option
 @quiet_option
@@ -409,18 +425,15 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     Equal texts, case and punctuation aside, become one hypothesis first, as `tune` counts them:
     their first-pass probabilities add up, all else is the first one's.
     """
-    from relisten.core.combine import DEFAULT_WEIGHTS
     from relisten.tasks.rescore import rescore
-    from relisten.tasks.tune import load_weights
+    from relisten.tasks.weights import load_weights
 
-    chosen = load_weights(weights) if weights else DEFAULT_WEIGHTS
-    if not weights:
-        note("without --weights: ranked by first-pass score and length alone", quiet)
-    if chosen.domains:
+    chosen = load_weights(weights) if weights else None
+    if chosen and chosen.domains:
         domains = ", ".join(chosen.domains)
         note(f"weights by {chosen.by!r}: {domains}; the shared ones for all others", quiet)
     with progress("rescore", count_lines(options["scored"]), quiet) as tick:
-        outcome = rescore(**options, weights=chosen, tick=tick)
+        outcome = rescore(**options, weights=chosen, tick=tick, say=lambda line: note(line, quiet))
     finish(outcome.refused)
 
 
@@ -470,7 +483,7 @@ def evaluate(
     tally = None
     if html_path:
         from relisten.tasks.evaluation.analysis import ErrorAnalyser
-        from relisten.tasks.tune import load_weights
+        from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
         tally = ErrorAnalyser(options["normaliser"], keys, known)

@@ -17,7 +17,7 @@ from relisten.tasks.defaults import MODEL
 
 if TYPE_CHECKING:
     from relisten.core.combine import Weights
-    from relisten.tasks.transcribe import Segment, Transcript
+    from relisten.tasks.transcript import Segment, Transcript
 
 SHOWN = 3
 """Hypotheses of each list; the first pass's choice is shown wherever it has come to stand."""
@@ -26,30 +26,27 @@ SHOWN = 3
 @click.group(cls=Commands, invoke_without_command=True)
 @click.option("--model", default=MODEL, show_default=True, metavar="BUNDLE")
 def main(model: str) -> None:
-    """Transcribe the demo recordings: first pass, listen again, what changed and why."""
+    """Transcribe the demo recordings: first pass, second pass, what changed and why."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    from relisten.api import Rescorer
     from relisten.io.sources import resolve_model
-    from relisten.speech.load import load_first_pass
-    from relisten.tasks.loading import load_rescorer
-    from relisten.tasks.transcribe import transcribe_one
 
     recordings = sorted(str(path) for path in resolve_model("demo-speech").glob("*.wav"))
     click.echo(f"transcribing {len(recordings)} recordings; the models load first", err=True)
-    rescorer = load_rescorer(model)
-    recogniser = load_first_pass(rescorer.first_pass)
+    rescorer = Rescorer.from_pretrained(model)
     console = Console()
     n_changed = 0
     for path in recordings:
-        transcript = transcribe_one(path, recogniser, rescorer)
+        transcript = rescorer.transcribe(path)
         show(console, transcript, rescorer.weights)
         n_changed += transcript.text != transcript.first_pass_text
     console.rule()
-    console.print(f"the second look changed {n_changed} of {len(recordings)} recordings")
+    console.print(f"the second pass changed {n_changed} of {len(recordings)} recordings")
 
 
 def show(console: Console, transcript: Transcript, weights: Weights) -> None:
-    """One recording: its texts, and for each stretch the head of the list that was ranked."""
+    """One recording: its texts, and for each segment the head of the list that was ranked."""
     name = os.path.basename(transcript.audio)
     console.rule(f"{name}, {transcript.duration_s:.1f} s of speech", align="left")
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in transcript.seconds.items())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import click
 
 from relisten.tasks.defaults import MODEL
 
 Command = Callable[..., Any]
+Options = TypeVar("Options")
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -68,24 +70,41 @@ input_options = options(
     ),
 )
 
-richer_options = options(
-    click.option("--samples", default=0, show_default=True, help="Temperature samples to add."),
-    click.option(
-        "--propose",
-        default=0,
-        show_default=True,
-        help="Texts to add that the model's CTC head finds: spelled, and mixed with the list's own.",
-    ),
-)
 language_option = click.option(
     "--language",
     default="en",
     show_default=True,
-    help="Spoken language of a multilingual recogniser; auto: told by CTC head.",
+    help="Spoken language of a multilingual recogniser, as an ISO code; auto: detected.",
 )
-beam_options = options(
+decoding_options = options(
     click.option("--beam", default=10, show_default=True, help="Width of the beam search."),
     click.option("--n-best", default=10, show_default=True, help="Hypotheses to keep of the beam."),
+    click.option("--samples", default=0, show_default=True, help="Hypotheses to sample besides."),
+    click.option("--temperature", default=1.0, show_default=True, help="Of the samples."),
+    click.option("--seed", default=0, show_default=True, help="Of the samples."),
+)
+proposal_options = options(
+    click.option(
+        "--propose",
+        default=0,
+        show_default=True,
+        help="Hypotheses to add that the model's CTC head proposes: spelled by it, and mixed with "
+        "those of the list.",
+    ),
+    click.option(
+        "--words",
+        metavar="FILE",
+        help="Text; proposals are spelled with its words alone. By default with those that the CTC "
+        "head was trained on.",
+    ),
+)
+decision_option = click.option(
+    "--decision",
+    type=click.Choice(["map", "mbr", "rover"]),
+    default="map",
+    show_default=True,
+    help="map: the highest sum; mbr: the fewest expected word errors; rover: word by word, the "
+    "text need not be on the list.",
 )
 phrases_option = click.option(
     "--phrases",
@@ -97,11 +116,18 @@ model_option = click.option(
     default=MODEL,
     show_default=True,
     metavar="BUNDLE",
-    help="Language model that listens again: a bundle, a causal LM's folder, a name, a hub id.",
+    help="Model of the second pass: a bundle, a causal LM's folder, a name, a hub id.",
 )
 seed_option = click.option(
-    "--seed", default=0, show_default=True, help="Of all that is drawn at random."
+    "--seed", default=0, show_default=True, help="Seed for all random draws."
 )
+
+
+def taken(kind: type[Options], options: dict[str, Any], **more: Any) -> Options:
+    """The frozen options `kind`, its fields taken out of a command's options; more: those that the
+    command makes itself."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: options.pop(name) for name in names & set(options)}, **more)
 
 
 def components_of(ctx: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ class Biasing:
     def bonus(self, text: str) -> float:
         """The `context` score of a text, nats, 0 or more: the bonuses of the phrases in it.
 
-        From left to right the longest phrase that begins at a word counts, and its words are taken.
+        From left to right the longest phrase that begins at a word counts; matches do not overlap.
         """
         words = self.normalise(text).split()
         total, at = 0.0, 0
@@ -168,7 +168,7 @@ class Biasing:
         from rapidfuzz.process import cdist
 
         keys = [key for _, key, _ in self._keys]
-        alike = cdist(
+        similarity = cdist(
             [sound for _, _, sound in spans],
             keys,
             scorer=Levenshtein.normalized_similarity,
@@ -176,11 +176,11 @@ class Biasing:
             dtype=np.float32,
         )
         padded = f" {self.normalise(text)} "
-        for column in np.flatnonzero(alike.any(axis=0)):
+        for column in np.flatnonzero(similarity.any(axis=0)):
             phrase, key, _ = self._keys[column]
             if f" {self.normalise(phrase.text)} " in padded:
                 continue
-            row = int(np.argmax(alike[:, column]))
+            row = int(np.argmax(similarity[:, column]))
             start, end, sound = spans[row]
             yield phrase, start, end, int(Levenshtein.distance(sound, key))
 

@@ -72,7 +72,7 @@ class Weights:
         if not _is_finite(self.ceiling) or not 0 < self.ceiling <= 1:
             raise UsageError(f"the ceiling of weights must be above 0, at most 1: {self.ceiling!r}")
         if self.domains and self.by is None:
-            raise UsageError("weights have domains, but no key 'by' that tells them apart")
+            raise UsageError("weights have domains, but no key 'by' to choose them by")
         # Copies: the caller may change theirs.
         object.__setattr__(self, "values", _own(self.values))
         domains = {domain: _own(values) for domain, values in self.domains.items()}
@@ -81,8 +81,8 @@ class Weights:
     @property
     def to_score(self) -> tuple[str, ...]:
         """The components that count and are relisten's to score, not the first pass's."""
-        weighed = (self.values, *self.domains.values())
-        return tuple(name for name in COMPONENTS if any(values.get(name) for values in weighed))
+        weighted = (self.values, *self.domains.values())
+        return tuple(name for name in COMPONENTS if any(values.get(name) for values in weighted))
 
     def values_for(self, nbest: NBest) -> Mapping[str, float]:
         """The weights of the utterance's own domain; `values` where that has none."""
@@ -90,7 +90,7 @@ class Weights:
         return self.values if domain is None else self.domains.get(domain, self.values)
 
     def to_json(self) -> dict[str, object]:
-        """The weights as WEIGHTS.json holds them."""
+        """The weights as WEIGHTS.json contains them."""
         by_domain = {"by": self.by, "domains": dict(self.domains)} if self.by is not None else {}
         return {
             "values": dict(self.values),
@@ -276,7 +276,7 @@ def without_voted_text(nbest: NBest) -> NBest:
 def posteriors(scores: npt.ArrayLike, temperature: float = 1.0) -> FloatArray:
     """The probability of each of N scores in nats, float64 [N] that sums to 1.
 
-    softmax(scores / temperature): above 1 the probabilities lie closer together.
+    softmax(scores / temperature): above 1 the probabilities are closer together.
     """
     values = np.asarray(scores, dtype=np.float64)
     if not len(values):
@@ -286,6 +286,6 @@ def posteriors(scores: npt.ArrayLike, temperature: float = 1.0) -> FloatArray:
 
 
 def fingerprint(nbest: NBest) -> str:
-    """16 hexadecimal digits that tell this utterance, by id and reference, from all others."""
+    """16 hexadecimal digits that identify this utterance by its id and reference."""
     identity = json.dumps([nbest.id, nbest.reference], ensure_ascii=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -45,87 +45,90 @@ class ConfusionNetwork:
         probabilities: float64 [N]. Of equal sums, the one of the earlier hypothesis wins, and of
         those that agree the first is named.
         """
-        is_same = self.words[:, None, :] == self.words[None, :, :]  # [N, N, S]
-        support = np.tensordot(probabilities, is_same, axes=1)  # [N, S]
+        support: FloatArray = np.empty(self.words.shape)
+        for slot, numbers in enumerate((self.words - EPSILON).T):
+            support[:, slot] = np.bincount(numbers, probabilities)[numbers]
         # Sums of the same votes in another order differ in their last digits.
-        winner = np.argmax(support > support.max(axis=0) - 1e-12, axis=0)
+        winner: IntArray = np.argmax(support > support.max(axis=0) - 1e-12, axis=0)
         return winner, support[winner, np.arange(support.shape[1])]
 
 
 def align(texts: Sequence[Sequence[str]]) -> ConfusionNetwork:
     """The network of N hypotheses, each its words, best first.
 
-    Of equally cheap alignments the one is taken that, from the left, puts words into slots rather
-    than leaving slots empty, and leaves slots empty rather than making new ones. Time grows with
-    N · words · slots.
+    Of equally cheap alignments the one is chosen that, from the left, prefers a word in a slot to
+    an empty slot, and an empty slot to a new one. Time grows with N · words · slots.
     """
-    slots: list[dict[int, tuple[str, int]]] = []  # of each: hypothesis → its word and place
-    held: list[set[str | None]] = []  # of each: the words, and None where a hypothesis has none
-    for n, words in enumerate(texts):
-        steps = _cheapest(words, held)
-        grown: list[dict[int, tuple[str, int]]] = []
-        grown_held: list[set[str | None]] = []
-        for slot, place in steps:
-            entries = {} if slot is None else slots[slot]
-            kinds: set[str | None] = ({None} if n else set()) if slot is None else held[slot]
-            if place is None:
-                kinds.add(None)
-            else:
-                entries[n] = (words[place], place)
-                kinds.add(words[place])
-            grown.append(entries)
-            grown_held.append(kinds)
-        slots, held = grown, grown_held
-    return _as_arrays(len(texts), slots)
-
-
-def _as_arrays(n: int, slots: Sequence[dict[int, tuple[str, int]]]) -> ConfusionNetwork:
     numbers: dict[str, int] = {}
-    words = np.full((n, len(slots)), EPSILON, dtype=np.int64)
-    places = np.full((n, len(slots)), EPSILON, dtype=np.int64)
-    for column, entries in enumerate(slots):
-        for row, (word, place) in entries.items():
-            words[row, column] = numbers.setdefault(word, len(numbers))
-            places[row, column] = place
+    numbered = [
+        np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.int64)
+        for words in texts
+    ]
+    # Slots are numbered as they are made; `order` is their order in the text.
+    order = np.empty(0, dtype=np.int64)
+    contains = np.empty((0, len(numbers)), dtype=np.bool_)
+    is_optional = np.empty(0, dtype=np.bool_)  # a hypothesis has no word there
+    slots_of_words = []
+    for n, words in enumerate(numbered):
+        slots, places = _cheapest(~contains[order][:, words].T, ~is_optional[order])
+        is_new, has_word = slots == EPSILON, places != EPSILON
+        n_new = int(is_new.sum())
+        grown = np.empty(len(slots), dtype=np.int64)
+        grown[~is_new] = order[slots[~is_new]]
+        grown[is_new] = np.arange(len(order), len(order) + n_new)
+        order = grown
+        contains = np.concatenate([contains, np.zeros((n_new, len(numbers)), dtype=np.bool_)])
+        contains[order[has_word], words] = True
+        is_optional = np.append(is_optional, np.full(n_new, n > 0))
+        is_optional[order[~has_word]] = True
+        slots_of_words.append(order[has_word])
+    return _network(numbered, slots_of_words, order)
+
+
+def _network(
+    numbered: Sequence[IntArray], slots_of_words: Sequence[IntArray], order: IntArray
+) -> ConfusionNetwork:
+    column = np.empty(len(order), dtype=np.int64)
+    column[order] = np.arange(len(order))
+    words = np.full((len(numbered), len(order)), EPSILON, dtype=np.int64)
+    places = words.copy()
+    for n, (own, slots) in enumerate(zip(numbered, slots_of_words, strict=True)):
+        words[n, column[slots]] = own
+        places[n, column[slots]] = np.arange(len(own))
     return ConfusionNetwork(words, places)
 
 
-def _cheapest(
-    words: Sequence[str], held: Sequence[set[str | None]]
-) -> list[tuple[int | None, int | None]]:
-    """The cheapest alignment, from the left: pairs of slot and place of a word.
+def _cheapest(costs_of_words: BoolArray, costs_of_empty: BoolArray) -> tuple[IntArray, IntArray]:
+    """The cheapest alignment, from the left: slots, and places of words in them, int64 [K] each.
 
-    Slot None: a new one; place None: the slot stays empty.
+    A slot EPSILON is a new one; a place EPSILON leaves the slot empty. costs_of_words: whether word
+    w costs 1 in slot s, bool [W, S]. costs_of_empty: whether the slot costs 1 when empty, bool [S].
     """
-    n_slots, n_words = len(held), len(words)
-    empty = [0 if None in kinds else 1 for kinds in held]
-    # costs[i][j]: of aligning what follows word i and slot j, filled from the end.
-    costs = [[0] * (n_slots + 1) for _ in range(n_words + 1)]
-    for i in range(n_words, -1, -1):
-        row = costs[i]
-        below = costs[i + 1] if i < n_words else None
-        if below is not None:
-            row[n_slots] = n_words - i
-        for j in range(n_slots - 1, -1, -1):
-            best = row[j + 1] + empty[j]
-            if below is not None:
-                put = below[j + 1] + (words[i] not in held[j])
-                new = below[j] + 1
-                best = min(best, put, new)
-            row[j] = best
+    n_words, n_slots = costs_of_words.shape
+    skipped = np.append(0, np.cumsum(costs_of_empty))  # what all slots before s cost when empty
+    # costs[w, s]: of aligning the words from w on with the slots from s on, filled from the end.
+    costs = np.empty((n_words + 1, n_slots + 1), dtype=np.int64)
+    costs[n_words] = skipped[-1] - skipped
+    for word in range(n_words - 1, -1, -1):
+        below = costs[word + 1]
+        used = below + 1  # a new slot
+        np.minimum(used[:-1], below[1:] + costs_of_words[word], out=used[:-1])
+        # The word goes before or into some later slot, and those on the way stay empty.
+        costs[word] = np.minimum.accumulate((used + skipped)[::-1])[::-1] - skipped
 
-    steps: list[tuple[int | None, int | None]] = []
-    i = j = 0
-    while i < n_words or j < n_slots:
-        cost = costs[i][j]
-        is_put = i < n_words and j < n_slots
-        if is_put and cost == costs[i + 1][j + 1] + (words[i] not in held[j]):
-            steps.append((j, i))
-            i, j = i + 1, j + 1
-        elif j < n_slots and cost == costs[i][j + 1] + empty[j]:
-            steps.append((j, None))
-            j += 1
+    steps: list[tuple[int, int]] = []
+    word = slot = 0
+    while word < n_words or slot < n_slots:
+        cost = costs[word, slot]
+        has_both = word < n_words and slot < n_slots
+        if has_both and cost == costs[word + 1, slot + 1] + costs_of_words[word, slot]:
+            steps.append((slot, word))
+            word, slot = word + 1, slot + 1
+        elif slot < n_slots and cost == costs[word, slot + 1] + costs_of_empty[slot]:
+            steps.append((slot, EPSILON))
+            slot += 1
         else:
-            steps.append((None, i))
-            i += 1
-    return steps
+            steps.append((EPSILON, word))
+            word += 1
+    slots, places = np.array(steps, dtype=np.int64).reshape(-1, 2).T
+    return slots, places

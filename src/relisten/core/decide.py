@@ -8,7 +8,7 @@ P decides, and the posterior gives the confidence. A temperature that calibrates
 votes: on lists with many samples it made mbr 3.6 points of WER worse.
 map: the hypothesis of the highest P: fewest wrong *utterances*.
 mbr: the hypothesis with the fewest expected word errors, Σ_y' P(y') · errors(y', y): fewest wrong
-    *words*, as far as the list can tell (minimum Bayes risk).
+    *words*, as far as the list shows (minimum Bayes risk).
 rover: for each slot of the confusion network the word, or no word, with the highest total P; the
     text need not be on the list.
 
@@ -47,7 +47,7 @@ DECISIONS: tuple[Decision, ...] = get_args(Decision)
 def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
     """The utterance with the chosen text first, posteriors and word confidence.
 
-    Behind the chosen one the hypotheses stand by combined score (map, rover) or expected errors
+    After the chosen one the hypotheses are sorted by combined score (map, rover) or expected errors
     (mbr), ties in first-pass order. Each carries its `posterior`, the first also
     `word_confidence`, one number per whitespace-separated word.
     rover: a text that no hypothesis has is a new one, marked `made_by`, with word ends of the

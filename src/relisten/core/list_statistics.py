@@ -59,9 +59,9 @@ def agreement(scores: Sequence[FloatArray], ranks: Sequence[npt.ArrayLike]) -> I
         first, second = np.triu_indices(len(values), 1)
         rise = values[first] - values[second]
         lead = np.asarray(places)[second] - np.asarray(places)[first]
-        told = (rise != 0) & (lead != 0)
-        if told.any():
-            shares.append(float(((rise > 0) == (lead > 0))[told].mean()))
+        differ = (rise != 0) & (lead != 0)
+        if differ.any():
+            shares.append(float(((rise > 0) == (lead > 0))[differ].mean()))
     return mean_estimate(shares)
 
 

@@ -24,7 +24,9 @@ _N_CACHED_WORDS = 65_536  # some 20 MB; the words of a corpus come again and aga
 def normaliser(name: str) -> Normaliser:
     """The function that writes texts the way errors are counted; its output has single spaces.
 
-    english: Whisper's English normaliser (numbers, spelling, contractions, fillers).
+    english: Whisper's English normaliser (numbers, spelling, contractions, fillers); besides, a
+        typographic apostrophe is an apostrophe, and a clock time is a number, as its words are:
+        "7:30" and "seven thirty" are both "730", "10:00 am" is "10 am".
     basic: Whisper's basic normaliser (case, punctuation), keeping the combining marks that are
         vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
@@ -49,7 +51,10 @@ def normaliser(name: str) -> Normaliser:
         rules = BasicTextNormalizer(preserve_marks=True)
 
     def normalise(text: str) -> str:
-        text = rules(_bounded(_INVISIBLE.sub("", text)))
+        text = _INVISIBLE.sub("", text)
+        if name == "english":
+            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text.replace("’", "'"))
+        text = rules(_bounded(text))
         if name == "basic":
             text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
         return " ".join(word for word in text.split() if not _is_punctuation(word))
@@ -71,7 +76,7 @@ def _is_punctuation(word: str) -> bool:
 def _bounded(text: str) -> str:
     """A text that Whisper's rules turn into the same words, but in linear time.
 
-    Their patterns for [asides] and (asides) look for the end of each bracket anew: 20,000 brackets
+    Their patterns for [asides] and (asides) search for the end of each bracket: 20,000 brackets
     that are never closed take 6 s. Here asides are removed first, and a bracket that nothing closes
     becomes a "{", which the rules treat as any other symbol. A run of more than 1,000 digits is
     cut: Python converts no number of more than 4,300.
@@ -87,6 +92,7 @@ _ASIDES = (
     (re.compile(r"[<\[]"), ">]", re.compile(r"[<\[][^>\]]*[>\]]")),
     (re.compile(r"\("), ")", re.compile(r"\([^)]+?\)")),
 )  # an opening bracket, what closes it, and Whisper's own pattern of the whole
+_CLOCK_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(?:00|([0-5]\d))(?![\d:])")
 _LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")
 
 
@@ -101,7 +107,7 @@ def join_unspaced(text: str) -> str:
     return _UNSPACED_GAP.sub("", text)
 
 
-# Not the joiners U+200C and U+200D: they tell words apart in Persian and Indic script.
+# Not the joiners U+200C and U+200D: they distinguish words in Persian and Indic script.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import chain
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -26,37 +27,65 @@ EXACT_SEEKS = {"wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "nistsphere"}
 
 
 def load_audio(
-    path: str | Path,
+    source: str | PathLike[str] | BinaryIO,
     rate_hz: int = RATE_HZ,
     start_s: float = 0.0,
     duration_s: float | None = None,
 ) -> np.ndarray:
     """The recording as float32 [T] in [-1, 1] at `rate_hz`, its channels averaged.
 
-    WAV, FLAC, OGG, MP3, M4A and whatever else FFmpeg reads. `start_s` and `duration_s` select a
-    segment (None: to the end; a segment that is longer than the file ends with it).
+    source: a path, or a file object that can be read as bytes. WAV, FLAC, OGG, MP3, M4A and
+    whatever else FFmpeg reads. `start_s` and `duration_s` select a segment (None: to the end; a
+    segment that is longer than the file ends with it).
     Raises AudioError if the file is missing, is not audio, or ends before `start_s`.
     """
+    path = Path(source) if isinstance(source, str | PathLike) else source
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise AudioError(
             f"{path}: cannot cut {duration_s} s from {start_s} s on; give a start of at least 0 "
             "and a duration above 0"
         )
-    samples, source_rate_hz = _decode(Path(path), start_s, duration_s)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds samples that are not numbers; export it again")
-    samples = _resample(samples, source_rate_hz, rate_hz).clip(-1.0, 1.0)
+    samples, source_rate_hz = _decode(path, start_s, duration_s)
+    samples = from_samples(samples, source_rate_hz, rate_hz, str(path))
     return samples if duration_s is None else samples[: round(duration_s * rate_hz)]
 
 
-def _decode(path: Path, start_s: float, duration_s: float | None) -> tuple[np.ndarray, int]:
+def from_samples(
+    samples: np.ndarray, rate_hz: int, to_rate_hz: int = RATE_HZ, name: str = "the samples"
+) -> np.ndarray:
+    """Samples [T] or [channels, T] at rate_hz as `load_audio` gives them: float32 [T] in [-1, 1].
+
+    Integers count in full scale of their type; unsigned ones around its middle. Raises AudioError
+    for another shape, a rate below 1 Hz, or samples that are not numbers.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or rate_hz < 1:
+        raise AudioError(
+            f"{name}: shape {samples.shape} at {rate_hz} Hz; give samples [T] or [channels, T] and "
+            "their rate in Hz"
+        )
+    if samples.dtype.kind in "iu":
+        info = np.iinfo(samples.dtype)
+        middle = 0 if samples.dtype.kind == "i" else (info.max + 1) // 2
+        samples = (samples.astype(np.float64) - middle) / (info.max + 1 - middle)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=0)
+    samples = samples.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: holds samples that are not numbers; export it again")
+    return _resample(samples, rate_hz, to_rate_hz).clip(-1.0, 1.0)
+
+
+def _decode(
+    path: Path | BinaryIO, start_s: float, duration_s: float | None
+) -> tuple[np.ndarray, int]:
     """float32 [T] at the file's own rate, and that rate in Hz."""
     import av
 
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise AudioError(f"{path}: no such file")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if isinstance(path, Path) else path) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: has no audio stream")
             return _decode_segment(container, path, start_s, duration_s)
@@ -67,7 +96,10 @@ def _decode(path: Path, start_s: float, duration_s: float | None) -> tuple[np.nd
 
 
 def _decode_segment(
-    container: av.container.InputContainer, path: Path, start_s: float, duration_s: float | None
+    container: av.container.InputContainer,
+    path: Path | BinaryIO,
+    start_s: float,
+    duration_s: float | None,
 ) -> tuple[np.ndarray, int]:
     chunks: list[np.ndarray] = []
     rate_hz, position = 0, 0

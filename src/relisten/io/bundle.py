@@ -12,6 +12,7 @@ A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata, resources
@@ -104,6 +105,21 @@ def read_bundle(folder: Path) -> BundleConfig:
     return config
 
 
+def scoring_hash(folder: Path) -> str:
+    """12 hexadecimal digits that change with whatever changes a score: every part of a bundle but
+    its weights and versions; of a model that is no bundle, its weights files."""
+    if not (folder / CONFIG).is_file():
+        return weights_hash(folder)
+    config = read_bundle(folder)
+    named = (config.base_hash, config.text_form, config.components, config.speech_order)
+    digest = hashlib.sha256(repr((*named, config.encoder_id)).encode())
+    parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG)
+    for path in (*(folder / name for name in parts), ctc_head_path(folder)):
+        if path is not None and path.is_file():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
 def write_bundle(folder: Path, config: BundleConfig) -> None:
     """Write relisten.json; the other parts are written by those who make them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,10 +133,15 @@ def ctc_head_path(folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def shipped_bundle(name: str) -> Path | None:
+    """The folder of a bundle that comes with relisten; None where it has none of that name."""
+    folder = SHIPPED / name
+    return folder if (folder / CONFIG).is_file() else None
+
+
 def resolve_bundle(reference: str) -> Path:
     """The folder of a bundle or model: one shipped with relisten, by name, or `resolve_model`'s."""
-    shipped = SHIPPED / reference
-    return shipped if (shipped / CONFIG).is_file() else resolve_model(reference)
+    return shipped_bundle(reference) or resolve_model(reference)
 
 
 def resolve_base(folder: Path, config: BundleConfig) -> Path:

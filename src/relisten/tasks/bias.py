@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import FormatError, NBest, UsageError
+from relisten.tasks.second_pass import biasing_of
 from relisten.tasks.streams import Outcome, Tick, no_tick, walk
 
 
@@ -30,8 +30,7 @@ def bias(
     Raises FormatError for a weight that is none, UsageError where the file holds no phrase.
     """
     common = read_phrases(phrases) if phrases else ()
-    normalise = inspect.unwrap(normaliser_named(normaliser))
-    shared = Biasing(common, normalise)
+    shared = Biasing(common, normaliser_named(normaliser))
 
     def work(chunk: list[NBest]) -> list[NBest]:
         return [biasing_of(utterance, shared).apply(utterance, inject) for utterance in chunk]
@@ -45,14 +44,6 @@ def bias(
         resume=resume,
         tick=tick,
     )
-
-
-def biasing_of(utterance: NBest, shared: Biasing) -> Biasing:
-    """The phrases for one utterance: its own and those of all."""
-    if not utterance.context:
-        return shared
-    own = parse_phrases(utterance.context, f"{utterance.id!r}: context")
-    return Biasing((*shared.phrases, *own), shared.normalise)
 
 
 def read_phrases(path: str) -> tuple[Phrase, ...]:

@@ -1,4 +1,4 @@
-"""Subtitle cues: a stretch of speech cut where its words end, short enough to read."""
+"""Subtitle cues: a segment of speech, cut where its words end into pieces short enough to read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_cues(
 ) -> list[Cue]:
     """Cues that hold the words of `text`, in order, from start_s to end_s of the recording.
 
-    word_ends_s: when each word ends, from start_s on; without it the stretch is one cue. A cue ends
+    word_ends_s: when each word ends, from start_s on; without it the segment is one cue. A cue ends
     before the word that would make it longer than `MAX_CUE_S` or `MAX_CUE_CHARS`.
     """
     words = text.split()

@@ -84,46 +84,46 @@ class Estimate:
 
 
 def estimate(config: PretrainConfig) -> Estimate:
-    """What `pretrain(config)` would take; nothing is loaded, heard or trained.
+    """What `pretrain(config)` would take; nothing is loaded, encoded or trained.
 
     Beside LoRA, weights count in config.dtype; what is trained in float32, as do its gradients and
     AdamW's two moments. Activations: `KEPT_BYTES` for each token of a batch and layer, and the
-    float32 log-probabilities of its text vocabulary. FLOPs a token: 2 N forward and 2 N back to the
-    inputs for the N parameters that multiply (an input table apart from the head does not), 2 for
-    each trained one: 6 N where all are, 4 N and a little with LoRA. Attention itself, below 2 % at
-    500 tokens, is left out, and so is hearing the manifests once.
+    float32 log-probabilities of its text vocabulary. FLOPs per token: 2 N forward and 2 N
+    back to the inputs for the N parameters that multiply (an input table apart from the head does
+    not), 2 for each trained one: 6 N where all are, 4 N and a little with LoRA. Attention itself,
+    below 2 % at 500 tokens, is left out, and so is encoding the manifests once.
     Raises ModelError where the LM's config.json cannot be had.
     """
-    lm = load_causal_config(config.base)
+    lm = load_causal_config(config.lm.base)
     causal = _without_memory(lm)
     embedded, head = causal.get_input_embeddings().weight, causal.get_output_embeddings().weight
     n_lm = sum(p.numel() for p in causal.parameters())
-    if config.lora_rank:
+    if config.lm.lora_rank:
         with torch.device("meta"):
-            add_lora(causal, config.lora_rank, config.base, config.seed)
+            add_lora(causal, config.lm.lora_rank, config.lm.base, config.seed)
     else:
         embedded.requires_grad_(False)  # they stay what the projector guesses among
     n_trained = sum(p.numel() for p in causal.parameters() if p.requires_grad)
     n_all = sum(p.numel() for p in causal.parameters())
     n_speech = 0
-    if set(config.tasks) != {"text"}:
-        shape = SpeechShape(config.units, config.levels)
+    if config.lm.has_speech:
+        shape = SpeechShape(config.codebook.units, config.codebook.levels)
         extension = SpeechExtension(shape, embedded.shape[1], head.shape[1])
         n_speech = sum(p.numel() for p in extension.parameters())
     multiply = n_all - (0 if embedded is head else embedded.numel())
-    n_bytes = 2 if config.lora_rank and config.dtype != "float32" else 4
+    n_bytes = 2 if config.lm.lora_rank and config.dtype != "float32" else 4
     floats = 4 * (n_trained + n_speech)
     return Estimate(
         architecture=lm.model_type,
         n_parameters=n_lm,
         n_trained=n_trained,
         n_speech=n_speech,
-        tokens_a_step=config.batch_tokens * config.accumulate,
-        n_steps=config.steps,
+        tokens_a_step=config.lm.batch_tokens * config.schedule.accumulate,
+        n_steps=config.schedule.steps,
         weight_bytes=n_bytes * (n_all - n_trained) + floats,
         gradient_bytes=floats,
         optimiser_bytes=2 * floats,
-        kept_bytes=config.batch_tokens * _kept_a_token(lm, config.dtype),
+        kept_bytes=config.lm.batch_tokens * _kept_a_token(lm, config.dtype),
         flops_a_token=4.0 * multiply + 2.0 * n_trained,
         sources=tuple(_source(path) for path in (*config.manifests, *config.dev_manifests)),
     )
@@ -159,7 +159,9 @@ def _source(path: str) -> Source:
 def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
     """The estimate as lines of text."""
     n_tokens = found.tokens_a_step * found.n_steps
-    how = f"LoRA of rank {config.lora_rank}" if config.lora_rank else "all but token embeddings"
+    how = (
+        f"LoRA of rank {config.lm.lora_rank}" if config.lm.lora_rank else "all but token embeddings"
+    )
     gigabytes = {
         "weights": found.weight_bytes,
         "gradients": found.gradient_bytes,
@@ -167,16 +169,16 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
         "activations": found.kept_bytes,
     }
     parts = ", ".join(f"{name} {n / 1e9:.1f}" for name, n in gigabytes.items())
-    gpus = f"{found.n_gpus} of 80 GB" if found.n_gpus else "none of 80 GB; lower batch_tokens"
+    gpus = f"{found.n_gpus} of 80 GB" if found.n_gpus else "none of 80 GB; lower lm.batch_tokens"
     hours = " · ".join(f"{name} {_short(h)}" for name, h in found.hours.items())
     rows = {
-        "LM": f"{config.base}: {found.architecture}, {found.n_parameters:,} parameters",
+        "LM": f"{config.lm.base}: {found.architecture}, {found.n_parameters:,} parameters",
         "trained": f"{found.n_trained:,} ({how}), {found.n_speech:,} of units and markers",
         "steps": f"{found.n_steps:,} of {found.tokens_a_step:,} tokens, {n_tokens:,} in all",
         "gigabytes": f"{parts}; {sum(gigabytes.values()) / 1e9:.1f} in all",
         "GPUs": gpus,
-        "arithmetic": f"{found.flops_a_token / 1e9:.2f} GFLOP a token, {found.flops:.2e} in all",
-        "hours": f"{hours}; the recordings are heard before",
+        "arithmetic": f"{found.flops_a_token / 1e9:.2f} GFLOP per token, {found.flops:.2e} in all",
+        "hours": f"{hours}; encoding the recordings is not counted",
     }
     lines = [f"{name:<12}{row}" for name, row in rows.items()]
     return "\n".join([*lines, "manifests", *(f"  {_source_line(s)}" for s in found.sources)])

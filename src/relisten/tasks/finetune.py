@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -20,57 +20,69 @@ from relisten.tasks.defaults import MODEL
 from relisten.tasks.frontend import bundle_frontend
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted
-from relisten.tasks.training.examples import Report
+from relisten.tasks.training.examples import WeightedSets, all_of
+from relisten.tasks.training.keys import FilePath, ModelReference, key, section
 from relisten.tasks.training.lists import NORMALISER, ListReader, TrainingList, draw_lists
-from relisten.tasks.training.loop import CHECKPOINT, Schedule, check_schedule, products_dtype, train
+from relisten.tasks.training.loop import CHECKPOINT, products_dtype, train
 from relisten.tasks.training.mwer import Objective
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import Trainable, open_for_training, trained_parameters
-
-Corpus = list[tuple[list[TrainingList], float]]
+from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What `relisten finetune` does; unknown keys are refused.
+    """What `relisten finetune` does; unknown keys are refused."""
 
-    output: the new bundle's folder; the run's state is kept in its folder `state`. nbest: path of
-    N-best lists with references → how often a list of it is drawn; dev_nbest: what the gauge is
-    read from, dev_utterances of each. model: the bundle to start from. components: scores of the LM
-    to train and weigh; all that the bundle gives, where none is named. cache: where what was heard
-    is kept. folds_of: the folder `state` of the run that made the bundle; its speakers' chunks then
-    enter as projectors guess them that never heard those speakers. lora_rank: of a bundle without
-    an adapter; 0 trains all of its LM's layers. batch: lists of a micro-step. ce_weight: of the
-    reference's cross-entropy, nats a token, beside the expected word errors. add_reference: to
-    lists that lack it, with the first-pass score of their last hypothesis. max_hypotheses: of a
-    list, the first pass's best. weights_rate: how many times the learning rate the weights of the
-    scores move by. schedule: how the learning rate falls; accumulate: batches whose mean gradient
-    makes a step; patience: stop where the development WER got no lower for so many evaluations, and
-    keep the best (0: never). dtype: as in `pretrain`. seed: of everything drawn.
-    """
-
-    output: str
-    nbest: Mapping[str, float]
-    dev_nbest: tuple[str, ...] = ()
-    dev_utterances: int = 400
-    model: str = MODEL
-    components: tuple[str, ...] = ()
-    cache: str = "runs/cache"
-    folds_of: str = ""
-    lora_rank: int = 16
-    steps: int = 400
-    batch: int = 8
-    ce_weight: float = 0.0
-    add_reference: bool = False
-    max_hypotheses: int = 10
-    learning_rate: float = 1e-4
-    weights_rate: float = 30.0
-    warmup_steps: int = 20
-    eval_every: int = 50
-    schedule: Literal["cosine", "linear"] = "cosine"
-    accumulate: int = 1
-    patience: int = 0
-    dtype: str = "auto"
-    seed: int = 0
+    output: FilePath = key(
+        MISSING,
+        "Folder of the new bundle; the run keeps its state in the folder `state` of it.",
+        affects_training=False,
+    )
+    nbest: Mapping[FilePath, float] = key(
+        MISSING, "N-best file with references → how often a list of it is drawn."
+    )
+    dev_nbest: tuple[FilePath, ...] = key(
+        (), "N-best files of development speech, for evaluation.", affects_training=False
+    )
+    dev_utterances: int = key(
+        400, "Lists of each development file to evaluate on.", affects_training=False
+    )
+    model: ModelReference = key(MODEL, "Bundle to start from.")
+    components: tuple[str, ...] = key(
+        (), "Scores of the LM to train and weigh; all that the bundle gives, where none is named."
+    )
+    cache: FilePath = key("runs/cache", "Folder for encoded speech.", affects_training=False)
+    folds_of: FilePath = key(
+        "",
+        "Folder `state` of the run that made the bundle: the speech of its speakers then enters by "
+        "CTC heads and projectors that were not trained on them.",
+    )
+    lora_rank: int = key(
+        16, "Rank of the LoRA adapter of a bundle that has none; 0: train all layers of its LM."
+    )
+    batch: int = key(8, "N-best lists of a batch.")
+    ce_weight: float = key(
+        0.0,
+        "Weight of the reference's cross-entropy, nats per token, beside the expected word errors.",
+    )
+    add_reference: bool = key(
+        False,
+        "Add the reference to lists that lack it, with the first-pass score of their last "
+        "hypothesis.",
+    )
+    max_hypotheses: int = key(10, "Hypotheses of a list to train on, the first pass's best.")
+    weights_rate: float = key(30.0, "Factor of the learning rate for the weights of the scores.")
+    schedule: Schedule = section(
+        Schedule, steps=400, learning_rate=1e-4, warmup_steps=20, eval_every=50
+    )
+    dtype: str = key(
+        "auto",
+        "Precision of the LM's products: bfloat16, float32, or auto: float32 on a CPU that is slow "
+        "in bfloat16.",
+    )
+    seed: int = key(0, "Seed for all random draws.")
 
     def __post_init__(self) -> None:
         if not self.nbest:
@@ -82,35 +94,30 @@ class FinetuneConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.ce_weight < 0:
             raise UsageError(f"ce_weight is {self.ce_weight}; it must not be negative")
-        check_schedule(self, "dev_nbest")
+        self.schedule.check_watched(self.dev_nbest, "dev_nbest")
 
 
-def finetune(config: FinetuneConfig, report: Report = print) -> dict[str, float]:
+def finetune(config: FinetuneConfig, say: Say = print) -> dict[str, float]:
     """Development word error rates, in %, of the bundle written to `config.output`."""
     output = Path(config.output)
-    processes = PartialState()
-    start = open_for_training(
-        config.model,
-        products_dtype(config.dtype),
-        config.lora_rank,
-        processes.device,
-        config.seed,
-    )
+    run = Run(output / STATE, config.seed, say)
+    processes, dtype = PartialState(), products_dtype(config.dtype)
+    start = open_for_training(config.model, dtype, config.lora_rank, processes.device, config.seed)
     if start.folder.resolve() == output.resolve():
         raise UsageError(f"{config.output}: is the bundle to start from; name another output")
-    state = output / STATE
-    state.mkdir(parents=True, exist_ok=True)
+    run.state.mkdir(parents=True, exist_ok=True)
     scorer = _scorer(config, start)
-    with processes.main_process_first():  # the others find what it heard
-        keep_config(state, config)
+    with processes.main_process_first():  # the others find what it encoded
+        keep_config(run.state, config)
         cross_fitted = CrossFitted(Path(config.folds_of), start.model) if config.folds_of else None
-        corpus, dev = _lists(config, start, scorer, cross_fitted, report)
-    weights = _first_weights(start, scorer)
-    combination = Combination(weights).to(processes.device)
+        sets, dev = _lists(config, start, scorer, cross_fitted, say)
+    combination = Combination(_first_weights(start, scorer)).to(processes.device)
     objective = Objective(scorer, combination, scorer.components, config.ce_weight, cross_fitted)
-    dev_metrics = _train(config, start, objective, corpus, dev, state, report)
+    dev_metrics = _train(config, start, objective, sets, dev, run)
     if processes.is_main_process:
-        tuned_on = frozenset(one.fingerprint for lists, _ in corpus for one in lists)
+        # With patience the development lists choose the parameters that are kept.
+        seen = [*all_of(sets), *(dev if config.schedule.patience else ())]
+        tuned_on = start.config.weights.tuned_on | {one.fingerprint for one in seen}
         start.save(output, Weights(combination.weights, NORMALISER, tuned_on))
     return dev_metrics
 
@@ -128,11 +135,11 @@ def _scorer(config: FinetuneConfig, start: Trainable) -> Scorer:
 
 
 def _first_weights(start: Trainable, scorer: Scorer) -> dict[str, float]:
-    """The bundle's, of what is trained, of `length`, and of what the lists are to bring: scores
-    that are not the LM's (`asr`, say) and count. 0 of what it did not weigh."""
+    """The bundle's weights: of the scores that are trained, of `length`, and of those that the
+    lists must hold: not the LM's (`asr`, for example) and of a weight. 0 where it has none."""
     bundles = start.config.weights.values
-    brought = [name for name, weight in bundles.items() if weight and name not in LM_COMPONENTS]
-    names = dict.fromkeys((*brought, *scorer.components, LENGTH))
+    stored = [name for name, weight in bundles.items() if weight and name not in LM_COMPONENTS]
+    names = dict.fromkeys((*stored, *scorer.components, LENGTH))
     return {name: bundles.get(name, 0.0) for name in names}
 
 
@@ -141,10 +148,9 @@ def _lists(
     start: Trainable,
     scorer: Scorer,
     cross_fitted: CrossFitted | None,
-    report: Report,
-) -> tuple[Corpus, list[TrainingList]]:
-    """Training lists that there is something to learn from, with their weights; development
-    lists."""
+    say: Say,
+) -> tuple[WeightedSets[TrainingList], list[TrainingList]]:
+    """Training lists that something can be learnt from, with their weights; development lists."""
     reader = ListReader(
         scorer,
         cast(Sequence[Component], scorer.components),
@@ -165,17 +171,17 @@ def _lists(
         if is_training and not config.ce_weight:
             lists = [one for one in made if one.errors.min() < one.errors.max()]
             left_out["no better or worse hypothesis"] = len(made) - len(lists)
-        report(f"{path}: {len(lists)} lists{_reasons(left_out)}")
+        say(f"{path}: {len(lists)} lists{_reasons(left_out)}")
         return lists
 
-    corpus = [(read(path, True), weight) for path, weight in config.nbest.items()]
-    if not any(lists and weight for lists, weight in corpus):
+    sets = [(read(path, True), weight) for path, weight in config.nbest.items()]
+    if not any(lists and weight for lists, weight in sets):
         raise UsageError("no list to learn from; see what was left out above")
     dev: list[TrainingList] = []
     for path in config.dev_nbest:
         lists = read(path, False)
         dev += lists[:: max(1, len(lists) // config.dev_utterances)][: config.dev_utterances]
-    return corpus, dev
+    return sets, dev
 
 
 def _reasons(left_out: Counter[str]) -> str:
@@ -187,17 +193,16 @@ def _train(
     config: FinetuneConfig,
     start: Trainable,
     objective: Objective,
-    corpus: Corpus,
+    sets: WeightedSets[TrainingList],
     dev: Sequence[TrainingList],
-    state: Path,
-    report: Report,
+    run: Run,
 ) -> dict[str, float]:
     model = start.model
     weights = {f"weights.{name}": p for name, p in objective.combination.named_parameters()}
     trained: dict[str, nn.Parameter] = {**trained_parameters(model), **weights}
 
     def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
-        lists = draw_lists(corpus, config.batch, config.seed, step, micro)
+        lists = draw_lists(sets, config.batch, config.seed, step, micro)
         model.train()
         is_narrower = start.dtype.itemsize < model.dtype.itemsize
         with torch.autocast(model.device.type, start.dtype, enabled=is_narrower):
@@ -207,8 +212,9 @@ def _train(
     def dev_metrics() -> dict[str, float]:
         return objective.dev_metrics(dev) if dev else {}
 
-    if dev and PartialState().is_main_process and not (state / CHECKPOINT).exists():
+    if dev and PartialState().is_main_process and not (run.state / CHECKPOINT).exists():
         before = objective.dev_metrics(dev)
-        report(f"before: {' · '.join(f'{name} {figure:.2f}' for name, figure in before.items())} %")
+        told = " · ".join(f"{name} {figure:.2f}" for name, figure in before.items())
+        run.say(f"before: {told} %")
     rates = dict.fromkeys(weights, config.weights_rate)
-    return train(trained, Schedule.of(config), micro_step, dev_metrics, state, report, rates)
+    return train(trained, config.schedule, micro_step, dev_metrics, run, rates)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relisten.core.types import CTC, TEXT, ModelError, UsageError
+from relisten.core.types import COMPONENTS, CTC, TEXT, ModelError, UsageError
 from relisten.io.bundle import (
     CODEBOOK,
     CONFIG,
@@ -25,7 +25,6 @@ from relisten.io.sources import resolve_model
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import Codebook, pool_frames
 from relisten.speech.ctc.head import CTCHead
-from relisten.speech.first_pass import FirstPass, FirstPassResult
 from relisten.speech.frames import SpeechEncoder
 from relisten.speech.load import load_encoder
 from relisten.speech.whisper.layers import LowerLayers
@@ -36,11 +35,11 @@ ENCODER_FILE = "codebook.json"
 
 @dataclass(frozen=True)
 class SpeechFrontend:
-    """Turns recordings into speech on the unit grid, and what the CTC head hears in it, if there is one.
+    """Turns recordings into speech on the unit grid, with the CTC head's log-probabilities where
+    there is one.
 
-    encoder_reference: the speech encoder, loaded when it is first needed. Frames of the first pass
-    serve as well where its encoder's id is the codebook's. words: a file of the words that the CTC head
-    was trained on.
+    encoder_reference: the speech encoder, loaded when it is first needed. words: a file of the
+    words that the CTC head was trained on.
     """
 
     codebook: Codebook
@@ -63,82 +62,56 @@ class SpeechFrontend:
 
     @cached_property
     def lower_layers(self) -> LowerLayers | None:
-        """The encoder's layers under the CTC head's own, if it has any. Raises ModelError where they
-        are another encoder's."""
-        if self.ctc_head is None or self.ctc_head.layers is None:
+        """The encoder's layers below those that the CTC head holds itself, if it holds any. Raises
+        ModelError where they are another encoder's."""
+        head = self.ctc_head
+        if head is None or head.layers is None:
             return None
-        n_layers = len(self.ctc_head.layers.layers)
-        lower_layers = LowerLayers(resolve_model(self.encoder_reference), n_layers)
-        if lower_layers.id != self.ctc_head.encoder_id:
+        lower_layers = LowerLayers(resolve_model(self.encoder_reference), len(head.layers.layers))
+        if lower_layers.id != head.encoder_id:
             raise ModelError(
-                f"the CTC head is for frames of {self.ctc_head.encoder_id}, not of {lower_layers.id}"
+                f"the CTC head is for frames of {head.encoder_id}, not of {lower_layers.id}"
             )
         return lower_layers
 
     def encode(
-        self, recordings: Sequence[np.ndarray], frames: Sequence[np.ndarray] | None = None
+        self, recordings: Sequence[np.ndarray], components: Sequence[str] = COMPONENTS
     ) -> list[Speech]:
-        """The units of recordings, 16 kHz float32 [T] each, and the letters in them.
+        """Units, pooled frames and CTC log-probabilities of recordings, 16 kHz float32 [T] each.
 
-        frames: those of the same recordings by the same encoder, float32 [T, D] each, if at hand.
+        components: the scores to be given; units are left out where none of them needs units, and
+        the CTC head does without their frames.
         """
-        codebook = self.codebook
-        frames = self.encoder.encode(recordings) if frames is None else frames
+        if self.lower_layers is not None and set(components) <= {TEXT, CTC}:
+            return [
+                Speech(
+                    np.zeros((len(log_probs), 1), np.int32), self.codebook.unit_s, None, log_probs
+                )
+                for log_probs in self._ctc_log_probs(recordings, ())
+                if log_probs is not None
+            ]
+        codebook, frames = self.codebook, self.encoder.encode(recordings)
         pooled = [pool_frames(one, codebook.pool) for one in frames]
         return [
-            Speech(codebook.units(one), codebook.unit_s, some, ctc_log_probs)
-            for one, some, ctc_log_probs in zip(
+            Speech(codebook.units(one), codebook.unit_s, its_pooled, log_probs)
+            for one, its_pooled, log_probs in zip(
                 frames, pooled, self._ctc_log_probs(recordings, pooled), strict=True
             )
         ]
-
-    def encode_for(
-        self,
-        components: Sequence[str],
-        recordings: Sequence[np.ndarray],
-        frames: Sequence[np.ndarray] | None = None,
-    ) -> list[Speech]:
-        """Recordings as `encode` gives them, with no more than these scores ask for: units are left
-        out where letters alone count and the CTC head does without their frames."""
-        if self.lower_layers is None or not set(components) <= {TEXT, CTC}:
-            return self.encode(recordings, frames)
-        return [
-            Speech(
-                np.zeros((len(ctc_log_probs), 1), np.int32),
-                self.codebook.unit_s,
-                None,
-                ctc_log_probs,
-            )
-            for ctc_log_probs in self._ctc_log_probs(recordings, ())
-            if ctc_log_probs is not None
-        ]
-
-    def encode_decoded(
-        self,
-        first_pass: FirstPass,
-        components: Sequence[str],
-        recordings: Sequence[np.ndarray],
-        decoded: Sequence[FirstPassResult],
-    ) -> list[Speech]:
-        """`encode_for` of recordings of which the first pass has made first-pass results: its frames serve
-        where its encoder is the codebook's."""
-        is_own = first_pass.encoder.id == self.codebook.encoder_id
-        frames = [result.frames for result in decoded] if is_own else None
-        return self.encode_for(components, recordings, frames)
 
     def _ctc_log_probs(
         self, recordings: Sequence[np.ndarray], pooled: Sequence[np.ndarray]
     ) -> list[np.ndarray | None]:
         if self.ctc_head is None:
             return [None] * len(recordings)
-        taken = pooled if self.lower_layers is None else self.lower_layers.encode(recordings)
-        return [self.ctc_head.log_probs(one) for one in taken]
+        frames = pooled if self.lower_layers is None else self.lower_layers.encode(recordings)
+        return [self.ctc_head.log_probs(one) for one in frames]
 
 
 def bundle_frontend(
     folder: Path, config: BundleConfig, device: str = "auto", dtype: str = "auto"
 ) -> SpeechFrontend:
-    """How a bundle hears. Raises ModelError where its parts do not belong together."""
+    """The speech frontend of a bundle. Raises ModelError where its parts do not belong together."""
     codebook = Codebook.load(folder / CODEBOOK)
     if codebook.encoder_id != config.encoder_id:
         raise ModelError(
@@ -151,7 +124,7 @@ def bundle_frontend(
 
 
 def _bundle_ctc_head(folder: Path, codebook: Codebook, encoder: str) -> CTCHead | None:
-    """What hears letters, where the bundle has it; encoder: the reference of its encoder."""
+    """The CTC head, where the bundle has one; encoder: the reference of its encoder."""
     path = ctc_head_path(folder)
     if path is None:
         return None
@@ -168,7 +141,7 @@ def _bundle_ctc_head(folder: Path, codebook: Codebook, encoder: str) -> CTCHead 
 
 
 def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> SpeechFrontend:
-    """How a bundle, or a codebook that `save_codebook` wrote, hears.
+    """The speech frontend of a bundle, or of a codebook that `save_codebook` wrote.
 
     Raises ModelError where there is no codebook.
     """
@@ -179,7 +152,7 @@ def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> 
         encoder = json.loads((folder / ENCODER_FILE).read_text(encoding="utf-8"))["encoder"]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{reference}: holds no codebook; name a bundle that hears, or a folder that "
+            f"{reference}: holds no codebook; name a bundle with a speech model, or a folder that "
             "`relisten codebook` wrote"
         ) from error
     return SpeechFrontend(Codebook.load(folder / CODEBOOK), encoder, device, dtype)

@@ -9,8 +9,8 @@ from typing import cast
 
 import numpy as np
 
-from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, ModelError, UsageError
+from relisten.core.combine import Weights
+from relisten.core.types import CTC, TEXT, TEXT_GIVEN_SPEECH, ModelError, NBest, UsageError
 from relisten.io.bundle import (
     ADAPTER,
     CODEBOOK,
@@ -35,23 +35,23 @@ from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
+from relisten.tasks.weights import UNTUNED_TEXT_WEIGHTS, ModelIdentity, identify
 
 TEXT_FORM: TextForm = "spoken"
 """In which a text LM reads hypotheses: as good as the surface form on 600 utterances of read
 sentences (22.6 % WER, tuned), and they share more words: 23 % fewer seconds."""
-UNTUNED_TEXT_WEIGHTS = Weights({ASR: 1.0, TEXT: 0.3, LENGTH: DEFAULT_LENGTH_WEIGHT})
-"""Of a text LM that nobody tuned; SmolLM2-135M earns 0.28 for `text` on those utterances."""
 
 
 @dataclass(frozen=True)
 class LoadedRescorer:
-    """A language model ready to score, how it hears (None: it knows text only), and weights.
+    """A language model ready to score, its speech frontend (None: it reads text only), and weights.
 
-    first_pass: reference of the recogniser that the weights are for.
+    first_pass: reference of the recogniser that the weights are for. identity: which model it is.
     """
 
     scorer: Scorer
     weights: Weights
+    identity: ModelIdentity
     frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
 
@@ -67,7 +67,28 @@ class LoadedRescorer:
             self.scorer.order_of(cast(Component, component))
         elif component not in self.components:
             known = ", ".join(self.components)
-            raise ModelError(f"this model has no CTC head for letters; it scores {known}")
+            raise ModelError(f"this model has no CTC head for {CTC}; it scores {known}")
+
+    def lacks(self, utterance: NBest, components: Sequence[str], has_speech: bool) -> str | None:
+        """What an utterance lacks that one of these scores needs, as a sentence; None where all can
+        be given. has_speech: whether there is a recording of it."""
+        is_cut_at_words = self.scorer.speech_order != "speech_first"
+        for component in components:
+            if component != TEXT and not has_speech:
+                return (
+                    f"it names no recording, which {component} needs; add the key 'audio', or "
+                    "score with --components text"
+                )
+            if component != TEXT_GIVEN_SPEECH or not is_cut_at_words:
+                continue
+            for place, hypothesis in enumerate(utterance.hypotheses, 1):
+                if len(hypothesis.word_ends_s or ()) != len(hypothesis.text.split()):
+                    return (
+                        f"hypothesis {place} does not say when each word ends, which {component} "
+                        "needs; make the list with `relisten nbest`, add word_ends_s, or name "
+                        "other --components"
+                    )
+        return None
 
     def score(self, utterances: Sequence[ScoringInput], component: str) -> list[np.ndarray]:
         """One score of every hypothesis, a float64 [N] an utterance, nats.
@@ -83,14 +104,14 @@ class LoadedRescorer:
         scores = []
         for utterance in utterances:
             if utterance.speech is None or utterance.speech.ctc_log_probs is None:
-                raise UsageError("letters are heard in the utterance's speech, and it has none")
+                raise UsageError(f"{CTC} is scored on the utterance's speech, and it has none")
             scores.append(ctc_head.score(utterance.speech.ctc_log_probs, utterance.texts))
         return scores
 
     def need_frontend(self) -> SpeechFrontend:
-        """How it hears. Raises ModelError where it knows text only."""
+        """Its speech frontend. Raises ModelError where it reads text only."""
         if self.frontend is None:
-            raise ModelError("this model knows text only; score with --components text")
+            raise ModelError("this model reads text only; score with --components text")
         return self.frontend
 
 
@@ -106,6 +127,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     if is_int8 and lm_device != "cpu":
         raise UsageError(f"dtype int8: a language model has it on the CPU, not on {lm_device}")
     folder = resolve_bundle(reference)
+    identity = identify(reference, folder)
     config = read_bundle(folder) if (folder / CONFIG).is_file() else None
     base = folder if config is None else resolve_base(folder, config)
     causal, tokenizer = load_for_scoring(base, lm_dtype, lm_device)
@@ -117,7 +139,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         scorer = Scorer(
             text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM), components=(TEXT,)
         )
-        return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS)
+        return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS, identity)
     model, frontend = text_lm(causal, tokenizer), None
     if config.has_speech:
         extension = load_extension(folder / EXTENSION, causal)
@@ -129,7 +151,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
-    return LoadedRescorer(scorer, config.weights, frontend, config.first_pass)
+    return LoadedRescorer(scorer, config.weights, identity, frontend, config.first_pass)
 
 
 def _check_fit(folder: Path, extension: SpeechExtension, frontend: SpeechFrontend) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from relisten.core.types import COMPONENTS, TEXT, NBest, UsageError
-from relisten.lm.scorer import ScoringInput
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
+from relisten.tasks.second_pass import add_scores
 from relisten.tasks.streams import (
     Outcome,
     Refusal,
@@ -21,9 +19,13 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
+from relisten.tasks.weights import Say, say_nothing, with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
+
+ALL = ("all",)
+"""As components: every score that the model has learnt to give."""
 
 
 def score(
@@ -38,26 +40,22 @@ def score(
     dtype: str = "auto",
     resume: bool = False,
     tick: Tick = no_tick,
+    say: Say = say_nothing,
 ) -> Outcome:
     """What became of the utterances of the file `nbest`, written with scores to `output`.
 
-    Adds each of `components` (all that the model has learnt, by default) to every hypothesis, in
-    nats, replacing what was stored under its name. An utterance whose recording or word ends are
-    missing, where a component needs them, is refused. wrong_speech: a control; each utterance is
-    scored with the speech of the one before it (among those scored together), brought to its
-    length: what the scores still gain, speech itself did not give. Raises UsageError for an
-    unknown component, ModelError where the model has none of it.
+    Adds each of `components` to every hypothesis, in nats, replacing what was stored under its
+    name; see `ListScorer`. By default those that the model's weights count, as far as an utterance
+    has what they need. Raises UsageError for an unknown component, ModelError where the model has
+    none of it.
     """
     check_components(components)
-    rescorer = load_rescorer(model, device, dtype)
-    components = components or rescorer.components
-    for component in components:
-        rescorer.check(component)  # fails now, not after an hour
-    on_cpu = rescorer.scorer.model.device.type == "cpu"
+    scorer = ListScorer(load_rescorer(model, device, dtype), components, wrong_speech, say=say)
+    on_cpu = scorer.rescorer.scorer.model.device.type == "cpu"
     return walk(
         nbest,
         output,
-        lambda chunk: score_chunk(rescorer, chunk, components, nbest, wrong_speech),
+        lambda chunk: scorer.score(chunk, nbest),
         CHUNK_SIZE if on_cpu else GPU_CHUNK_SIZE,
         input_format,
         manifest,
@@ -66,107 +64,98 @@ def score(
     )
 
 
-def score_chunk(
-    rescorer: LoadedRescorer,
-    chunk: Sequence[NBest],
-    components: Sequence[str],
-    source: str,
-    wrong_speech: bool = False,
-) -> list[NBest | Refusal]:
-    """The utterances with `components` added, their recordings read from beside the file `source`.
-
-    Raises ModelError where the model has no such component.
-    """
-    speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
-    if any(component != TEXT for component in components):
-        recordings = [_recording(utterance, source) for utterance in chunk]
-        frontend = rescorer.need_frontend()
-        speeches = work_on_accepted(recordings, lambda some: frontend.encode_for(components, some))
-        if wrong_speech:
-            speeches = work_on_accepted(speeches, exchanged)
-    return add_scores(rescorer, chunk, speeches, components)
-
-
-def _recording(utterance: NBest, source: str) -> np.ndarray | Refusal:
-    recording = load_recording(utterance, source)
-    if isinstance(recording, Refusal) and utterance.audio is None:
-        reason = f"{recording.reason}, or score with --components text"
-        return replace(recording, reason=reason)
-    return recording
-
-
-def exchanged(speeches: Sequence[Speech]) -> list[Speech]:
-    """Each utterance's speech replaced by that of the one before it, brought to its length."""
-    if len(speeches) < 2:
-        raise UsageError("the wrong-speech control needs at least two utterances scored together")
-    return [speeches[i - 1].stretched(len(speech)) for i, speech in enumerate(speeches)]
-
-
-def check_components(components: Sequence[str]) -> None:
+def check_components(components: tuple[str, ...]) -> None:
     """Raises UsageError where one is not for relisten to give."""
-    unknown = [component for component in components if component not in COMPONENTS]
-    if unknown:
+    if components != ALL and not set(components) <= set(COMPONENTS):
         raise UsageError(
             f"components to score: {', '.join(components)}; give some of {', '.join(COMPONENTS)}"
         )
 
 
-def add_scores(
-    rescorer: LoadedRescorer,
-    utterances: Sequence[NBest],
-    speeches: Sequence[Speech | Refusal | None],
-    components: Sequence[str],
-) -> list[NBest | Refusal]:
-    """The utterances with `components` added, nats; one whose speech is refused, is refused.
+@dataclass
+class ListScorer:
+    """Adds a model's scores to stored N-best lists, and the record of the model with them.
 
-    Where one lacks what a component needs (word ends, say), the others are scored alone.
+    components: what to score, or `ALL`; an utterance that lacks what one of them needs (a
+    recording, the ends of words) is refused. Empty: what the model's weights count; what an
+    utterance lacks the means for is then left out, and `say` is told. wrong_speech: a control; each
+    utterance is scored with the speech of the one before it (among those scored together), brought
+    to its length: what the scores still gain, speech itself did not give.
+    Raises ModelError where the model does not give one of the components.
     """
-    items = [
-        speech if isinstance(speech, Refusal) else (utterance, _scoring_input(utterance, speech))
-        for utterance, speech in zip(utterances, speeches, strict=True)
-    ]
-    try:
-        return work_on_accepted(items, lambda some: _scored(rescorer, some, components))
-    except UsageError:
+
+    rescorer: LoadedRescorer
+    components: tuple[str, ...] = ()
+    wrong_speech: bool = False
+    say: Say = say_nothing
+    _left_out: set[str] = field(default_factory=set, repr=False)
+    _last_speech: Speech | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.components == ALL:
+            self.components = self.rescorer.components
+        for component in self.components:
+            self.rescorer.check(component)  # fails now, not after an hour
+
+    def score(self, chunk: Sequence[NBest], source: str) -> list[NBest | Refusal]:
+        """The utterances with their scores, recordings read from beside the file `source`."""
+        rows_of: dict[tuple[str, ...], list[int]] = {}
+        results: list[NBest | Refusal] = list(chunk)
+        for row, utterance in enumerate(chunk):
+            rows_of.setdefault(self._wanted(utterance), []).append(row)
+        for row in rows_of.pop((), []):
+            reason = "it names no recording, and this model's weights count no score without one"
+            results[row] = Refusal(chunk[row].id, f"{reason}; name --components")
+        for components, rows in rows_of.items():
+            scored = self._scored([chunk[row] for row in rows], components, source)
+            for row, one in zip(rows, scored, strict=True):
+                results[row] = one
+        return results
+
+    def _wanted(self, utterance: NBest) -> tuple[str, ...]:
+        """The scores to add to an utterance."""
+        if self.components:
+            return tuple(self.components)
+        kept = []
+        for component in self.rescorer.weights.to_score or (TEXT,):
+            if self.rescorer.lacks(utterance, [component], utterance.audio is not None) is None:
+                kept.append(component)
+            elif component not in self._left_out:
+                self._left_out.add(component)
+                needs = "a recording" if utterance.audio is None else "the ends of all words"
+                self.say(f"{component} is left out where an utterance lacks {needs}")
+        return tuple(kept)
+
+    def _scored(
+        self, chunk: Sequence[NBest], components: Sequence[str], source: str
+    ) -> list[NBest | Refusal]:
+        speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
+        if any(component != TEXT for component in components):
+            frontend = self.rescorer.need_frontend()
+            recordings = [load_recording(utterance, source) for utterance in chunk]
+            speeches = work_on_accepted(recordings, lambda some: frontend.encode(some, components))
+            if self.wrong_speech:
+                speeches = work_on_accepted(speeches, self._exchanged)
+        identity = replace(self.rescorer.identity, wrong_speech=self.wrong_speech)
         return [
-            item if isinstance(item, Refusal) else _scored_or_refused(rescorer, item, components)
-            for item in items
+            one if isinstance(one, Refusal) else with_scored_by(one, identity, components)
+            for one in add_scores(self.rescorer, chunk, speeches, components)
         ]
 
-
-Scorable = tuple[NBest, ScoringInput]
-
-
-def _scoring_input(utterance: NBest, speech: Speech | None) -> ScoringInput:
-    return ScoringInput(
-        texts=tuple(hypothesis.text for hypothesis in utterance.hypotheses),
-        word_ends_s=tuple(hypothesis.word_ends_s for hypothesis in utterance.hypotheses),
-        speech=speech,
-    )
+    def _exchanged(self, speeches: Sequence[Speech]) -> list[Speech]:
+        swapped = exchanged(speeches, self._last_speech)
+        self._last_speech = speeches[-1] if speeches else self._last_speech
+        return swapped
 
 
-def _scored(
-    rescorer: LoadedRescorer, items: Sequence[Scorable], components: Sequence[str]
-) -> list[NBest]:
-    inputs = [scoring_input for _, scoring_input in items]
-    columns = {name: rescorer.score(inputs, name) for name in components}
-    scored = []
-    for u, (utterance, _) in enumerate(items):
-        hypotheses = tuple(
-            replace(
-                hypothesis,
-                scores={**hypothesis.scores, **{c: float(columns[c][u][n]) for c in components}},
-            )
-            for n, hypothesis in enumerate(utterance.hypotheses)
-        )
-        scored.append(replace(utterance, hypotheses=hypotheses))
-    return scored
-
-
-def _scored_or_refused(
-    rescorer: LoadedRescorer, item: Scorable, components: Sequence[str]
-) -> NBest | Refusal:
-    try:
-        return _scored(rescorer, [item], components)[0]
-    except UsageError as error:
-        return Refusal(item[0].id, str(error))
+def exchanged(speeches: Sequence[Speech], before: Speech | None = None) -> list[Speech]:
+    """Each utterance's speech replaced by that of the one before it, brought to its length, the
+    first by that of the last; one alone takes `before`. Raises UsageError where there is none."""
+    if len(speeches) == 1 and before is None:
+        raise UsageError("the wrong-speech control needs at least two utterances")
+    others = [before] if len(speeches) == 1 else [*speeches[-1:], *speeches[:-1]]
+    return [
+        other.stretched(len(speech))
+        for other, speech in zip(others, speeches, strict=True)
+        if other is not None
+    ]

@@ -84,7 +84,7 @@ def walk(
 
 
 def load_recording(utterance: NBest, source: str) -> np.ndarray | Refusal:
-    """The stretch of audio of an utterance read from `source`, 16 kHz float32 [T], or why not."""
+    """The audio of an utterance read from `source`, 16 kHz float32 [T], or why not."""
     if utterance.audio is None:
         return Refusal(utterance.id, "it names no recording; add the key 'audio'")
     try:

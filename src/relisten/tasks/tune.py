@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
-import click
-
-from relisten.core.combine import Weights
 from relisten.core.tune import TuningResult, tune_weights
-from relisten.core.types import FormatError, NBest, UsageError
-from relisten.io.bundle import read_bundle, write_bundle
+from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.tasks.streams import Refusal
 
@@ -50,23 +42,3 @@ def tune(
         by=by,
     )
     return result, tuple(refused)
-
-
-def save_weights(weights: Weights, output: str) -> None:
-    """Write weights to a file, "-" for standard output; into relisten.json where `output` is a
-    bundle's folder."""
-    folder = Path(output)
-    if folder.is_dir():
-        write_bundle(folder, replace(read_bundle(folder), weights=weights))
-        return
-    with click.open_file(output, "w", encoding="utf-8") as file:
-        file.write(json.dumps(weights.to_json(), indent=2) + "\n")
-
-
-def load_weights(path: str) -> Weights:
-    """The weights that `relisten tune` wrote to `path`. Raises FormatError for another layout."""
-    with open(path, encoding="utf-8") as file:
-        try:
-            return Weights.from_json(json.load(file))
-        except (ValueError, FormatError) as error:
-            raise FormatError(f"{path}: {error}; make it with `relisten tune`") from error

@@ -71,7 +71,7 @@ def log_confidence(value: object, where: str) -> float:
     return math.log(max(confidence, CONFIDENCE_FLOOR))
 
 
-def word_ends(text: str, ends_s: Sequence[float]) -> tuple[float, ...] | None:
+def fitting_word_ends(text: str, ends_s: Sequence[float]) -> tuple[float, ...] | None:
     """The times rounded to a microsecond, or None where they cannot be those of the text's words.
 
     Services give the times of the spoken words ("two forty"), but may write "2:40".

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest
-from relisten.io.readers.common import get, json_values, log_confidence, number, word_ends
+from relisten.io.readers.common import fitting_word_ends, get, json_values, log_confidence, number
 
 TICKS_PER_S = 10_000_000
 
@@ -51,7 +51,7 @@ def read_vosk(path: Path) -> Iterator[NBest]:
             ends = [number(w.get("end"), "end", where) - start_s for w in words or []]
             score = number(alternative.get("confidence"), "confidence", where)
             hypotheses.append(
-                Hypothesis(text, {ASR: score}, word_ends(text, ends) if words else None)
+                Hypothesis(text, {ASR: score}, fitting_word_ends(text, ends) if words else None)
             )
         extra = {key: value for key, value in answer.items() if key != "alternatives"}
         yield NBest(f"{path.stem}-{n:04d}", tuple(hypotheses), start_s=start_s, extra=extra)
@@ -92,7 +92,7 @@ def _amazon_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothes
     scores = {}
     if all("confidence" in word for word in words):
         scores[ASR] = sum(log_confidence(word["confidence"], where) for word in words)
-    return Hypothesis(text, scores, word_ends(text, ends))
+    return Hypothesis(text, scores, fitting_word_ends(text, ends))
 
 
 def read_google(path: Path) -> Iterator[NBest]:
@@ -126,7 +126,7 @@ def _google_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothes
     scores = {ASR: log_confidence(confidence, where)} if confidence else {}
     words = alternative.get("words") or []
     ends = [_google_seconds(_either(w, "endTime", "endOffset"), where) - start_s for w in words]
-    return Hypothesis(text, scores, word_ends(text, ends) if words else None)
+    return Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None)
 
 
 def _either(record: dict[str, Any], *keys: str) -> Any:
@@ -177,7 +177,7 @@ def _azure_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesi
         _azure_seconds(w, "offset", where) + _azure_seconds(w, "duration", where) - start_s
         for w in words
     ]
-    return Hypothesis(text, scores, word_ends(text, ends) if words else None)
+    return Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None)
 
 
 def _azure_seconds(record: dict[str, Any], key: str, where: str) -> float:

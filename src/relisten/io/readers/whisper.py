@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest
-from relisten.io.readers.common import get, json_values, number, word_ends
+from relisten.io.readers.common import fitting_word_ends, get, json_values, number
 
 
 def read_whisper(path: Path) -> Iterator[NBest]:
@@ -51,7 +51,7 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
     known = ("id", "start", "end", "text", "words", "tokens", "avg_logprob")
     return NBest(
         utterance_id,
-        (Hypothesis(text, scores, word_ends(text, ends) if words else None),),
+        (Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None),),
         start_s=start_s,
         duration_s=max(end_s - start_s, 0.0),
         extra={key: value for key, value in segment.items() if key not in known},
@@ -82,4 +82,4 @@ def _chunks(result: dict[str, Any], name: str, path: Path) -> Iterator[NBest]:
 def _timed_words(words: list[tuple[str, float, float | None]], name: str) -> NBest:
     text = " ".join(word for word, _, _ in words)
     ends = [start_s if end_s is None else end_s for _, start_s, end_s in words]
-    return NBest(name, (Hypothesis(text, word_ends_s=word_ends(text, ends)),))
+    return NBest(name, (Hypothesis(text, word_ends_s=fitting_word_ends(text, ends)),))

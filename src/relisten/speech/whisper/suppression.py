@@ -33,7 +33,7 @@ class Suppression:
             logits[start_row, list(self.at_start)] = -torch.inf
         return logits.logsumexp(-1)
 
-    def score(self, logits: Tensor, tokens: Sequence[int]) -> float:
+    def sum_logprob(self, logits: Tensor, tokens: Sequence[int]) -> float:
         """Summed log-probability, nats, of a text's tokens [K] from its logits [K, V].
 
         Changes the logits.

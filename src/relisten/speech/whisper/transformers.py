@@ -250,7 +250,7 @@ class TransformersWhisper:
         results = []
         for i, (ids, all_ids) in enumerate(zip(kept, sequences, strict=True)):
             targets = ids if len(ids) >= self.max_tokens else [*ids, self.end]
-            score = self.suppression.score(logits[i, : len(targets)], targets)
+            score = self.suppression.sum_logprob(logits[i, : len(targets)], targets)
             attention = weights[i, :, : len(prompt) + len(ids)]
             attention = attention / np.maximum(attention.sum(-1, keepdims=True), 1e-12)
             # The step that reads the last token of the prompt predicts the first of the text.

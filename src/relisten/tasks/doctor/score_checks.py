@@ -45,7 +45,7 @@ def check_presence(lists: Lists) -> Check:
     if placeholders:
         names = ", ".join(f"`{name}` {n:,} times" for name, n in sorted(placeholders.items()))
         finding = f"{names} is no log-probability: {PLACEHOLDER:g} or more in size"
-        meaning = "placeholders stand for missing scores"
+        meaning = "placeholders in the place of missing scores"
         remedy = "export the real scores, or drop the hypotheses without"
         return Check("scores present", "broken", finding, meaning, remedy, statistics)
     if ASR in partial:
@@ -119,14 +119,14 @@ def _direction(
 ) -> tuple[Status, str, str]:
     """The conclusion from order and errors: status, meaning, remedy."""
     costs = "the sign is wrong: these are costs, lower is better"
-    negate = "jq -c '.hypotheses[].scores.asr *= -1' FILE > MENDED"
+    negate = "jq -c '.hypotheses[].scores.asr *= -1' FILE > CORRECTED"
     sort = "write each list best first, or give its ranks as `first_pass_rank`"
     if errors == "down" or (order == "down" and errors != "up" and positive > 0.5):
         return "broken", costs, negate
     if order == "down" and errors == "up":
-        return "broken", "the scores are right, but the lists stand worst first", sort
+        return "broken", "the scores are right, but the lists are worst first", sort
     if order == "down":
-        return "broken", "the sign is wrong, or the lists stand worst first", f"{negate}, or {sort}"
+        return "broken", "the sign is wrong, or the lists are worst first", f"{negate}, or {sort}"
     if order == "none" and errors == "up":
         meaning = "the lists are not sorted by score; their first is not the first pass's choice"
         return "look here", meaning, sort
@@ -207,12 +207,12 @@ def _scale(
         meaning = "these are averages over tokens, or sums divided by a power of the length"
         return "broken", meaning, "export sums: multiply each score by what it was divided by"
     if not growth.high < 2 * AVERAGED:
-        meaning = "no sums of natural logs; averages or another base: too few lists to tell"
+        meaning = "no sums of natural logs; averages or another base: too few lists to decide"
     elif median >= USUAL * LN10 and high <= IMPOSSIBLE * LN10:
         meaning = (
             "no natural logs; possible as log10, and independent of the length: probably log10"
         )
-        return "broken", meaning, "jq -c '.hypotheses[].scores.asr *= 2.302585' FILE > MENDED"
+        return "broken", meaning, "jq -c '.hypotheses[].scores.asr *= 2.302585' FILE > CORRECTED"
     else:
         meaning = "no natural logs, nor log10: some other scale"
     return "broken", meaning, "export log P(text given speech), natural, summed over tokens"

@@ -45,7 +45,7 @@ class UtteranceRow:
     hypotheses: its list, best first, as JSON: of each [text, word errors, place in the first pass
         or null, [score or null, …] in the order of the report's components, weighted sum or null,
         posterior or null, [confidence of each word] or null].
-        Kept as text, which takes a fifth of the memory of objects.
+        Kept as text, which needs a fifth of the memory of objects.
     """
 
     id: str
@@ -106,9 +106,9 @@ class ErrorAnalyser:
 
     def result(self, evaluation: EvaluationReport) -> ErrorAnalysis:
         """The analysis, with the error rates that `evaluate` gave for the same utterances."""
-        sure = [row for row in self._rows if row.confidence is not None]
+        scored = [row for row in self._rows if row.confidence is not None]
         left_out = dict(self._left_out)
-        if not sure:
+        if not scored:
             left_out["confidence"] = NO_SCORES
         effects = [row.effect for row in self._rows]
         return ErrorAnalysis(
@@ -117,7 +117,7 @@ class ErrorAnalyser:
             effects={effect: effects.count(effect) for effect in EFFECTS},
             confusions=self._confusions.most_common(N_CONFUSIONS),
             confidence=confidence_bins(
-                [row.confidence or 0.0 for row in sure], [_counts(row.columns) for row in sure]
+                [row.confidence or 0.0 for row in scored], [_counts(row.columns) for row in scored]
             ),
             sweeps=() if "sweep" in left_out else self._sweep.result(),
             n_other=self._n_other,

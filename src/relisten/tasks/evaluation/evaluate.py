@@ -23,7 +23,7 @@ from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
 from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally
 from relisten.tasks.evaluation.resampled import ResampledRows
-from relisten.tasks.rescore import TUNED_ON
+from relisten.tasks.second_pass import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
 
 
@@ -112,8 +112,9 @@ def evaluate(
     by: keys of the utterances, such as `speaker`, by whose values errors are counted too.
     Reads the utterances once, in memory that does not grow with their number, except for the few
     numbers of each that `by` needs.
-    Raises UsageError where no utterance has a reference, or where `rescore` marked utterances as
-    those that its weights were tuned on: an error rate on them would be too low.
+    Raises UsageError where no utterance has a reference, where none has hypotheses, or where
+    `rescore` marked utterances as those that its weights were tuned on: an error rate on them would
+    be too low.
     """
     tally = _Tally(
         normaliser_named(normaliser),
@@ -136,6 +137,8 @@ def evaluate(
         )
     if not tally.n_utterances:
         raise UsageError("no utterance has a reference; add the key 'reference' to each line")
+    if not tally.n_hypotheses:
+        raise UsageError("no utterance has hypotheses; make them with `relisten nbest`")
     return tally.report(normaliser, tuple(refused), n_resamples, seed)
 
 
@@ -157,6 +160,7 @@ class _Tally:
     oracle: ErrorCounts = _NO_ERRORS.words
     oracle_errors_at: list[int] = field(default_factory=list)
     n_utterances: int = 0
+    n_hypotheses: int = 0
     rows: ResampledRows = field(default_factory=lambda: ResampledRows(5))
     confidence: CalibrationTally = field(default_factory=CalibrationTally)
     by: list[BreakdownTally] = field(default_factory=list)
@@ -176,6 +180,7 @@ class _Tally:
         merged = None if text is None or self.merged is None else count(text)
         self.merged = None if merged is None else _plus(self.merged or _NO_ERRORS, merged)
         self.n_utterances += 1
+        self.n_hypotheses += len(utterance.hypotheses)
         errors = (words[0], chosen, merged.words if merged else words[0], oracle)
         self.rows.add(utterance.speaker, *(one.errors for one in errors), chosen.n_reference)
         if (confidence := ranked[0].word_confidence) is not None:

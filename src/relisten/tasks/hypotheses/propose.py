@@ -1,8 +1,8 @@
-"""Hypotheses off the list: what a bundle's CTC head spells, and mixtures of that and the list's own.
+"""Proposed hypotheses: spellings of a bundle's CTC head, and mixtures of these and the list's own.
 
 The right text may not be on the list; word by word, though, it mostly stands somewhere, in a
-hypothesis or in what the CTC head spells. So texts exchange stretches in which they differ, and compete
-by what the first pass and the CTC head say of them.
+hypothesis or in a spelling. So texts exchange the words in which they differ, and compete by the
+scores that the first pass and the CTC head give them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from relisten.core.recombination import Change, Words, recombinations
 from relisten.core.text import spoken
-from relisten.core.types import ASR, CTC, Hypothesis, ModelError, UsageError
+from relisten.core.types import ASR, Hypothesis, ModelError, UsageError
 from relisten.lm.sequences import Speech
 from relisten.speech.ctc.beam import Spelling, ctc_beam
 from relisten.speech.ctc.head import BLANK, CTCHead
@@ -24,23 +24,22 @@ from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import written_like
 
 BEAM = 64
-"""Spellings kept while an utterance is spelled, at least; more where more are asked for."""
+"""Least width of the beam search over spellings; wider where more proposals are asked for."""
 N_SPELLED = 10
-"""Spellings, the likeliest, that are mixed with the list's hypotheses."""
+"""How many spellings, the likeliest, are mixed with the list's hypotheses."""
 ROUNDS, N_BASES, N_DONORS, N_MIXED = 2, 3, 30, 25
-"""How often texts are mixed; how many, the best so far, take words; how many give some; and how
-many of the new ones, the likeliest to the CTC head, the first pass is asked about."""
-CONTEXT = 2
-"""Tokens after a difference that the first pass reads before texts that end alike count as alike
-from there on: 120 utterances of speechocean dev find texts as good with 2, 4 and all of them."""
+"""Rounds of mixing; how many texts, the best so far, take words in each; how many give words; and
+how many of the new texts, the likeliest to the CTC head, are scored by the first pass."""
+HISTORY_TOKENS = 2
+"""Tokens after a difference that the first pass scores before texts that end alike share the rest
+of their scores: with 2, 4 and all, proposals for 120 utterances of speechocean dev are as good."""
 CTC_WEIGHT, LENGTH_WEIGHT = 0.3, 0.45
-"""Of log P(letters | speech) and of a word beside the first pass's score, while texts compete."""
+"""What the CTC score and a word count for beside the first pass's score, while texts compete."""
 
 
 @dataclass(frozen=True)
 class Proposer:
-    """Spells what a CTC head hears. n: texts that it proposes for a recording. spelling: the words it
-    may use; None: any letters."""
+    """Proposes n hypotheses for a recording. spelling: the words to use; None: any letters."""
 
     frontend: SpeechFrontend
     ctc_head: CTCHead
@@ -54,10 +53,10 @@ class Proposer:
         decoded: Sequence[FirstPassResult],
         speeches: Sequence[Speech],
     ) -> list[list[Hypothesis]]:
-        """The n best texts off the list of each recording, best first, written like the list's.
+        """The n best texts that are not on each recording's list, best first, written like it.
 
-        Their `asr` is the first pass's to within what CONTEXT spares it; no word ends.
-        decoded, speeches: what the first pass made of the recordings, and what `encode` did.
+        Their `asr` is the first pass's score, to within what `HISTORY_TOKENS` leaves out; they have
+        no word ends. decoded, speeches: results of the first pass and of the frontend.
         """
         return [
             self._propose(recording, first_pass, result, speech)
@@ -71,7 +70,7 @@ class Proposer:
         assert ctc_log_probs is not None
         own = [h.text for h in result.hypotheses]
         rated: dict[Words, Hypothesis] = {}
-        scorer = first_pass.scorer(recording, result.window, CONTEXT)
+        scorer = first_pass.scorer(recording, result.window, HISTORY_TOKENS)
         ends = cache(partial(self.ctc_head.label_ends, ctc_log_probs))
 
         def by_first_pass(texts: Sequence[Words]) -> np.ndarray:
@@ -92,15 +91,6 @@ class Proposer:
         )
         new = [words for words in found if words not in on_list]
         return [rated[words] for words in new[: self.n]]
-
-    def encode(
-        self,
-        recordings: Sequence[np.ndarray],
-        first_pass: FirstPass,
-        decoded: Sequence[FirstPassResult],
-    ) -> list[Speech]:
-        """The letters in recordings of which the first pass has made first-pass results."""
-        return self.frontend.encode_decoded(first_pass, (CTC,), recordings, decoded)
 
     def _spell(self, ctc_log_probs: np.ndarray) -> list[Words]:
         """The likeliest spellings, best first."""
@@ -153,12 +143,15 @@ def search(
 def make_proposer(frontend: SpeechFrontend, n: int, words: str | None = None) -> Proposer:
     """A proposer of n texts. words: a file of text; only its words are spelled.
 
-    By default those that the CTC head was trained on; any letters where nobody wrote them down.
+    By default those that the CTC head was trained on; any letters where the bundle does not list
+    them.
     Raises ModelError where there is no CTC head, UsageError where the file has no word for it.
     """
     ctc_head = frontend.ctc_head
     if ctc_head is None:
-        raise ModelError("this model has no CTC head to propose by; `relisten pretrain` trains one")
+        raise ModelError(
+            "this model has no CTC head to propose with; train one: `relisten pretrain`"
+        )
     words = words or frontend.words
     return Proposer(
         frontend, ctc_head, n, None if words is None else _spelling(words, ctc_head.alphabet)
@@ -175,6 +168,6 @@ def _spelling(path: str, alphabet: str) -> Spelling:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     spelled = sorted(word for word in known if set(word) <= set(alphabet))
     if not spelled or " " not in alphabet:
-        raise UsageError(f"{path}: no word in it that the CTC head has letters for")
+        raise UsageError(f"{path}: it holds no word that the CTC head has letters for")
     labels = [[1 + alphabet.index(letter) for letter in word] for word in spelled]
     return Spelling.of_words(labels, 1 + alphabet.index(" "), 1 + len(alphabet), BLANK)

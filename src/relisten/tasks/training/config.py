@@ -7,32 +7,44 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from relisten.core.types import UsageError
-
-PATHS = (
-    *("output", "manifests", "replay", "texts", "dev_manifests", "cache"),
-    *("nbest", "dev_nbest", "folds_of"),
+from relisten.tasks.training.keys import (
+    FilePath,
+    Key,
+    ModelReference,
+    describe,
+    keys_of,
+    sections_of,
 )
-"""Keys that hold paths: those of a YAML file are relative to its folder."""
-FOLDERS_OR_NAMES = ("base", "model", "first_pass", "encoder")
-"""Keys that may hold one: a name, unless there is such a folder beside the YAML file."""
-_REFERENCE = re.compile(r"((?:hubert|wav2vec2|wavlm):)?(.+?)(@-?\d+)?")
-LOOKING_ON = ("output", "cache", "dev_manifests", "dev_nbest", "dev_utterances", "eval_every")
-"""Keys that change nothing of what is trained."""
+
 STATE = "state"
 """Folder in a bundle for what a stopped run goes on from; not part of the bundle."""
 TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
+FORMER = {
+    **{name: f"features.{name}" for name in ("first_pass", "encoder", "pool")},
+    **{name: f"ctc.{name[4:]}" for name in ("ctc_steps", "ctc_layers", "ctc_layer_steps")},
+    **{name: f"ctc.{name[4:]}" for name in ("ear_steps", "ear_layers", "ear_layer_steps")},
+    "projector_epochs": "projector.epochs",
+    **{name: f"codebook.{name}" for name in ("units", "levels")},
+    **{name: f"lm.{name}" for name in ("base", "text_form", "tasks", "lora_rank", "batch_tokens")},
+    **{name: f"schedule.{name}" for name in ("steps", "learning_rate", "warmup_steps")},
+    **{name: f"schedule.{name}" for name in ("eval_every", "accumulate", "patience")},
+    "schedule": "schedule.decay",
+}
+"""Former name of a key → today's, wherever a configuration has the one and not the other."""
+_REFERENCE = re.compile(r"((?:hubert|wav2vec2|wavlm):)?(.+?)(@-?\d+)?")
 
 Config = TypeVar("Config")
 
 
 def need_train_extra() -> None:
-    """Raises UsageError, with the command that mends it, where a library of training is missing."""
+    """Raises UsageError, with the command that installs it, where a library of training is
+    missing."""
     if missing := [name for name in TRAIN_EXTRA if find_spec(name) is None]:
         raise UsageError(
             f"training needs {', '.join(missing)}, not installed here; "
@@ -43,18 +55,22 @@ def need_train_extra() -> None:
 def keep_config(state: Path, config: Any) -> None:
     """Write a run's configuration, a dataclass, beside its state.
 
-    Raises UsageError where that state is of a run with other settings; where they are only about
-    looking on, it goes on.
+    Raises UsageError where that state is of a run with other settings; a change of keys that do not
+    affect training is accepted.
     """
-    path = state / "config.json"
+    path, known = state / "config.json", keys_of(type(config))
     settings = json.loads(json.dumps(asdict(config)))
     if path.exists():
         # A key that an older version did not know had the meaning of its default.
-        before = {**_defaults(type(config)), **json.loads(path.read_text())}
-        changed = sorted(
-            k for k in settings if settings[k] != before.get(k) and k not in LOOKING_ON
-        )
-        if changed:
+        defaults = {name: key.default for name, key in known.items() if key.default is not MISSING}
+        before = json.loads(json.dumps(defaults))
+        before |= _dotted(json.loads(path.read_text()), known, str(path))
+        now = _dotted(settings, known, str(path))
+        if changed := sorted(
+            name
+            for name, key in known.items()
+            if key.affects_training and now[name] != before.get(name)
+        ):
             raise UsageError(
                 f"{state} holds a run with other {', '.join(changed)}; "
                 "name another output, or delete that folder to start anew"
@@ -62,62 +78,66 @@ def keep_config(state: Path, config: Any) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def _defaults(kind: type) -> dict[str, Any]:
-    """As a kept configuration holds them."""
-    made = {
-        key.name: key.default if key.default_factory is MISSING else key.default_factory()
-        for key in fields(kind)
-        if key.default is not MISSING or key.default_factory is not MISSING
-    }
-    return dict(json.loads(json.dumps(made)))
+def current_name(name: str, known: Mapping[str, Key]) -> str:
+    """Today's name of a key that may be given by its former one."""
+    former = FORMER.get(name, name)
+    return former if name not in known and former in known else name
 
 
 def read_config(kind: type[Config], path: str, overrides: Mapping[str, str]) -> Config:
     """What the YAML file `path` says, and `overrides`: key → value as typed on a command line.
 
-    Relative paths of the file count from its folder, those of the command line from the working
+    Relative paths of the file are relative to its folder, those of the command line to the working
     folder. Raises UsageError, which names file or option, for what does not fit.
     """
-    written = _read_mapping(path)
-    folder = Path(path).parent
-    for key in PATHS:
-        if key in written:
-            written[key] = _moved(written[key], folder)
-    for key in FOLDERS_OR_NAMES:
-        if match := _REFERENCE.fullmatch(str(written.get(key) or "")):
-            family, name, layer = match.groups("")
-            if (folder / name).is_dir():  # a bundle is read from anywhere
-                written[key] = f"{family}{(folder / name).resolve()}{layer}"
-    types = get_type_hints(kind)
-    typed = {
-        key: _checked(_typed(text, types[key]), types[key], f"--{key.replace('_', '-')}")
-        for key, text in overrides.items()
+    known, folder = keys_of(kind), Path(path).parent
+    written = _dotted(_read_mapping(path), known, path)
+    typed = {current_name(name, known): text for name, text in overrides.items()}
+    if unknown := sorted({*written, *typed} - set(known)):
+        raise UsageError(f"{path}: unknown keys {', '.join(unknown)}; known: {', '.join(known)}")
+    missing = [name for name, key in known.items() if key.default is MISSING]
+    if missing := [name for name in missing if name not in {*written, *typed}]:
+        raise UsageError(f"{path}: needs {', '.join(missing)}; add it to the file")
+    values = {
+        name: _checked(value, known[name].kind, f"{path}: {name}", folder)
+        for name, value in written.items()
+        if name not in typed
     }
-    return from_mapping(kind, {**written, **typed}, path)
-
-
-def from_mapping(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """The dataclass `kind` of `values`, each checked against the annotation of its field.
-
-    Raises UsageError that begins with `where`: unknown or missing key, wrong type, or what the
-    dataclass itself refuses.
-    """
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(str(key) for key in set(values) - set(known)):
-        raise UsageError(f"{where}: unknown keys {', '.join(unknown)}; known: {', '.join(known)}")
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in values and field.default is MISSING and field.default_factory is MISSING
-    ]
-    if missing:
-        raise UsageError(f"{where}: needs {', '.join(missing)}; add it to the file")
-    types = get_type_hints(kind)
-    checked = {key: _checked(value, types[key], f"{where}: {key}") for key, value in values.items()}
+    for name, text in typed.items():
+        option, key = f"--{name.replace('_', '-')}", known[name]
+        values[name] = _checked(_typed(text, key.kind), key.kind, option, None)
     try:
-        return kind(**checked)
+        return _built(kind, values)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _built(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The dataclass of these values by dotted name; its defaults for the others."""
+    own = {one.name: values[one.name] for one in fields(kind) if one.name in values}  # type: ignore[arg-type]
+    for name, section in sections_of(kind).items():
+        inner = {one.name: f"{name}.{one.name}" for one in fields(section)}
+        given = {short: values[long] for short, long in inner.items() if long in values}
+        own[name] = replace(section, **given)
+    return kind(**own)
+
+
+def _dotted(values: Mapping[str, Any], known: Mapping[str, Key], where: str) -> dict[str, Any]:
+    """Values by the dotted names of today, of a mapping that may nest its sections or use former
+    names. Raises UsageError where one key is given twice."""
+    sections = {name.partition(".")[0] for name in known if "." in name}
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if name in sections and isinstance(value, dict):
+            pairs += [(f"{name}.{inner}", one) for inner, one in value.items()]
+        else:
+            pairs.append((current_name(str(name), known), value))
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(f"{where}: {name} is given twice, once by a former name; keep one")
+        found[name] = value
+    return found
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
@@ -134,20 +154,9 @@ def _read_mapping(path: str) -> dict[str, Any]:
     return values
 
 
-def _moved(value: Any, folder: Path) -> Any:
-    """The paths in it, which counted from `folder`, as they count from the working folder."""
-    if isinstance(value, str):
-        return os.path.normpath(folder / value)
-    if isinstance(value, list):
-        return [_moved(item, folder) for item in value]
-    if isinstance(value, dict):
-        return {_moved(key, folder): item for key, item in value.items()}
-    return value
-
-
 def _typed(text: str, kind: Any) -> Any:
     """A word of the command line: JSON where the key holds no text, and JSON it is."""
-    if kind is str or get_origin(kind) is Literal:
+    if kind in (str, FilePath, ModelReference) or get_origin(kind) is Literal:
         return text
     try:
         return json.loads(text)
@@ -155,23 +164,43 @@ def _typed(text: str, kind: Any) -> Any:
         return text
 
 
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind` has it; a list becomes a tuple, a whole number a float where one is due."""
+def _checked(value: Any, kind: Any, where: str, folder: Path | None) -> Any:
+    """`value` as `kind` has it; a list becomes a tuple, a whole number a float where one is due.
+
+    folder: what paths in it are relative to; None for the working folder.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal and value in inner:
         return value
+    if origin is Annotated:
+        text = _checked(value, inner[0], where, folder)
+        return _located(text, kind, folder) if folder is not None else text
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_checked(item, inner[0], where) for item in value)
-    if origin is not None and origin is not tuple and isinstance(value, dict):
+        return tuple(_checked(item, inner[0], where, folder) for item in value)
+    if origin not in (None, tuple) and isinstance(value, dict):
         return {
-            _checked(key, inner[0], where): _checked(item, inner[1], f"{where}: {key}")
-            for key, item in value.items()
+            _checked(name, inner[0], where, folder): _checked(
+                item, inner[1], f"{where}: {name}", folder
+            )
+            for name, item in value.items()
         }
     if kind is float and (number := _as_float(value)) is not None:
         return number
     if kind in (str, int, bool) and type(value) is kind:
         return value
     raise UsageError(f"{where} is {value!r}; it must be {describe(kind)}")
+
+
+def _located(text: str, kind: Any, folder: Path) -> str:
+    """A path or a model that a file in `folder` names, as it is named from the working folder."""
+    if kind == FilePath:
+        return os.path.normpath(folder / text) if text else text
+    if match := _REFERENCE.fullmatch(text):
+        family, name, layer = match.groups("")
+        if (folder / name).is_dir():
+            # Absolute, so that a bundle that keeps it can be read from any working folder.
+            return f"{family}{(folder / name).resolve()}{layer}"
+    return text
 
 
 def _as_float(value: Any) -> float | None:
@@ -181,15 +210,3 @@ def _as_float(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def describe(kind: Any) -> str:
-    """A type in words: "a whole number", "one of: surface, spoken"."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return f"one of: {', '.join(map(str, inner))}"
-    if origin is tuple:
-        return "a list of texts"
-    if origin is not None:
-        return "a mapping to numbers"
-    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]

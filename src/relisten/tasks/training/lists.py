@@ -20,15 +20,16 @@ from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
 from relisten.speech.load import load_first_pass
 from relisten.tasks.frontend import SpeechFrontend
-from relisten.tasks.rescore import merge_equal
-from relisten.tasks.training.cache import (
+from relisten.tasks.second_pass import merge_equal
+from relisten.tasks.training.cross_fit import CrossFitted
+from relisten.tasks.training.examples import WeightedSets
+from relisten.tasks.training.features import (
     CachedUtterance,
     FeatureSpec,
     cache_manifest,
     feature_spec_of,
     frames_for,
 )
-from relisten.tasks.training.cross_fit import CrossFitted
 
 NORMALISER = "english"
 """What word errors are counted under, and equal texts merged."""
@@ -38,8 +39,9 @@ NORMALISER = "english"
 class TrainingList:
     """One utterance's hypotheses, in first-pass order, no two equal.
 
-    errors: float32 [N], of n_reference words. stored: component → float32 [N], what is not the
-    LM's to say: `asr`, `length`. reference: what was said, and where its words end if it was heard.
+    errors: float32 [N], of n_reference words. stored: component → float32 [N], scores that the LM
+    does not give: `asr`, `length`. reference: its text, and where its words end if its recording
+    was encoded.
     """
 
     id: str
@@ -69,8 +71,8 @@ class ListReader:
     """Turns N-best files into training lists.
 
     scorer: of the model to be trained. components: the LM's scores that are asked for. stored: the
-    components that it does not give. listener: how the bundle hears, where a score needs speech;
-    recordings are then heard once and kept in `cache`. first_pass: tells where words end.
+    components that it does not give. frontend: the bundle's, where a score needs speech; recordings
+    are then encoded once and kept in `cache`. first_pass: tells where words end.
     """
 
     scorer: Scorer
@@ -94,8 +96,8 @@ class ListReader:
     ) -> tuple[list[TrainingList], Counter[str]]:
         """The lists of a file, and for how many utterances there is none, by reason.
 
-        needs_reference: the reference is to be scored too. adds_reference: it is one of the
-        hypotheses. held_out: letters are heard by CTC heads that never heard the speaker.
+        needs_reference: the reference is to be scored too. adds_reference: it becomes one of the
+        hypotheses. cross_fitted: gives the CTC head that was not trained on the speaker.
         """
         cached = self._cached(path) if self.needs_speech else {}
         lists: list[TrainingList] = []
@@ -118,7 +120,8 @@ class ListReader:
 
     def _cached(self, path: str) -> dict[str, CachedUtterance]:
         """An N-best file is a manifest too: frames, and where the words of the reference end."""
-        return {h.id: h for h in cache_manifest(path, self._feature_spec, self.cache)}
+        cached = cache_manifest(path, self._feature_spec, self.cache)
+        return {one.id: one for one in cached.utterances}
 
     def _list(
         self,
@@ -183,7 +186,7 @@ class ListReader:
 def _stored(
     merged: NBest, names: Sequence[str], speech: Speech | None, ctc_head: CTCHead | None
 ) -> dict[str, np.ndarray]:
-    """Component → float32 [N], what the LM does not say; letters as the CTC head hears them."""
+    """Component → float32 [N], the scores that the LM does not give; `ctc` from the CTC head."""
     stored = {}
     for name in names:
         if name == CTC and ctc_head is not None and speech is not None:
@@ -213,7 +216,7 @@ def _with_reference(
 
 
 def draw_lists(
-    corpus: Sequence[tuple[Sequence[TrainingList], float]],
+    sets: WeightedSets[TrainingList],
     size: int,
     seed: int,
     step: int,
@@ -221,10 +224,10 @@ def draw_lists(
 ) -> list[TrainingList]:
     """`size` lists drawn by weight, alike in length; the same for the same (seed, step, micro)."""
     rng = np.random.default_rng([seed, step, micro])
-    mass = np.array([len(lists) * weight for lists, weight in corpus])
+    shares = np.array([len(lists) * weight for lists, weight in sets])
     drawn = []
-    for s in rng.choice(len(corpus), 16 * size, p=mass / mass.sum()):
-        lists = corpus[s][0]
+    for s in rng.choice(len(sets), 16 * size, p=shares / shares.sum()):
+        lists = sets[s][0]
         drawn.append(lists[rng.integers(len(lists))])
     drawn.sort(key=lambda one: one.n_words)
     start = int(rng.integers(len(drawn) - size + 1))

@@ -10,10 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from relisten.core.types import ModelError, UsageError
 from relisten.io.tensors import save_tensors
-from relisten.tasks.training.examples import Report
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import Schedule
 
-FINAL_RATE = 0.1  # of the learning rate, at the end of the schedule
 CHECKPOINT = "checkpoint.safetensors"
 """What a stopped run goes on from: parameters and optimiser."""
 BEST = "best.safetensors"
@@ -36,44 +36,6 @@ MicroStep = Callable[[int, int], tuple[str, Tensor, int]]
 """(step, micro) → a label to log under, the loss (differentiable), tokens read."""
 DevMetrics = Callable[[], Mapping[str, float]]
 """Development figures; the first of them is to fall. Empty where there is no development set."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how hard.
-
-    schedule: how the rate falls, after a linear warm-up, to a tenth of itself. accumulate:
-    micro-steps whose mean gradient makes a step. patience: stop where the first development figure
-    has not improved for so many evaluations, and keep the best parameters; 0: never, and the last
-    ones are kept.
-    """
-
-    steps: int
-    learning_rate: float
-    warmup_steps: int
-    eval_every: int
-    seed: int = 0
-    schedule: Literal["cosine", "linear"] = "cosine"
-    accumulate: int = 1
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("eval_every", 1), ("accumulate", 1), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-
-    @classmethod
-    def of(cls, config: object) -> Schedule:
-        """The schedule that a configuration with keys of these names asks for."""
-        return cls(**{key.name: getattr(config, key.name) for key in fields(cls)})
-
-    def rate(self, step: int) -> float:
-        """Share of the learning rate at a step."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-        return FINAL_RATE + (1 - FINAL_RATE) * left
 
 
 def products_dtype(dtype: str) -> torch.dtype:
@@ -89,14 +51,6 @@ def products_dtype(dtype: str) -> torch.dtype:
 def _multiplies_bfloat16() -> bool:
     """Whether oneDNN has kernels for it on this CPU: from AVX-512 on."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def check_schedule(config: object, dev: str) -> None:
-    """Raises UsageError for a schedule that no run could keep; dev: the key of what patience
-    watches."""
-    if getattr(config, "patience") and not getattr(config, dev):  # noqa: B009
-        raise UsageError(f"patience needs {dev}, or it would wait for nothing")
-    Schedule.of(config)
 
 
 @dataclass
@@ -123,18 +77,18 @@ def train(
     schedule: Schedule,
     micro_step: MicroStep,
     dev_metrics: DevMetrics,
-    state: Path,
-    report: Report,
+    run: Run,
     rates: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Train in place; the development figures of the parameters that remain.
 
-    Whatever `micro_step` draws comes from (step, micro), and torch's generator is seeded from them
-    before, so a run that was stopped goes on from `state` to the same bits. rates: parameter → how
-    many times the learning rate it moves by, 1 unless named. Raises ModelError where a loss or its
+    What `micro_step` draws depends on (step, micro) alone, and torch's generator is seeded from
+    them before, so a run that was stopped goes on from `run.state` to the same bits. rates:
+    parameter → factor of its learning rate, 1 unless named. Raises ModelError where a loss or its
     gradient is not finite; the last checkpoint stays.
     """
-    processes = PartialState()
+    processes, state = PartialState(), run.state
+    state.mkdir(parents=True, exist_ok=True)
     groups = [
         {"params": [parameter], "scale": (rates or {}).get(name, 1.0)}
         for name, parameter in trained.items()
@@ -148,7 +102,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = schedule.learning_rate * schedule.rate(step) * group["scale"]
             optimiser.zero_grad()
-            for label, loss in _gradients(trained, schedule, micro_step, step, since):
+            for label, loss in _gradients(trained, schedule, micro_step, run.seed, step, since):
                 log(f"loss/{label}", loss, step + 1)
             optimiser.step()
             progress.n_steps = step + 1
@@ -160,12 +114,12 @@ def train(
             for name, figure in figures.items():
                 log(f"dev/{name}", figure, progress.n_steps)
             if processes.is_main_process:
-                report(_sentence(progress, schedule, since, seconds, figures))
+                run.say(_sentence(progress, schedule, since, seconds, figures))
             _keep(state, trained, optimiser, progress, figures, schedule)
             since = _Since()
     if schedule.patience and (state / BEST).exists():
         if progress.n_stale and processes.is_main_process:
-            report(f"the best evaluation is kept: {progress.best:.4g}")
+            run.say(f"the best evaluation is kept: {progress.best:.4g}")
         _set_parameters(trained, load_file(state / BEST))
         figures = {}
     return figures or _evaluated(dev_metrics)
@@ -189,6 +143,7 @@ def _gradients(
     trained: Mapping[str, nn.Parameter],
     schedule: Schedule,
     micro_step: MicroStep,
+    seed: int,
     step: int,
     since: _Since,
 ) -> list[tuple[str, float]]:
@@ -197,7 +152,7 @@ def _gradients(
     losses: list[tuple[str, float]] = []
     for i in range(schedule.accumulate):
         micro = i * processes.num_processes + processes.process_index
-        drawn = np.random.SeedSequence([schedule.seed, step, micro]).generate_state(1)
+        drawn = np.random.SeedSequence([seed, step, micro]).generate_state(1)
         torch.manual_seed(int(drawn[0]))
         label, loss, n_tokens = micro_step(step, micro)
         (loss / schedule.accumulate).backward()
@@ -289,8 +244,8 @@ def _keep(
 def _load(
     path: Path, trained: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer
 ) -> _Progress:
-    """Where the run was, at its start where there is no checkpoint; parameters and optimiser are
-    set to it."""
+    """How far the run came, nothing where there is no checkpoint; sets parameters and optimiser to
+    it."""
     if not path.exists():
         return _Progress()
     tensors = load_file(path)

@@ -27,9 +27,9 @@ SCORED_TOGETHER = 64
 class Objective:
     """What is minimised, and what is watched.
 
-    combination: weights to be learnt. ce_weight: of the cross-entropy on the reference, nats a
-    token, beside the expected word errors. held_out: in training, chunks enter as these guess them,
-    not as the model does (None: as it does).
+    combination: weights to be learnt. ce_weight: of the cross-entropy on the reference, nats per
+    token, beside the expected word errors. cross_fitted: what guesses the chunks in training; None:
+    the model's own projector.
     """
 
     scorer: Scorer
@@ -86,7 +86,7 @@ class Objective:
         return [None if self._order(component) == "text" else one.speech for one in lists]
 
     def _cross_entropy(self, lists: Sequence[TrainingList], component: Component) -> Tensor:
-        """Nats a token of the references."""
+        """Nats per token of the references."""
         sequences = [self.scorer.sequences(one.reference, component)[0] for one in lists]
         guesses = None
         if self.cross_fitted and self._order(component) == "chunked":

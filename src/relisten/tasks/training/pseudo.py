@@ -1,7 +1,7 @@
-"""What a rescorer says was said in recordings that nobody transcribed, where it is sure of it.
+"""Pseudo-references: a rescorer's own transcripts of recordings that nobody transcribed.
 
-Pseudo-references are the winners of the bundle's own lists: its first pass proposes, it scores, its
-weights decide. How sure it is, is the winner's posterior: the softmax of the combined scores. On
+They are the winners of the bundle's own lists: its first pass proposes, it scores, its weights
+decide. The confidence is the winner's posterior: the softmax of the combined scores. On
 455 utterances of acted dialogue (steelsky dev, relisten-tiny) those of at least 0.8 are 75 % of the
 words and have 7.8 % word errors, all of them 9.9 %.
 """
@@ -18,13 +18,14 @@ from relisten.io.bundle import BundleConfig
 from relisten.io.native import nbest_to_line
 from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.tasks.nbest import make_nbest
-from relisten.tasks.rescore import rank
 from relisten.tasks.score import score
+from relisten.tasks.second_pass import rank
 from relisten.tasks.streams import Outcome
-from relisten.tasks.training.examples import Report
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.sources import told
 
 MIN_WORDS = 2
-"""A pseudo-reference has at least so many: of "you" and "" a recogniser is sure in noise, too."""
+"""A pseudo-reference has at least so many words: noise, too, is confidently taken for "you"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +70,28 @@ def pseudo_references(
     model: str,
     bundle: BundleConfig,
     cache: Path,
-    state: Path,
     min_confidence: float,
-    report: Report,
+    run: Run,
 ) -> dict[str, PseudoReference]:
-    """Id → pseudo-reference of the recordings of a manifest that are sure enough.
+    """Id → pseudo-reference, of the recordings of a manifest whose confidence is high enough.
 
-    model, bundle: the rescorer's reference and what it is. Lists are kept in `cache`, their scores
-    in `state`; both go on where they were stopped.
+    model, bundle: the rescorer's reference and configuration. Lists are kept in `cache`, their
+    scores in `run.state`; both go on where they were stopped.
     """
     named = f"{bundle.first_pass}|{bundle.weights.normaliser}"
     digest = hashlib.sha256(named.encode()).hexdigest()[:12]
     nbest = cache / f"{Path(recordings).stem}-nbest-{digest}.jsonl"
-    scored = state / f"{Path(recordings).stem}-scored.jsonl"
+    scored = run.state / f"{Path(recordings).stem}-scored.jsonl"
     if not nbest.exists():
         normaliser = bundle.weights.normaliser
         made = make_nbest(
             recordings, str(nbest), (bundle.first_pass,), normaliser=normaliser, resume=True
         )
-        _say_refused(recordings, made, report)
+        _say_refused(recordings, made, run)
     if not scored.exists():
         weighted = bundle.weights.to_score
-        _say_refused(
-            recordings, score(str(nbest), str(scored), model, weighted, resume=True), report
-        )
+        made = score(str(nbest), str(scored), model, weighted, resume=True)
+        _say_refused(recordings, made, run)
     winners = {u.id: _winner(u, bundle.weights) for u in read_nbest(scored)}
     kept = {
         id: winner
@@ -100,7 +99,7 @@ def pseudo_references(
         if winner.confidence >= min_confidence and n_spoken_words(winner.text) >= MIN_WORDS
     }
     n_words = sum(n_spoken_words(winner.text) for winner in kept.values())
-    report(
+    run.say(
         f"{recordings}: {len(kept)} of {len(winners)} pseudo-references kept, {n_words} words: "
         f"confidence at least {min_confidence:g}, {MIN_WORDS} words or more"
     )
@@ -116,7 +115,6 @@ def _winner(utterance: NBest, weights: Weights) -> PseudoReference:
     return PseudoReference(first.text, first.word_ends_s or (), confidence)
 
 
-def _say_refused(recordings: str, outcome: Outcome, report: Report) -> None:
+def _say_refused(recordings: str, outcome: Outcome, run: Run) -> None:
     if outcome.refused:
-        first = outcome.refused[0]
-        report(f"{recordings}: {len(outcome.refused)} refused, {first.id!r} because {first.reason}")
+        run.say(f"{recordings}: {outcome.n_done} utterances{told(outcome.refused)}")

@@ -23,8 +23,8 @@ from relisten.io.nbest import read_nbest
 from relisten.io.parquet import read_flat_lists, write_table
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.streams import in_chunks
-from relisten.tasks.training.cache import CachedUtterance
 from relisten.tasks.training.examples import Example
+from relisten.tasks.training.features import CachedUtterance
 
 SHARD = 16_384
 """Sentences of a shard: some seconds of tokenising, 1 MB."""
@@ -37,7 +37,6 @@ _BETWEEN_SENTENCES = re.compile(
     r"\s+(?=[\"'“‘(\[]*[^\W_a-z])"
 )
 _NO_SPEECH = CachedUtterance("", "", "", (), np.empty((0, 0), np.float16), 0.0)
-_NO_CHUNKS = np.empty((0, 0), np.float16)
 
 
 class TextExamples(Sequence[Example]):
@@ -57,19 +56,17 @@ class TextExamples(Sequence[Example]):
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         start, stop = self._bounds[i % len(self)], self._bounds[i % len(self) + 1]
-        return Example(
-            _NO_SPEECH, [self.tokens[start:stop].tolist()], _NO_SPEECH.speech, _NO_CHUNKS
-        )
+        return Example(_NO_SPEECH, [self.tokens[start:stop].tolist()], _NO_SPEECH.speech)
 
 
 def read_references(manifest: str, texts: TextEncoder) -> list[Example | None]:
-    """The references of a manifest, for the order `text`; None for one that says nothing."""
+    """The references of a manifest, for the order `text`; None for one without a word."""
     found: list[Example | None] = []
     for utterance in read_nbest(manifest):
         if utterance.reference:
             words = texts.words(lower_if_capitals(utterance.reference))
             no_speech = replace(_NO_SPEECH, id=utterance.id, text=utterance.reference)
-            example = Example(no_speech, words, _NO_SPEECH.speech, _NO_CHUNKS)
+            example = Example(no_speech, words, _NO_SPEECH.speech)
             found.append(example if any(words) else None)
     return found
 

@@ -37,7 +37,7 @@ from relisten.lm.model import SpeechTextLM
 from relisten.lm.texts import TextEncoder, TextForm
 
 _PREFIX = "base_model.model."  # peft's, before a module's own name
-_SCHOOLED = ("projector.up", "projector.query", "projector.norm", "projector.prior")
+_PRETRAINED = ("projector.up", "projector.query", "projector.norm", "projector.prior")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Trainable:
     dtype: torch.dtype
 
     def save(self, output: Path, weights: Weights) -> None:
-        """Write it as a bundle of its own, with these weights; what hears is copied."""
+        """Write it as a bundle with these weights; codebook, words and CTC head are copied."""
         base = self.config.base
         if (self.folder / base).is_dir():
             base = str((self.folder / base).resolve())
@@ -104,11 +104,11 @@ def open_for_training(
 
 
 def trained_parameters(model: SpeechTextLM) -> dict[str, nn.Parameter]:
-    """What of the model is trained, by name: of the LM what asks for gradients, of the extension
-    all but what the projector was schooled in, which is set to ask for none."""
+    """What of the model is trained, by name: of the LM what requires gradients; of the extension
+    all but what the projector's own stage has trained, which is set to require none."""
     for name, parameter in model.named_parameters():
         if name.startswith("extension."):
-            parameter.requires_grad_(not name.removeprefix("extension.").startswith(_SCHOOLED))
+            parameter.requires_grad_(not name.removeprefix("extension.").startswith(_PRETRAINED))
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -152,7 +152,7 @@ def inject_lora(causal: nn.Module, record: Mapping[str, Any], seed: int) -> None
 
 def thaw(causal: nn.Module) -> None:
     """Set every weight of the LM to be trained but its token embeddings: what the projector was
-    schooled to guess lies in their space."""
+    trained to guess lies in their space."""
     causal.requires_grad_(True)
     causal.get_input_embeddings().requires_grad_(False)
 
