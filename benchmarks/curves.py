@@ -162,7 +162,7 @@ def main(
             rows.append(
                 {"order": order, "n": n, "s": duration_s, **row, "dense_fraction": fraction}
             )
-    table = Table(title=f"{reference}, float32: a list")
+    table = Table(title=f"{reference}, float32: per list")
     columns = ("nodes", "tokens", "tree_s", "full_s", "speedup", "dense_fraction")
     for heading in ("order", "N", "speech, s", *columns):
         table.add_column(heading, justify="right")
