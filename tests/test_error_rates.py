@@ -42,7 +42,7 @@ def test_characters_count_the_spaces_between_words() -> None:
 
 
 def test_scripts_without_spaces_have_one_rate_of_characters() -> None:
-    """今天天气好 recognised as 今天，天七: one character substituted, one deleted, of five. The comma
+    """今天天气好 recognised as 今天，天七: one substituted, one deleted, of five. The comma
     is none; words and characters agree. In English-Chinese "我 ok" the space is one of four."""
     basic = normaliser("basic")
     reference, hypothesis = basic("今天天气好"), basic("今天，天七")
