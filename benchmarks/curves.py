@@ -1,12 +1,12 @@
-"""What scoring costs as the list and the speech grow, in every order of speech and text.
+"""The cost of scoring as the list and the speech grow, in every order of speech and text.
 
     python benchmarks/curves.py [--nbest LISTS.jsonl] [--threads N] [--save RESULTS.json]
 
-The same LM and the same batching twice: each list as one prefix tree, and each hypothesis by itself
-in full ("full"). Both must give the same scores before a time counts. Texts come from the lists,
-widened by the confusions in them; words end every 0.4 s, alike in all hypotheses that begin alike,
-so what is shared is the most that a tree can share; --nbest with word_ends_s in it has the lists as
-they are, with their own word ends. The last line is one JSON object.
+The same LM and the same batching twice: each list as one prefix tree, and each hypothesis as a full
+sequence ("full"). They are timed only if they give the same scores. Texts come from the lists,
+widened by the confusions in them. Words end every 0.4 s, at the same times in all hypotheses that
+begin alike, which lets a tree share as much as possible; with --nbest, a file with word_ends_s, the
+lists and their word ends are used as they are. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ N, DURATION_S = 10, 4.4
 N_CURVE, DURATION_CURVE_S = (5, 10, 20, 50, 100), (2.0, 4.4, 10.0, 20.0, 30.0)
 
 Timed = tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]
-"""Texts of a list, and when the words of each end, s."""
+"""Texts of a list, and the seconds at which the words of each end."""
 
 
 def timed_lists(lists: Sequence[NBest]) -> list[Timed]:
-    """Lists of at least five hypotheses as they are."""
+    """Lists of at least five hypotheses that all have word ends."""
     found = []
     for one in lists:
         ends = [h.word_ends_s for h in one.hypotheses]
@@ -54,7 +54,7 @@ def timed_lists(lists: Sequence[NBest]) -> list[Timed]:
 
 
 def evenly_timed(texts: Sequence[tuple[str, ...]], duration_s: float) -> Timed:
-    """Words of WORD_S each, all hypotheses begun alike cut alike; the last are cut short."""
+    """A list with words of WORD_S each; those past duration_s end there."""
     ends = tuple(
         tuple(min(WORD_S * (i + 1), duration_s) for i in range(len(words))) for words in texts
     )
@@ -69,7 +69,7 @@ def measure(
     duration_s: float,
     repeats: int,
 ) -> dict[str, float]:
-    """Seconds a list of both ways, and what they compute."""
+    """Seconds per list of both ways, and the tokens that they compute."""
     rng = np.random.default_rng(0)
     sequences: list[list[TokenSequence]] = []
     speeches: list[Speech | None] = []
@@ -108,7 +108,7 @@ def measure(
 
 
 def dense_fraction(model: SpeechTextLM, order: Order, row: dict[str, float]) -> float:
-    """The tree's tokens a second over a plain causal pass's of as many tokens."""
+    """The tree's tokens per second over those of a plain causal pass of as many tokens."""
     n = max(1, round(row["nodes"]))
     seconds = best_seconds({"dense": lambda: peers.dense(model, [(1, n)], 0)}, 3)["dense"]
     return row["tokens_per_s"] / (n / seconds)
@@ -116,10 +116,12 @@ def dense_fraction(model: SpeechTextLM, order: Order, row: dict[str, float]) -> 
 
 @click.command()
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
-@click.option("--nbest", type=click.Path(exists=True), help="Lists with word_ends_s, as they are.")
-@click.option("--lists", "n_lists", default=3, help="Lists of each setting.")
-@click.option("--repeats", default=2, help="The quickest counts.")
-@click.option("--threads", type=int, help="Of both ways (default: idle cores).")
+@click.option(
+    "--nbest", type=click.Path(exists=True), help="Lists with word_ends_s, used as they are."
+)
+@click.option("--lists", "n_lists", default=3, help="Lists per setting.")
+@click.option("--repeats", default=2, help="Repeats; the quickest counts.")
+@click.option("--threads", type=int, help="Threads of both ways (default: idle cores).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
     reference: str,
@@ -160,7 +162,7 @@ def main(
             rows.append(
                 {"order": order, "n": n, "s": duration_s, **row, "dense_fraction": fraction}
             )
-    table = Table(title=f"{reference}, float32: a list")
+    table = Table(title=f"{reference}, float32: per list")
     columns = ("nodes", "tokens", "tree_s", "full_s", "speedup", "dense_fraction")
     for heading in ("order", "N", "speech, s", *columns):
         table.add_column(heading, justify="right")

@@ -1,9 +1,9 @@
-"""What a decision is worth: MAP, MBR and the vote, each cross-validated on scored lists.
+"""Word error rates of the decisions MAP, MBR and ROVER, cross-validated on scored lists.
 
     python benchmarks/decisions.py scored-dev.jsonl
 
-Speakers are split into folds. Each fold is ranked with weights, temperature and ceiling that
-`tune_weights` found on the others; so no figure is of utterances that anything was fitted to.
+Speakers are split into folds. Each fold is ranked with the weights, temperature and ceiling that
+`tune_weights` finds on the other folds, so no figure is of utterances that anything was fitted to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NORMALISER = "english"
 @click.option("--components", default="", help="As `relisten tune` takes them.")
 @click.option("--folds", default=5, show_default=True)
 def main(scored: str, components: str, folds: int) -> None:
-    """WER of each decision, its gain over MAP with a 95 % interval, and how true confidence is."""
+    """WER of each decision, its gain over MAP with a 95 % interval, and calibration."""
     nbests = [one for one in load_nbest(scored) if one.reference is not None]
     groups = speaker_groups(nbests)
     assignment, _ = assign_folds(groups, folds, seed=0)
@@ -69,7 +69,7 @@ def main(scored: str, components: str, folds: int) -> None:
 def _decided(
     nbests: Sequence[NBest], assignment: np.ndarray, by_fold: Sequence[Weights], decision: Decision
 ) -> list[NBest]:
-    """Each utterance decided with the weights that did not see its fold."""
+    """Each utterance decided with weights that were not tuned on its fold."""
     return [
         rank(nbest, by_fold[fold], decision) for nbest, fold in zip(nbests, assignment, strict=True)
     ]

@@ -1,18 +1,18 @@
-"""How near a GPU's limit tree scoring comes, for decoders of three sizes.
+"""How close tree scoring comes to a GPU's limit, for decoders of three sizes.
 
     python benchmarks/gpu.py [--size 135M] [--size 1B] [--size 7B] [--save RESULTS.json]
 
-Random weights in bfloat16, of the shapes of SmolLM2-135M, Llama 3.2 1B and Llama 2 7B. A list of a
-hundred hypotheses, and a thousand lists of ten, each behind 110 units of speech; the texts are the
-written lists', widened by the confusions in them. Three ways to attend: all trees of a batch in one
-row and in blocks ("blocks", what `score` does on a GPU), each tree by itself ("apart"), and padded
-rows with a mask ("padded"). First, in float32 and with two layers, all must give the scores of
-full sequences one by one.
+Random weights in bfloat16, with the shapes of SmolLM2-135M, Llama 3.2 1B and Llama 2 7B. One list
+of a hundred hypotheses, and a thousand lists of ten, each behind 110 units of speech; texts are
+those of the written lists, widened by the confusions in them. Three ways to attend: all trees of a
+batch in one row and in blocks ("blocks", as `score` does on a GPU), each tree by itself ("apart"),
+and padded rows with a mask ("padded"). They are timed only if, in float32 and with two layers, all
+give the scores of full sequences one by one.
 
-"share of peak" is FLOPs that the scores need (products, head where it is asked for, attention of
-each node to its ancestors) over seconds and over the data sheet's dense bfloat16 rate; "share of
-products" the same over what one large product reaches in this very run. Trees, batches and copies
-are within the seconds. The last line is one JSON object.
+"share of peak" is the FLOPs that the scores need (matrix products, the head where something is
+scored, attention of each node to its ancestors) per second, over the data sheet's dense bfloat16
+rate; "share of products" is the same over the rate of one large product in the same run. The
+seconds include building trees and batches and copying. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ SHAPES = {
     "7B": LlamaConfig(32_000, 4096, 11_008, 32, 32, 32, 128, 1e-5, 10_000.0),
 }
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100": 989, "H200": 989, "A100": 312, "L40S": 362, "L4": 121}
-"""Dense bfloat16, by NVIDIA's data sheets; the first name that is part of the device's counts."""
+"""Dense bfloat16, from NVIDIA's data sheets, by the first name contained in the device's name."""
 SETTINGS = {"one list of 100": (100, 1), "1,000 lists of 10": (10, 1000)}
 WAYS = ("blocks", "apart", "padded")
 
 
 class SplitWords:
-    """Token ids without a tokenizer: one for a word, one more for each six letters beyond six."""
+    """Token ids without a tokenizer: one per word, and one more per six letters beyond six."""
 
     def __init__(self, n_text: int) -> None:
         self.n_text = n_text
@@ -76,7 +76,7 @@ class SplitWords:
 
 
 def random_lm(config: LlamaConfig, device: str, dtype: torch.dtype) -> SpeechTextLM:
-    """A decoder with weights drawn at random, each layer's output as large as its input's share."""
+    """A decoder with random weights, scaled so that no layer's output grows."""
     torch.manual_seed(0)
     with torch.device("meta"):
         causal = LlamaLM(config, set())
@@ -90,7 +90,7 @@ def random_lm(config: LlamaConfig, device: str, dtype: torch.dtype) -> SpeechTex
 
 
 def needed_flops(config: LlamaConfig, problem: Problem) -> float:
-    """Of the products of every node, the head where something is scored, and attention."""
+    """FLOPs of every node's products, of the head where something is scored, and of attention."""
     queries, keys = (
         n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads)
     )
@@ -104,7 +104,7 @@ def needed_flops(config: LlamaConfig, problem: Problem) -> float:
 
 
 def attending(way: str) -> ExitStack:
-    """Within it scores are computed in this way."""
+    """A context in which scores are computed in this way."""
     stack = ExitStack()
     if way == "padded":
         never = property(lambda self: False)
@@ -114,13 +114,13 @@ def attending(way: str) -> ExitStack:
 
 
 def score_seconds(model: SpeechTextLM, sequences: list[list[TokenSequence]], repeats: int) -> float:
-    """Of all lists."""
+    """Seconds to score all lists, the quickest of the repeats."""
     run = partial(score_sequences, model, sequences, [None] * len(sequences))
     return best_seconds({"scores": run}, 1 + repeats)["scores"]  # the first warms up
 
 
 def products_tflops(device: str, dtype: torch.dtype, size: int) -> float:
-    """What one large product reaches."""
+    """TFLOP/s of one large matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:
@@ -132,7 +132,7 @@ def products_tflops(device: str, dtype: torch.dtype, size: int) -> float:
 
 
 def written_problem(config: LlamaConfig, lists: list[list[Words]], n: int, many: int) -> Problem:
-    """`many` lists of n behind units drawn for each."""
+    """`many` lists of n hypotheses, each behind units drawn at random."""
     wide = widened(lists, confusions(lists), n)
     again = [wide[i % len(wide)] for i in range(many)]
     texts = SplitWords(config.vocab_size)
@@ -168,10 +168,12 @@ def peak_tflops(device: str) -> float | None:
 
 
 @click.command()
-@click.option("--size", "sizes", multiple=True, type=click.Choice(list(SHAPES)), help="Of the LM.")
+@click.option(
+    "--size", "sizes", multiple=True, type=click.Choice(list(SHAPES)), help="Sizes of the LM."
+)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda")
-@click.option("--lists", "n_lists", default=1000, help="How many stand for a large job.")
-@click.option("--repeats", default=3, help="The quickest counts.")
+@click.option("--lists", "n_lists", default=1000, help="Lists of the large setting.")
+@click.option("--repeats", default=3, help="Repeats; the quickest counts.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
     sizes: tuple[str, ...], device: str, n_lists: int, repeats: int, save: Path | None
@@ -223,7 +225,7 @@ def main(
 def tell_rows(
     hosts: dict[str, object], rows: list[dict], result: dict[str, float | None], save: Path | None
 ) -> None:
-    """A table, the file if one is named, and the last line."""
+    """Print the table and the last line, and write the file where `save` is given."""
     table = Table(title="tree scoring")
     for heading in rows[0]:
         table.add_column(heading.replace("_", " "), justify="right")

@@ -2,11 +2,11 @@
 
     python benchmarks/int8.py [--rows 64 256 1024] [--model relisten-tiny]
 
-Every engine that is installed takes float32 rows and gives float32 rows, rounding of the input
-included; engines take turns, the best of the repeats counts. `error` is the root mean square of
-what is off, over that of the result, on normal inputs. With --model, the text scores of the written
-lists follow, by float32 and by int8. The last line is one JSON object. onnxruntime (with onnx) and
-openvino take part where they are installed.
+Every installed engine takes float32 rows and gives float32 rows, rounding of the input included;
+engines take turns, and the quickest repeat counts. `error` is the root mean square error over the
+root mean square of the result, on normally distributed inputs. With --model, text scores of the
+written lists in float32 and in int8 follow. The last line is one JSON object. onnxruntime (with
+onnx) and openvino are compared where they are installed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from relisten.lm.scorer import ScoringInput
 from relisten.tasks.loading import load_rescorer
 
 SHAPES = {(576, 576): 60, (192, 576): 60, (1536, 576): 60, (576, 1536): 30, (49152, 576): 1}
-"""(outputs, inputs): how many such layers the model has."""
+"""(outputs, inputs) → the number of such layers in the model."""
 HEAD_ROWS = 128
-"""Rows of the head at a time, as the scorer has them."""
+"""Rows of the head at a time, as in the scorer."""
 WRITTEN_LISTS = Path(__file__).parent / "data" / "nbest.jsonl"
 FLOAT32, OURS = "float32", "int8"
 Product = Callable[[Tensor], Tensor]
 
 
 def float32(weight: Tensor) -> Product:
-    """What relisten does in float32."""
+    """relisten's float32 product."""
 
     def product(x: Tensor) -> Tensor:
         with OneDNNLinear():
@@ -69,7 +69,7 @@ def torch_weights_only(weight: Tensor) -> Product:
 
 
 def onnx_runtime(weight: Tensor) -> Product:
-    """ONNX Runtime's DynamicQuantizeLinear and MatMulInteger, which it joins to one operator."""
+    """ONNX Runtime's DynamicQuantizeLinear and MatMulInteger, which it fuses."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -77,7 +77,7 @@ def onnx_runtime(weight: Tensor) -> Product:
     rounded = np.rint(weight.numpy() / scales[:, None]).astype(np.int8)
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "step", "zero"]),
-        helper.make_node("MatMulInteger", ["q", "weight", "zero", "nought"], ["sums"]),
+        helper.make_node("MatMulInteger", ["q", "weight", "zero", "weight_zero"], ["sums"]),
         helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["step", "scales"], ["both"]),
         helper.make_node("Mul", ["floats", "both"], ["y"]),
@@ -85,7 +85,7 @@ def onnx_runtime(weight: Tensor) -> Product:
     constants = {
         "weight": np.ascontiguousarray(rounded.T),
         "scales": scales.astype(np.float32),
-        "nought": np.zeros(1, np.int8).reshape(()),
+        "weight_zero": np.zeros(1, np.int8).reshape(()),
     }
     n_out, n_in = weight.shape
     graph = helper.make_graph(
@@ -103,7 +103,7 @@ def onnx_runtime(weight: Tensor) -> Product:
 
 
 def openvino(weight: Tensor) -> Product:
-    """OpenVINO's product of 8-bit weights with rows that it quantises where the CPU allows."""
+    """OpenVINO's product of 8-bit weights with rows that it quantises where the CPU supports it."""
     import openvino as ov
     from openvino import opset13 as ops
 
@@ -131,8 +131,8 @@ ENGINES: dict[str, Callable[[Tensor], Product]] = {
 }
 
 
-def made(weight: Tensor) -> dict[str, Product]:
-    """The products of all engines that run here; one that does not is told."""
+def engine_products(weight: Tensor) -> dict[str, Product]:
+    """The products of all engines that run here; the others are printed."""
     products = {}
     for name, engine in ENGINES.items():
         try:
@@ -145,10 +145,10 @@ def made(weight: Tensor) -> dict[str, Product]:
     return products
 
 
-def best_seconds(
+def best_call_seconds(
     runs: dict[str, Callable[[], object]], repeats: int, cpu: bool
 ) -> dict[str, float]:
-    """The quickest call of each, in turns of some 20 ms so that a busy moment hits all."""
+    """Seconds per call of each run's quickest turn of 20 ms; a busy moment hits all alike."""
     clock = time.process_time if cpu else time.perf_counter
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(repeats):
@@ -162,15 +162,15 @@ def best_seconds(
 
 
 def compare(rows: int, repeats: int, cpu: bool) -> dict[str, dict[str, float]]:
-    """Seconds of all the model's layers by engine, and errors: {engine: {seconds, error}}."""
+    """Seconds of all the model's layers and largest error, by engine."""
     total: dict[str, dict[str, float]] = {}
     for (n_out, n_in), n_layers in SHAPES.items():
         torch.manual_seed(0)
         weight = torch.randn(n_out, n_in) / n_in**0.5
         x = torch.randn(min(rows, HEAD_ROWS) if n_layers == 1 else rows, n_in)
         n_calls = n_layers * (rows / len(x))
-        products = made(weight)
-        seconds = best_seconds({n: partial(p, x) for n, p in products.items()}, repeats, cpu)
+        products = engine_products(weight)
+        seconds = best_call_seconds({n: partial(p, x) for n, p in products.items()}, repeats, cpu)
         exact = x.double() @ weight.double().T
         for name, product in products.items():
             off = float((product(x).double() - exact).norm() / exact.norm())
@@ -181,7 +181,7 @@ def compare(rows: int, repeats: int, cpu: bool) -> dict[str, dict[str, float]]:
 
 
 def compare_scores(model: str, cpu: bool) -> dict[str, float]:
-    """Seconds of the text scores of the written lists by float32 and int8, and how far apart."""
+    """Seconds of the text scores of the written lists in float32 and int8, and their difference."""
     lists = [
         ScoringInput(tuple(h.text for h in one.hypotheses)) for one in load_nbest(WRITTEN_LISTS)
     ]
@@ -193,7 +193,7 @@ def compare_scores(model: str, cpu: bool) -> dict[str, float]:
             start = clock()
             scores[dtype] = rescorer.score(lists, "text")
             seconds[dtype] = min(seconds[dtype], clock() - start)
-    # what counts is how the scores of a list lie to one another
+    # only differences within a list matter
     apart = [a - b - (a - b).mean() for a, b in zip(scores[FLOAT32], scores[OURS], strict=True)]
     return {
         "lists": len(lists),
@@ -209,8 +209,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--model", help="a model whose text scores are compared too")
-    parser.add_argument("--cpu-seconds", action="store_true", help="for a machine that is busy")
+    parser.add_argument("--model", help="a model whose text scores are compared, too")
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="CPU seconds instead of wall-clock ones, for a busy machine",
+    )
     asked = parser.parse_args()
     report: dict[str, object] = {
         "cpu": platform.processor() or platform.machine(),

@@ -2,10 +2,10 @@
 
     python benchmarks/loading.py [--model relisten-tiny] [--repeats 3]
 
-Each run is a fresh process: imports, the model, one list of five hypotheses (`text`, and `ctc` where
-the model has a CTC head). relisten's own way is held against the same with the LM through
-transformers. What is fetched or converted once is so before anything is timed. The last line is one
-JSON object. Peak memory is the resident set's (Linux, macOS).
+Each run is a fresh process: imports, the model, a list of five hypotheses (`text`, and `ctc` where
+the model has a CTC head). relisten's own way is compared with the same through transformers. Files
+are fetched and converted before anything is timed. The last line is one JSON object. Peak memory is
+that of the resident set (Linux, macOS).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WAYS = {
     "relisten, bfloat16": (False, "bfloat16"),
     "relisten, int8": (False, "int8"),
 }
-"""Whether the LM comes through transformers, and its dtype."""
+"""Whether transformers loads the LM, and its dtype."""
 TEXTS = (
     "he could hear the sea from where he sat",
     "he could hear the see from where he sat",
@@ -41,7 +41,7 @@ TOLERANCE = 1e-3
 
 
 def start_and_score(model: str, through_transformers: bool, dtype: str) -> None:
-    """What one process does; prints a JSON object."""
+    """Load and score in this process; prints a JSON object."""
     marks = [(0.0 if (began := os.environ.get("BEGAN")) is None else float(began), 0.0)]
 
     def mark() -> None:
@@ -87,7 +87,7 @@ def peak_mib() -> float:
 
 
 def run(model: str, way: str) -> dict:
-    """What a fresh process says of one way."""
+    """The figures of one way, from a fresh process."""
     command = [sys.executable, __file__, "--model", model, "--only", way]
     environment = {**os.environ, "BEGAN": repr(time.time())}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -106,7 +106,7 @@ def main() -> None:
     for repeat in range(asked.repeats + 1):
         for way in runs:
             found = run(asked.model, way)
-            if repeat:  # the first fetches, converts, and warms the disk's cache
+            if repeat:  # the first run fetches, converts, and warms the disk's cache
                 runs[way].append(found)
     check(runs)
     best = {way: min(found, key=lambda one: sum(one["wall_s"])) for way, found in runs.items()}
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def check(runs: dict[str, list[dict]]) -> None:
-    """Exits where the two float32 ways do not give the same scores."""
+    """Exit where the two float32 ways do not give the same scores."""
     ours, theirs = (runs[way][0]["scores"] for way in ("relisten", "transformers"))
     for name in theirs:
         apart = float(np.abs(np.array(ours[name]) - np.array(theirs[name])).max())

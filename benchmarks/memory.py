@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--lists 1000 100000]
 
-Each command runs in a process of its own; the last line printed is one JSON object.
+Each command runs in a process of its own. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Seconds of a training step for word errors (MWER): prefix trees against N passes a list.
+"""Seconds of a training step for word errors (MWER): prefix trees against N passes per list.
 
     python benchmarks/mwer.py [--quick] [--model NAME] [--nbest LISTS.jsonl] [--save RESULTS.json]
 
-Forward and backward, LoRA on the same LM, same token ids, same threads, one process; peers
-take turns and the best of the repeats counts. Before a time is believed, all must give the same
+Forward and backward, LoRA on the same LM, the same token ids and threads in one process; the ways
+take turns and count with their quickest repeat. They are timed only if they give the same
 gradients. The last line is one JSON object.
 """
 
@@ -42,17 +42,18 @@ from relisten.tasks.training.trainable import add_lora
 N = 10
 TREE, PADDED, ONE_BY_ONE = "tree", "batch of N", "one by one"
 TOLERANCE = 1e-3
-"""Relative to the largest gradient: what the peers may differ by."""
+"""By how much gradients may differ, relative to the largest."""
+LISTS, QUICK_LISTS = 6, 2
 
 
 def on_trees(model: SpeechTextLM, problem: Problem) -> list[Tensor]:
-    """Scores of each list's hypotheses, a tree a list."""
+    """Scores of each list's hypotheses, from one tree per list."""
     trees = problem.trees()
     return [hypothesis_scores(model, [tree], [None])[0] for tree in trees]
 
 
 def padded(model: SpeechTextLM, problem: Problem) -> list[Tensor]:
-    """The same from one padded batch of full sequences a list."""
+    """The same from one padded batch of full sequences per list."""
     found = []
     for sequences in problem.token_sequences():
         losses = sequence_losses(model, sequences, [None] * len(sequences))
@@ -62,7 +63,7 @@ def padded(model: SpeechTextLM, problem: Problem) -> list[Tensor]:
 
 
 def one_by_one(model: SpeechTextLM, problem: Problem) -> list[Tensor]:
-    """The same from a pass a hypothesis."""
+    """The same from one pass per hypothesis."""
     return [
         torch.stack([-sequence_losses(model, [s], [None]).sum() for s in sequences])
         for sequences in problem.token_sequences()
@@ -74,7 +75,7 @@ def step(
     problem: Problem,
     score: Callable[[SpeechTextLM, Problem], Sequence[Tensor]],
 ) -> list[Tensor]:
-    """The gradients of the mean MWER loss; errors are 0, 1, … N − 1, N of a list."""
+    """The gradients of the mean MWER loss; the hypotheses of a list have 0, 1, … N − 1 errors."""
     model.zero_grad()
     losses = [mwer_loss(s, torch.arange(len(s)).float()) for s in score(model, problem)]
     torch.stack(losses).mean().backward()
@@ -82,8 +83,7 @@ def step(
 
 
 def check_agreement(gradients: dict[str, list[Tensor]]) -> float:
-    """The largest difference to the first contender's gradients, relative; exits above
-    TOLERANCE."""
+    """The largest difference to the first way's gradients, relative; exits above TOLERANCE."""
     (first, *rest) = gradients
     wanted = np.concatenate([g.flatten().numpy() for g in gradients[first]])
     worst = 0.0
@@ -98,13 +98,13 @@ def check_agreement(gradients: dict[str, list[Tensor]]) -> float:
 
 def compare(model: SpeechTextLM, problem: Problem, repeats: int) -> dict[str, object]:
     """Tokens and seconds of a step on one problem."""
-    field = {TREE: on_trees, PADDED: padded, ONE_BY_ONE: one_by_one}
+    ways = {TREE: on_trees, PADDED: padded, ONE_BY_ONE: one_by_one}
     gradients: dict[str, list[Tensor]] = {}
 
     def run(name: str) -> Callable[[], None]:
-        return lambda: gradients.__setitem__(name, step(model, problem, field[name]))
+        return lambda: gradients.__setitem__(name, step(model, problem, ways[name]))
 
-    runs = {name: run(name) for name in field}
+    runs = {name: run(name) for name in ways}
     seconds = best_seconds(runs, repeats)
     return {
         "n_utterances": len(problem.sequences),
@@ -119,7 +119,7 @@ def compare(model: SpeechTextLM, problem: Problem, repeats: int) -> dict[str, ob
 @click.option("--quick", is_flag=True, help="Two lists, two repeats: a minute.")
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
 @click.option("--nbest", default=WRITTEN_LISTS, help="N-best lists to take the texts from.")
-@click.option("--threads", type=int, help="Of every contender (default: idle cores).")
+@click.option("--threads", type=int, help="Threads of every way (default: idle cores).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Path | None) -> None:
     """Time a MWER step through trees against passes over full sequences, N = 10."""
@@ -141,7 +141,7 @@ def main(quick: bool, reference: str, nbest: Path, threads: int | None, save: Pa
         table.add_column(heading, justify="right")
     rows = []
     for n_prefix in (0, 110):
-        some = wide[: 2 if quick else 6]
+        some = wide[: QUICK_LISTS if quick else LISTS]
         problem = make_problem(some, model.vocabulary, texts, n_prefix)
         row = {"prefix": n_prefix, **compare(model, problem, 2 if quick else 3)}
         rows.append(row)

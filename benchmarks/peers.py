@@ -1,7 +1,7 @@
 """Ways to score the same token sequences with the same causal LM: ours and what people use.
 
-All take Problem and give the sum of log-probabilities of what follows the prefix, nats, one list
-an utterance. Every contender has the same budget of tokens a forward pass.
+Each takes a Problem and returns for each utterance a list of sums of the log-probabilities (nats)
+of the tokens that follow the prefix. All have the same budget of tokens per forward pass.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Scores = list[list[float]]
 
 @dataclass(frozen=True)
 class Problem:
-    """sequences[u][n]: token ids BOS, prefix, text, EOS; what follows the first n_given is scored.
+    """What is scored: sequences[u][n], the token ids BOS, prefix, text, EOS of a hypothesis.
 
-    The prefix stands for the speech: text tokens drawn at random for each utterance, as many as
-    there would be units, since the peers know no units.
+    The first n_given tokens are not scored. The prefix stands for the speech: random text tokens of
+    each utterance, as many as there would be units, since the peers know no units.
     """
 
     sequences: list[list[list[int]]]
@@ -58,7 +58,7 @@ class Problem:
 
 
 def tree(model: SpeechTextLM) -> Callable[[Problem], Scores]:
-    """relisten: one prefix tree an utterance, trees of all utterances batched."""
+    """relisten: one prefix tree per utterance, trees of all utterances batched."""
 
     def score(problem: Problem) -> Scores:
         sequences = problem.token_sequences()
@@ -92,7 +92,7 @@ def hf_batch(causal: nn.Module) -> Callable[[Problem], Scores]:
 
 
 def hf_cached_prefix(causal: nn.Module) -> Callable[[Problem], Scores]:
-    """transformers: keys and values of the prefix computed once an utterance, then the texts."""
+    """transformers: keys and values of the prefix computed once per utterance, then the texts."""
 
     @torch.inference_mode()
     def score(problem: Problem) -> Scores:
@@ -120,7 +120,7 @@ def hf_cached_prefix(causal: nn.Module) -> Callable[[Problem], Scores]:
 
 
 def minicons(causal: nn.Module, tokenizer: Any) -> Callable[[Problem], Scores]:
-    """minicons: IncrementalLMScorer.compute_stats, as under its sequence and conditional scores."""
+    """minicons: IncrementalLMScorer.compute_stats, on which its own scores are built."""
     from minicons.scorer import IncrementalLMScorer
     from transformers import BatchEncoding
 
@@ -142,7 +142,7 @@ def minicons(causal: nn.Module, tokenizer: Any) -> Callable[[Problem], Scores]:
 
 
 def through_onednn(score: Callable[[Problem], Scores]) -> Callable[[Problem], Scores]:
-    """A contender given our matrix products, to tell what the tree gains from what they gain."""
+    """A peer with our matrix products, to separate their gain from that of the tree."""
 
     def scored(problem: Problem) -> Scores:
         with OneDNNLinear():
@@ -172,7 +172,7 @@ def _row_batches(utterance: list[list[int]]) -> Iterator[list[list[int]]]:
 
 
 def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """ids [B, L] padded on the right, and the mask of what is no padding."""
+    """ids [B, L] padded on the right, and the mask [B, L], 1 where there is no padding."""
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])

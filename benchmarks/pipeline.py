@@ -1,10 +1,10 @@
-"""Real-time factor of the whole `transcribe`, what each stage takes, and the peak memory.
+"""Real-time factor of the whole of `transcribe`, seconds of each stage, and peak memory.
 
     python benchmarks/pipeline.py [RECORDING...] [--samples N] [--propose N] [--threads N]
         [--save RESULTS.json]
 
-By default the recordings of `make demo`. One process; models are loaded, and one recording is run,
-before the real-time factor is taken (those seconds are told apart). "First pass" is what a
+By default with the recordings of `make demo`. One process; loading the models and one warm-up run
+are timed separately and not counted in the real-time factor. The stage "first_pass" is what a
 recogniser alone would cost: beam search, without word ends. The last line is one JSON object.
 """
 
@@ -23,11 +23,11 @@ from relisten.io.sources import resolve_model
 from relisten.tasks.transcript import Transcript
 
 ALONE = ("audio", "first_pass")
-"""Stages that a recogniser without a second pass has as well."""
+"""Stages that a recogniser without a second pass has, too."""
 
 
 def summary(transcripts: list[Transcript], wall_s: float) -> dict[str, float]:
-    """Seconds of each stage, the real-time factor, and the share that the second pass takes."""
+    """Seconds of each stage, the real-time factor, and the second pass's share of the time."""
     stages: dict[str, float] = {}
     for transcript in transcripts:
         for stage, seconds in transcript.seconds.items():
@@ -45,9 +45,9 @@ def summary(transcripts: list[Transcript], wall_s: float) -> dict[str, float]:
 @click.command()
 @click.argument("recordings", nargs=-1, type=click.Path(exists=True))
 @click.option("--model", default="relisten-tiny", help="Bundle.")
-@click.option("--samples", default=0, help="As of `relisten transcribe`.")
-@click.option("--propose", default=0, help="As of `relisten transcribe`.")
-@click.option("--threads", type=int, help="Of torch (default: its own choice).")
+@click.option("--samples", default=0, help="As in `relisten transcribe`.")
+@click.option("--propose", default=0, help="As in `relisten transcribe`.")
+@click.option("--threads", type=int, help="Threads of torch (default: its own choice).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
     recordings: tuple[str, ...],

@@ -3,11 +3,11 @@
     python benchmarks/results.py SCORED [-o docs/results.md]
 
 SCORED holds SET.FIRST_PASS.MODEL.jsonl, written by `relisten nbest` and `relisten score`; the rows
-below name the MODELs. A row whose file or score is not there is left out. `relisten pretrain`
-leaves what a reference word costs in its bundle's state/dev-metrics.json; where SCORED holds it as
-MODEL.dev-metrics.json, a table of it follows. A first pass with +10 has ten samples besides its beam, one
-with +CTC head ten texts that the CTC head found (`nbest --propose 10`). Scoring is not done here; this takes
-some minutes.
+below name the MODELs. A row whose file or score is missing is left out. `relisten pretrain` writes
+the nats per reference word to state/dev-metrics.json in its bundle; where SCORED holds that file as
+MODEL.dev-metrics.json, a table of it follows. A first pass with +10 has ten samples besides its
+beam, one with +ctc ten texts that the CTC head proposed (`nbest --propose 10`). Scoring is not done
+here; this takes some minutes.
 """
 
 from __future__ import annotations
@@ -29,43 +29,46 @@ SETS = {
     "steelsky": "Acted dialogue, 8 bit (Beneath a Steel Sky)",
     "ljspeech": "Audiobook reading (LJ Speech)",
 }
-FIRST_PASSES = ("tiny.en", "tiny.en+10", "tiny.en+10+CTC head", "base")
+FIRST_PASSES = ("tiny.en", "tiny.en+10", "tiny.en+10+ctc", "base")
 TEXTS = ("asr", "text", "length")
-READ_AND_SPELLED = ("asr", "text", "ctc", "length")
-HEARD = ("asr", "text", "text_given_speech", "ctc", "length")
+SPEECH = ("asr", "text_given_speech", "length")
+BOTH = ("asr", "text", "text_given_speech", "length")
+TEXT_AND_CTC = ("asr", "text", "ctc", "length")
+ALL = ("asr", "text", "text_given_speech", "ctc", "length")
+BEST = "text and CTC head, the scores of the bundle's weights"
 ROWS = (  # name, model, components
     ("length weight tuned", "relisten-tiny", ("asr", "length")),
-    ("text LM as it came", "zeroshot", TEXTS),
+    ("text LM before any fine-tuning", "zeroshot", TEXTS),
     ("text LM fine-tuned on the same transcripts", "text-only", TEXTS),
     ("text LM fine-tuned, then MWER", "text-only-mwer", TEXTS),
-    ("speech-text LM, reading only", "relisten-tiny", TEXTS),
-    ("speech-text LM, listening only", "relisten-tiny", ("asr", "text_given_speech", "length")),
-    ("speech-text LM, both", "relisten-tiny", ("asr", "text", "text_given_speech", "length")),
+    ("speech-text LM, text score only", "relisten-tiny", TEXTS),
+    ("speech-text LM, text given speech only", "relisten-tiny", SPEECH),
+    ("speech-text LM, both scores", "relisten-tiny", BOTH),
     ("CTC head alone, no LM", "relisten-tiny", ("asr", "ctc", "length")),
-    ("CTC head and text LM as it came", "zeroshot+CTC head", READ_AND_SPELLED),
-    ("reading and CTC head, the scores of the bundle's weights", "relisten-tiny", READ_AND_SPELLED),
-    ("all: reading, listening, CTC head", "relisten-tiny", HEARD),
-    ("all, LM then tuned for MWER", "mwer", HEARD),
-    ("all, LM then adapted on speech alone", "adapted", HEARD),
-    ("control: reading and CTC head, wrong speech", "wrong-speech", READ_AND_SPELLED),
+    ("CTC head and text LM before any fine-tuning", "zeroshot+ctc", TEXT_AND_CTC),
+    (BEST, "relisten-tiny", TEXT_AND_CTC),
+    ("all: text, text given speech, CTC head", "relisten-tiny", ALL),
+    ("all, LM then tuned for MWER", "mwer", ALL),
+    ("all, LM then adapted on speech alone", "adapted", ALL),
+    ("control: text and CTC head, wrong speech", "wrong-speech", TEXT_AND_CTC),
 )
-BEST = "reading and CTC head, the scores of the bundle's weights"
 COMPARED = (
     "text LM fine-tuned on the same transcripts",
-    "speech-text LM, reading only",
-    "control: reading and CTC head, wrong speech",
+    "speech-text LM, text score only",
+    "control: text and CTC head, wrong speech",
 )
 HEAD = """# Results
 
-Word error rates in per cent under the `english` normaliser, development parts; speakers of
-speechocean in no training set. In every row the weights are tuned on four fifths of a set's
-speakers (utterances, where they are not known) and the errors counted on the fifth they never saw.
-Reductions are relative to the best row without a language model, with 95 % intervals of a paired
-bootstrap over speakers. First pass: Whisper, beam 10; +10: with ten samples besides; +CTC head: and with
-ten texts that the CTC head found ([richer lists](richer-lists.md)), all rated by Whisper. The control
-scores every hypothesis with another recording's speech: what is left of a gain there, the speech
-itself did not give. Whisper base as first pass, LJ Speech, and LMs without speech that were
-fine-tuned on the same transcripts were measured with [the bundle before](results-2026-11-23.md).
+Word error rates in per cent under the `english` normaliser, on development sets; the speakers of
+speechocean are in no training set. In every row the weights are tuned on four fifths of a set's
+speakers (of its utterances, where speakers are not known), and errors are counted on the other
+fifth. Reductions are relative to the first pass with its length weight tuned, or untuned where that
+is better, with 95 % intervals of a paired bootstrap over speakers. First pass: Whisper, beam 10;
++10: and ten samples; +ctc: and ten texts that the CTC head proposed
+([richer lists](richer-lists.md)), all scored by Whisper. The control scores every hypothesis with
+the speech of another recording: a gain that remains there does not come from the speech. Whisper
+base as first pass, LJ Speech, and LMs without speech that were fine-tuned on the same transcripts
+were measured with [the previous bundle](results-2026-11-23.md).
 This page is written by `python benchmarks/results.py`; the journal (`LOG.md`) names the commands
 and commits behind the stored scores.
 """
@@ -95,8 +98,8 @@ def main() -> None:
                 for fp, rows in columns.items()
                 for row in rows
             ]
-    if gauges := sorted(options.scored.glob("*.dev-metrics.json")):
-        pages.append(gauge_section(gauges))
+    if paths := sorted(options.scored.glob("*.dev-metrics.json")):
+        pages.append(dev_metrics_section(paths))
     page = "\n".join(pages)
     if options.output:
         options.output.write_text(page)
@@ -106,7 +109,7 @@ def main() -> None:
 
 
 def rows_of(folder: Path, name: str, first_pass: str) -> list[Row]:
-    """First best, merged, every row of ROWS that has its file, oracle."""
+    """The first pass's choice, merged, every row of ROWS that has its file, the oracle."""
     lists: dict[str, list[NBest]] = {}
     for model in dict.fromkeys(model for _, model, _ in ROWS):
         path = folder / f"{name}.{first_pass}.{model}.jsonl"
@@ -130,13 +133,13 @@ def rows_of(folder: Path, name: str, first_pass: str) -> list[Row]:
 
 
 def has_scores(nbests: Sequence[NBest], components: Sequence[str]) -> bool:
-    """Whether the first list was scored for all of these."""
+    """Whether the first list has all of these scores."""
     stored = {*nbests[0].hypotheses[0].scores, "length"}
     return stored >= set(components)
 
 
 def section(title: str, columns: dict[str, list[Row]]) -> str:
-    """A table a set; under it what listening gains over the fine-tuned text LM, paired."""
+    """The table of a set, and under it the paired differences between rows."""
     head = " | ".join(f"{fp} | reduction" for fp in columns)
     lines = [f"## {title}", "", f"| choice | {head} |", "|---" * (1 + 2 * len(columns)) + "|"]
     by_name = [{row.name: row for row in rows} for rows in columns.values()]
@@ -159,7 +162,7 @@ def cell(row: Row | None) -> str:
 
 
 def comparisons(first_pass: str, rows: Sequence[Row]) -> list[str]:
-    """The paired differences that decide whether the speech earns its keep."""
+    """The paired differences between BEST and COMPARED: what the speech adds."""
     named = {row.name: row for row in rows}
     best = named.get(BEST)
     lines = []
@@ -180,22 +183,22 @@ def comparisons(first_pass: str, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def gauge_section(paths: Sequence[Path]) -> str:
-    """What a development reference word costs each model, nats, in each order."""
-    gauges = {
+def dev_metrics_section(paths: Sequence[Path]) -> str:
+    """Nats per reference word of the development sets, for each model and order."""
+    models = {
         path.name.removesuffix(".dev-metrics.json"): json.loads(path.read_text()) for path in paths
     }
-    orders = list(dict.fromkeys(order for dev_metrics in gauges.values() for order in dev_metrics))
+    orders = list(dict.fromkeys(order for dev_metrics in models.values() for order in dev_metrics))
     lines = [
-        "## Nats a reference word",
+        "## Nats per reference word",
         "",
-        "Whether a model listens: what the words of 100 utterances each of the development sets "
-        "named in its recipe cost it, with their own recording and with another one's.",
+        "Whether a model uses the speech: the negative log-probability per word of 100 utterances "
+        "of each development set named in its recipe, with their own recording and with another.",
         "",
         f"| model | {' | '.join(orders)} |",
         "|---" * (1 + len(orders)) + "|",
     ]
-    for name, dev_metrics in gauges.items():
+    for name, dev_metrics in models.items():
         cells = (f"{dev_metrics[order]:.2f}" if order in dev_metrics else "" for order in orders)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

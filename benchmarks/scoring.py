@@ -1,10 +1,10 @@
-"""Seconds to score N-best lists: the prefix tree against padded batches of full sequences.
+"""Seconds to score N-best lists: prefix trees against padded batches of full sequences.
 
     python benchmarks/scoring.py [--quick] [--n 50 --prefix 300] [--save RESULTS.json]
 
-Same LM, same token ids, same threads, one process; peers take turns and the best of the
-repeats counts. Before a time is believed, all peers must give the same scores. The last line
-is one JSON object. Needs minicons.
+All ways use the same LM, token ids and threads in one process, take turns, and count with their
+quickest repeat. They are timed only if they give the same scores. The last line is one JSON object.
+Needs minicons.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from relisten.lm.texts import TextEncoder
 from relisten.lm.vocabulary import Vocabulary
 
 LISTS, QUICK_LISTS = {5: 8, 10: 6, 50: 2}, {5: 2, 10: 2, 50: 1}
-"""N → how many lists of it."""
+"""N → the number of lists."""
 WRITTEN_LISTS = Path(__file__).parent / "data" / "nbest.jsonl"
 PEERS = ("HF batch", "minicons")
 TREE = "tree"
 OWN_PRODUCTS, CACHED = "HF*", "HF* cached"
-"""Not peers, but what is left of the ratio when HF gets our matrix products (*), and then a cache
-of the prefix too: the first is what trees and batches gain, the second what sharing words gains."""
+"""HF with our matrix products (*), and with a cached prefix besides: the ratio to the first is what
+trees and batches gain, that to the second what sharing words gains."""
 TOLERANCE = 1e-3
-"""Nats by which the scores of a hypothesis may differ between peers."""
+"""Nats by which the scores of a hypothesis may differ."""
 JSON_PREFIX = 110
-"""Units of 4.4 s of speech at 25 Hz; figures on the last line without a prefix named are for it."""
+"""Units of 4.4 s of speech at 25 Hz; figures of the last line that name no prefix are for it."""
 
 
 def make_problem(
@@ -68,7 +68,7 @@ def make_problem(
 
 
 def check_agreement(scores: dict[str, peers.Scores]) -> float:
-    """The largest difference to the first contender's scores, nats; exits above TOLERANCE."""
+    """The largest difference to the first way's scores, nats; exits above TOLERANCE."""
     (first, *rest) = scores
     wanted = np.concatenate(scores[first])
     worst = 0.0
@@ -81,7 +81,7 @@ def check_agreement(scores: dict[str, peers.Scores]) -> float:
 
 
 def best_seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The quickest of the repeats of each, taking turns so that a busy moment hits all."""
+    """Seconds of each run's quickest repeat; runs take turns, so that a busy moment hits all."""
     seconds = dict.fromkeys(runs, float("inf"))
     for _ in range(repeats):
         for name, run in runs.items():
@@ -100,7 +100,7 @@ def compare(
     def run(name: str) -> Callable[[], None]:
         return lambda: scores.__setitem__(name, field[name](problem))
 
-    # the first repeat is the one whose scores are checked
+    # the scores of the first repeat are checked
     runs = {name: run(name) for name in field}
     seconds = best_seconds(runs, 1)
     worst = check_agreement(scores)
@@ -118,9 +118,10 @@ def compare(
 
 
 def dense_fractions(model: SpeechTextLM, problem: Problem, repeats: int) -> dict[str, float]:
-    """Our tokens a second over those of plain causal passes over as many tokens, products alike.
+    """Our tokens per second over those of plain causal passes with the same matrix products.
 
-    A plain pass has as many rows as we have trees in a batch, each of their mean length.
+    The passes compute as many tokens: each has as many rows as a batch of ours has trees, of the
+    trees' mean length.
     """
     trees = problem.trees()
     n_nodes = sum(map(len, trees))
@@ -148,7 +149,7 @@ def dense_fractions(model: SpeechTextLM, problem: Problem, repeats: int) -> dict
 
 
 def idle_cores() -> int:
-    """Threads worth starting: more than there are idle cores wait for each other."""
+    """Threads to use: more threads than idle cores would wait for each other."""
     return max(1, min(torch.get_num_threads(), round(torch.get_num_threads() - os.getloadavg()[0])))
 
 
@@ -176,7 +177,7 @@ def machine() -> dict[str, object]:
 
 
 def tell(title: str, hosts: dict[str, object], result: dict[str, float], save: Path | None) -> None:
-    """Figures as a table, to a file if one is named, and as one JSON object on the last line."""
+    """Print figures as a table and as one JSON object on the last line; also to the file `save`."""
     table = Table(title=title)
     for heading in ("figure", "value"):
         table.add_column(heading, justify="right")
@@ -190,14 +191,14 @@ def tell(title: str, hosts: dict[str, object], result: dict[str, float], save: P
 
 
 def keep(everything: dict[str, object], save: Path | None) -> None:
-    """All figures as a file of JSON, if one is named."""
+    """Write all figures as JSON to `save`, where it is given."""
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
         save.write_text(json.dumps(everything, indent=1) + "\n")
 
 
 def written_lists(nbest: Path = WRITTEN_LISTS) -> list[list[Words]]:
-    """The words of each hypothesis, of lists whose first has more than two."""
+    """The words of each hypothesis, of lists whose first hypothesis has more than two."""
     lists = [[tuple(h.text.split()) for h in u.hypotheses] for u in load_nbest(nbest)]
     return [some for some in lists if some and len(some[0]) > 2]
 
@@ -222,7 +223,7 @@ def settings(
 @click.option("--prefix", "prefixes", multiple=True, type=int, help="Units before the texts.")
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
 @click.option("--nbest", default=WRITTEN_LISTS, help="N-best lists to take the texts from.")
-@click.option("--threads", type=int, help="Of every contender (default: idle cores).")
+@click.option("--threads", type=int, help="Threads of every way (default: idle cores).")
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
     quick: bool,
@@ -238,7 +239,7 @@ def main(
     folder = resolve_model(reference)
     causal, tokenizer = load_causal_lm(folder)
     texts = TextEncoder(tokenizer)
-    # peers normalise over all rows of the head, those that no token uses too
+    # the peers normalise over all rows of the head, including those that no token uses
     n_rows = causal.get_output_embeddings().weight.shape[0]
     vocabulary = replace(text_vocabulary(tokenizer), n_text=n_rows)
     model = SpeechTextLM(load_for_scoring(folder)[0], vocabulary)
@@ -289,7 +290,7 @@ def main(
 
 
 def _speedups(rows: list[dict]) -> dict[str, float]:
-    """Fastest peer's seconds over ours, and the same for peers given our products."""
+    """The fastest peer's seconds over ours, and the same for HF with our products."""
     result = {}
     for row in rows:
         if not row["prefix"]:

@@ -1,13 +1,14 @@
-"""Tokens a second of a pre-training step: ours against the plain loop of transformers.
+"""Tokens per second of a pre-training step: ours against the plain loop of transformers.
 
     python benchmarks/training.py [--model NAME] [--layers N] [--lora-rank R] [--save RESULTS.json]
 
-The same sequences (units of speech, then text) with the same LM in float32, trained by AdamW, each
-way in a process of its own and in turns, by the clock and by seconds of CPU. Plain: the LM's
-embeddings resized to hold the units, one padded batch, `model(ids, labels=…).loss`, everything
-trained. Ours: units in tables of their own, logits where something is scored, over what can follow
-there; the token embeddings stay as they are; products by what is quicker, oneDNN or MKL; AdamW in
-one pass; freed memory kept. Products: those of our step alone. The last line is one JSON object.
+The same sequences (units of speech, then text) and the same LM in float32, trained with AdamW; each
+way runs in a process of its own, in turns, and is measured in wall-clock and in CPU seconds. Plain:
+the LM's embeddings resized to hold the units, one padded batch, `model(ids, labels=…).loss`,
+everything trained. Ours: units in tables of their own, logits only where something is scored and
+over what can follow there, frozen token embeddings, products by the quicker of oneDNN and MKL,
+AdamW in one pass, freed memory kept. Products: the matrix products of our step alone. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ from relisten.tasks.training.loop import adamw
 from relisten.tasks.training.trainable import add_lora, thaw
 
 N_UNITS, N_SPEECH, BATCH_SIZE = 500, 110, 6
-"""First-level codes; units of 4.4 s of speech at 25 Hz; sequences a step, some 768 tokens."""
+"""First-level codes; units of 4.4 s of speech at 25 Hz; sequences per step, some 768 tokens."""
 Step = Callable[[], int]
+"""Trains one step and returns the number of tokens fed."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained. layers: of its first so many, 0: all; lora_rank: 0: of all weights."""
+    """What is trained. layers: only the first so many (0: all); lora_rank: 0 for all weights."""
 
     reference: str
     layers: int
@@ -62,7 +64,7 @@ class Setting:
 def sequences_of(
     model: SpeechTextLM, texts: TextEncoder
 ) -> tuple[list[TokenSequence], list[Speech]]:
-    """One batch: random units before written texts, all of it scored."""
+    """One batch: random units before written texts, which are scored."""
     rng = np.random.default_rng(0)
     lines = [u.hypotheses[0].text for u in load_nbest(WRITTEN_LISTS) if u.hypotheses]
     chosen = random.Random(0).sample(lines, BATCH_SIZE)
@@ -107,7 +109,7 @@ def plain(setting: Setting) -> Step:
     causal, tokenizer = setting.load()
     vocabulary = text_vocabulary(tokenizer, N_UNITS)
     batch, _ = sequences_of(SpeechTextLM(causal, vocabulary), TextEncoder(tokenizer))
-    causal.resize_token_embeddings(vocabulary.n_text + 2 + N_UNITS)
+    causal.resize_token_embeddings(vocabulary.first_unit_id + N_UNITS)
     causal.requires_grad_(True).train()
     if setting.lora_rank:
         add_lora(causal, setting.lora_rank, setting.reference, 0)
@@ -116,9 +118,9 @@ def plain(setting: Setting) -> Step:
     ids = torch.full((len(batch), length), vocabulary.eos_id)
     labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
     for row, sequence in enumerate(batch):
-        n, said = len(sequence), torch.from_numpy(sequence.ids)
-        ids[row, :n], mask[row, :n] = said, 1
-        labels[row, :n] = torch.where(torch.from_numpy(sequence.scored > 0), said, -100)
+        n, own = len(sequence), torch.from_numpy(sequence.ids)
+        ids[row, :n], mask[row, :n] = own, 1
+        labels[row, :n] = torch.where(torch.from_numpy(sequence.scored > 0), own, -100)
     optimiser = torch.optim.AdamW([p for p in causal.parameters() if p.requires_grad], 1e-5)
 
     def step() -> int:
@@ -131,7 +133,7 @@ def plain(setting: Setting) -> Step:
 
 
 def products(setting: Setting) -> Step:
-    """The matrix products of our step and nothing else: no way can be quicker with as many."""
+    """The matrix products of our step and nothing else: a lower bound of its time."""
     model, batch, _ = our_batch(setting)
     head = model.causal.get_output_embeddings()
     layers = [m for m in model.causal.base_model.modules() if isinstance(m, nn.Linear)]
@@ -160,8 +162,8 @@ def n_fed(batch: list[TokenSequence]) -> int:
 WAYS = {"plain": plain, "ours": ours, "products": products}
 
 
-def tokens_a_second(way: str, setting: Setting, steps: int, threads: int) -> tuple[float, float]:
-    """By the clock, and by the seconds of CPU that all threads took."""
+def tokens_per_second(way: str, setting: Setting, steps: int, threads: int) -> tuple[float, float]:
+    """Per wall-clock second, and per CPU second of all threads together."""
     torch.set_num_threads(threads)
     step = WAYS[way](setting)
     step()  # warm-up
@@ -176,12 +178,14 @@ def tokens_a_second(way: str, setting: Setting, steps: int, threads: int) -> tup
 
 @click.command()
 @click.option("--model", "reference", default="smollm2-135m", help="Any causal LM.")
-@click.option("--layers", default=0, help="Train its first so many only (0: all): a small LM.")
+@click.option("--layers", default=0, help="Train a small LM of its first so many layers (0: all).")
 @click.option("--lora-rank", default=0, help="Train LoRA of this rank (0: all weights).")
-@click.option("--steps", default=4, help="Of each process; the quickest counts.")
+@click.option("--steps", default=4, help="Steps of each process; the quickest counts.")
 @click.option("--rounds", default=2, help="Processes of each way, in turns.")
-@click.option("--threads", type=int, help="Of every contender (default: idle cores).")
-@click.option("--only", type=click.Choice(list(WAYS)), help="Time this one here and print it.")
+@click.option("--threads", type=int, help="Threads of every way (default: idle cores).")
+@click.option(
+    "--only", type=click.Choice(list(WAYS)), help="Time this way in this process and print it."
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write all figures as JSON.")
 def main(
     reference: str,
@@ -196,7 +200,7 @@ def main(
     """Time a step of pre-training."""
     threads = threads or idle_cores()
     if only:
-        print(*tokens_a_second(only, Setting(reference, layers, lora_rank), steps, threads))
+        print(*tokens_per_second(only, Setting(reference, layers, lora_rank), steps, threads))
         return
     found = {way: np.zeros(2) for way in WAYS}
     asked = ["--model", reference, "--layers", layers, "--lora-rank", lora_rank]

@@ -1,18 +1,19 @@
-"""N-best lists made as wide as a benchmark needs them, from the confusions of real ones."""
+"""N-best lists of as many hypotheses as a benchmark needs, from the confusions of real lists."""
 
 from __future__ import annotations
 
 import difflib
 import random
 from collections import defaultdict
+from functools import cache
 
 Words = tuple[str, ...]
 
 
 def confusions(lists: list[list[Words]]) -> dict[Words, list[Words]]:
-    """For a stretch of words, what the lists have in its place, both ways.
+    """For a span of words, the words that the lists have in its place; both ways.
 
-    An inserted or deleted word counts with the word before it (the word after, at the start).
+    An inserted or deleted word counts together with the word before it (at the start, after it).
     """
     found: dict[Words, set[Words]] = defaultdict(set)
     for first, *others in lists:
@@ -31,33 +32,40 @@ def confusions(lists: list[list[Words]]) -> dict[Words, list[Words]]:
 
 
 def grown(texts: list[Words], known: dict[Words, list[Words]], n: int, seed: int) -> list[Words]:
-    """n distinct hypotheses: those given, then theirs with one more known confusion in them.
+    """n distinct hypotheses: those given, then copies of them with one more known confusion.
 
     Fewer than n where the words allow no more.
     """
     rng = random.Random(seed)
     pool = list(dict.fromkeys(texts))[:n]
+    seen = set(pool)
     longest = max((len(span) for span in known), default=0)
-    for _ in range(200 * n):
-        if len(pool) == n:
-            break
-        words = rng.choice(pool)
-        places = [
+
+    @cache
+    def places_in(words: Words) -> list[tuple[int, int]]:
+        return [
             (start, start + length)
             for start in range(len(words))
             for length in range(1, longest + 1)
             if known.get(words[start : start + length])
         ]
+
+    for _ in range(200 * n):
+        if len(pool) == n:
+            break
+        words = rng.choice(pool)
+        places = places_in(words)
         if not places:
             continue
         start, stop = rng.choice(places)
         changed = words[:start] + rng.choice(known[words[start:stop]]) + words[stop:]
-        if changed not in pool:
+        if changed not in seen:
+            seen.add(changed)
             pool.append(changed)
     return pool
 
 
 def widened(lists: list[list[Words]], known: dict[Words, list[Words]], n: int) -> list[list[Words]]:
-    """The lists, each of just n hypotheses; without those whose words do not allow that many."""
+    """The lists with exactly n hypotheses each; lists whose words do not allow n are left out."""
     made = [grown(texts, known, n, seed) for seed, texts in enumerate(lists)]
     return [texts for texts in made if len(texts) == n]

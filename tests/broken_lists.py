@@ -1,4 +1,4 @@
-"""N-best lists broken in the ways that people break them, for the doctor to find.
+"""N-best lists broken in common ways, for `relisten doctor` to detect.
 
     python tests/broken_lists.py SCORED FOLDER
 

@@ -1,4 +1,4 @@
-"""Trees in one row, apart or in blocks, score as full sequences do one by one."""
+"""Trees in one row, apart or in blocks, get the scores of full sequences one by one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UTTERANCES = [utterance(seed, n) for seed, n in enumerate([8, 1, 5, 12])]
 
 
 def tiny_llama(folder, architecture: str = "llama") -> SpeechTextLM:
-    """The tiny model of this architecture as relisten itself runs it."""
+    """The tiny model of this architecture, run by relisten's own decoder."""
     whole = tiny_speech_text_lm(architecture, frame_dim=6)
     whole.causal.save_pretrained(folder)
     return SpeechTextLM(load_llama(folder, torch.float32), whole.vocabulary, whole.extension).eval()
@@ -34,13 +34,13 @@ def tiny_llama(folder, architecture: str = "llama") -> SpeechTextLM:
 
 @pytest.fixture
 def blocks(monkeypatch):
-    """What a GPU computes with, on the CPU."""
+    """The way to attend of a GPU, on the CPU."""
     monkeypatch.setattr(forward, "in_blocks", lambda device: True)
     monkeypatch.setattr(model_module, "own_products", lambda device: nullcontext())
 
 
 @pytest.mark.parametrize("architecture", MODEL_TYPES)
-def test_trees_apart_score_as_one_by_one(tmp_path, architecture):
+def test_trees_apart_get_the_scores_of_one_by_one(tmp_path, architecture):
     scorer = Scorer(tiny_llama(tmp_path, architecture), WordsAsNumbers(), batch_tokens=200)
     for component in COMPONENTS:
         assert_parity(scorer, UTTERANCES, component)
@@ -49,15 +49,15 @@ def test_trees_apart_score_as_one_by_one(tmp_path, architecture):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("architecture", MODEL_TYPES)
 @pytest.mark.parametrize("batch_tokens", [200, None])
-def test_trees_in_blocks_score_as_one_by_one(tmp_path, blocks, architecture, batch_tokens):
-    """One batch of some 700 nodes, and several; Mistral looks back 12 tokens."""
+def test_trees_in_blocks_get_the_scores_of_one_by_one(tmp_path, blocks, architecture, batch_tokens):
+    """One batch of some 700 nodes, and several; Mistral sees 12 positions."""
     scorer = Scorer(tiny_llama(tmp_path, architecture), WordsAsNumbers(), batch_tokens=batch_tokens)
     for component in COMPONENTS:
         assert_parity(scorer, UTTERANCES, component)
 
 
 def test_all_layers_and_lengths_are_compiled_once(tmp_path, blocks):
-    """Traced whole, as for a GPU, but run without one."""
+    """Traced whole, as for a GPU, but run on the CPU."""
     from torch._dynamo.utils import counters
 
     model = tiny_llama(tmp_path)
@@ -89,7 +89,7 @@ trees = st.lists(
 @given(trees, st.sampled_from([None, 5]))
 @settings(max_examples=40, deadline=None)
 def test_blocks_say_who_sees_whom(some, window):
-    """What the mask lets through, block by block, is what each tree's own matrix says."""
+    """The mask, read block by block, lets through what each tree's own matrix has."""
     forest = Forest.of(some, window, fill=True)
     length = len(forest)
     expected = np.eye(length, dtype=bool)

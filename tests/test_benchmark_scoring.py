@@ -1,4 +1,4 @@
-"""What the scoring benchmark compares computes the same, on hypotheses that could be real."""
+"""All ways that the benchmarks compare compute the same, on hypotheses like real ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def words(*texts: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("n_given", [1, 9])
-def test_contenders_agree(n_given):
-    """Also where a batch is padded and where a list takes several batches (1,024 tokens each)."""
+def test_all_ways_agree(n_given):
+    """Also where a batch is padded and where a list takes several batches of 1,024 tokens."""
     import peers
 
     rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_contenders_agree(n_given):
     assert problem.n_scored == sum(len(s) - n_given for u in problem.sequences for s in u)
 
 
-def test_confusions_go_both_ways_and_hold_on_to_a_word():
+def test_confusions_go_both_ways_and_keep_a_word_beside_them():
     from widen import confusions
 
     known = confusions([words("a red hat", "a read hat", "a hat", "big a red hat")])
@@ -52,19 +52,19 @@ def test_confusions_go_both_ways_and_hold_on_to_a_word():
     assert known[("a",)] == [("a", "red"), ("big", "a")]  # inserted before it, at the start
 
 
-def test_wider_lists_keep_what_was_there_and_repeat_nothing():
+def test_wider_lists_keep_their_hypotheses_and_repeat_none():
     from widen import confusions, widened
 
     lists = [words("a red hat", "a read hat", "the red hat"), words("a hat", "the hat")]
     known = confusions(lists)
-    (wide,) = widened(lists, known, 4)  # two words, of two kinds and one: no four in the second
+    (wide,) = widened(lists, known, 4)  # the words of the second list allow no four
     assert wide[:3] == lists[0]
     assert wide[3] == ("the", "read", "hat")
     assert widened(lists, known, 2) == [lists[0][:2], lists[1]]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Letters and the end of a text."""
+    """Characters and the end of a text."""
     vocabulary = {c: i for i, c in enumerate(["<eos>", "<unk>", *"abcdefghijklmnopqrstuvwxyz' "])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -80,6 +80,7 @@ def test_quick_run_ends_with_one_json_line(monkeypatch, tmp_path):
         monkeypatch.setattr(scoring, name, lambda _: (tiny_causal_lm("llama"), tiny_tokenizer()))
     monkeypatch.setattr(peers, "minicons", lambda causal, _: peers.hf_batch(causal))
     monkeypatch.setattr(scoring, "version", lambda package: "any")
+    monkeypatch.setattr(scoring, "QUICK_LISTS", {10: 1, 50: 1})
     saved = tmp_path / "results.json"
     run = CliRunner().invoke(
         scoring.main, ["--quick", "--threads", "1", "--save", str(saved)], catch_exceptions=False
@@ -105,13 +106,14 @@ def test_scores_that_differ_are_not_timed():
 
 
 def test_quick_run_of_a_training_step(monkeypatch, tmp_path):
-    """Its peers agree on the gradients, or it would say so and time nothing."""
+    """All ways agree on the gradients, or they would not be timed."""
     import mwer
     import scoring
 
     monkeypatch.setattr(mwer, "resolve_model", lambda reference: reference)
     tiny = (tiny_causal_lm("llama"), tiny_tokenizer())
     monkeypatch.setattr(mwer, "load_causal_lm", lambda _: tiny)
+    monkeypatch.setattr(mwer, "QUICK_LISTS", 1)
     monkeypatch.setattr(scoring, "version", lambda package: "any")
     saved = tmp_path / "results.json"
     run = CliRunner().invoke(
@@ -129,13 +131,13 @@ def test_quick_run_of_a_training_step(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_quick_run_as_on_a_gpu(monkeypatch, tmp_path):
-    """All ways to attend agree, or it would say so and time nothing."""
+    """All ways to attend agree, or they would not be timed."""
     import gpu
     import scoring
 
     monkeypatch.setattr(scoring, "version", lambda package: "any")
     saved = tmp_path / "results.json"
-    asked = ["--device", "cpu", "--size", "tiny", "--lists", "4", "--repeats", "1"]
+    asked = ["--device", "cpu", "--size", "tiny", "--lists", "2", "--repeats", "1"]
     run = CliRunner().invoke(gpu.main, [*asked, "--save", str(saved)], catch_exceptions=False)
     summary = json.loads(run.output.splitlines()[-1])
     assert summary["largest_difference"] < scoring.TOLERANCE

@@ -1,4 +1,4 @@
-"""Phrases: what they earn, what sounds like them, and what that is worth once it has been heard."""
+"""Phrases: their bonus, what sounds like them, and the scores of injected hypotheses."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def test_scripts_keep_their_vowels() -> None:
 def test_injection_by_hand() -> None:
     """ "steal" for "steel": one letter differs. As many words, so the word ends stay; the full stop
     behind the span does, too. "a nita" is "anita" to the CTC head: two words become one."""
-    heard = Hypothesis(
+    recognised = Hypothesis(
         "I saw a nita in steal sky.", {"asr": -3, "text": -9.0}, (1, 2, 3, 4, 5, 6, 7)
     )
-    utterance = NBest("u", (heard,))
+    utterance = NBest("u", (recognised,))
     kept, anita, steel = biasing("Anita", "Steel Sky").apply(utterance, inject=True).hypotheses
     assert kept.scores == {"asr": -3, "text": -9.0, "context": 0}
     assert anita.text == "I saw Anita in steal sky."
     assert anita.word_ends_s == (1, 2, 4, 5, 6, 7)
     assert anita.scores == {"asr": -3 - PENALTY, "context": BONUS}
     assert steel.text == "I saw a nita in Steel Sky."
-    assert steel.word_ends_s == heard.word_ends_s
+    assert steel.word_ends_s == recognised.word_ends_s
     assert steel.scores == {"asr": -3 - PENALTY - PENALTY_PER_LETTER, "context": 2 * BONUS}
     assert steel.extra == {"injected": "Steel Sky"}
     assert [is_injected(h) for h in (kept, anita, steel)] == [False, True, True]
@@ -114,8 +114,8 @@ def test_injection_by_hand() -> None:
 
 def test_one_word_becomes_several() -> None:
     """The time of "newyorke" (1 to 3 s) is shared out by letters: 3 of 7, then the rest."""
-    heard = Hypothesis("in newyorke now", {"asr": -1.0}, (1.0, 3.0, 4.0))
-    made = biasing("New York").apply(NBest("u", (heard,)), inject=True).hypotheses[1]
+    recognised = Hypothesis("in newyorke now", {"asr": -1.0}, (1.0, 3.0, 4.0))
+    made = biasing("New York").apply(NBest("u", (recognised,)), inject=True).hypotheses[1]
     assert made.text == "in New York now"
     assert made.word_ends_s == pytest.approx((1.0, 1 + 2 * 3 / 7, 3.0, 4.0))
 

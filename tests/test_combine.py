@@ -65,7 +65,7 @@ def test_merging_keeps_the_total_probability_and_is_done_once(
 
 
 def test_combined_scores_by_hand() -> None:
-    """-3 + 0.5 · -10 + 2 · 5 words, "0351" being said in four."""
+    """-3 + 0.5 · -10 + 2 · 5 words, "0351" being spoken as four words."""
     hypothesis = Hypothesis("Code 0351", {"asr": -3.0, "text": -10.0, "unused": 1.0})
     weights = Weights({"asr": 1, "text": 0.5, "length": 2.0, "speech_given_text": 0.0})
     assert n_spoken_words("Code 0351") == 5

@@ -54,7 +54,7 @@ def test_map_by_hand() -> None:
 
 def test_mbr_by_hand() -> None:
     """Errors between the three: 2, 3 and 1. Expected: 0.35 · 2 + 0.25 · 3 = 1.45; 0.4 · 2 + 0.25 =
-    1.05; 0.4 · 3 + 0.35 = 1.55: the second, though the first is the likeliest."""
+    1.05; 0.4 · 3 + 0.35 = 1.55: the second, though the first has the highest probability."""
     risk = expected_errors([text for text, _ in THREE], [0.4, 0.35, 0.25])
     assert risk.tolist() == pytest.approx([1.45, 1.05, 1.55])
     decided = decide(decoded(*THREE), ASR, "mbr")

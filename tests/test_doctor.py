@@ -1,4 +1,4 @@
-"""The doctor: one healthy set-up and the ways to break it, each told by its own check."""
+"""The doctor: one healthy set-up and the ways to break it, each found by its own check."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ N_CHOICES = 4
 
 
 def best_paths(logs: np.ndarray, n: int) -> list[tuple[float, tuple[int, ...]]]:
-    """The n likeliest choices of one word a place: (log-probability, choices), best first.
+    """The n most probable choices of one word per place: (log-probability, choices), best first.
 
     logs: [W, N_CHOICES], log-probabilities of each place, best first.
     """
@@ -38,16 +38,16 @@ def best_paths(logs: np.ndarray, n: int) -> list[tuple[float, tuple[int, ...]]]:
 
 
 def recordings_encoded(name: str, rng: np.random.Generator, hint: float) -> NBest:
-    """An utterance of 2 to 17 words, each one of N_CHOICES, said with the probability that the
-    first pass gives it: its `asr` is true. `text`: another opinion, `hint` nats a word for the
-    word that was said, plus noise."""
+    """An utterance of 2 to 17 words, each one of N_CHOICES, spoken with the probability that
+    the first pass gives it: its `asr` is calibrated. `text`: another score, `hint` nats for each
+    word that was spoken, plus noise."""
     n_words = int(rng.integers(2, 18))
     p = -np.sort(-rng.dirichlet([2.5, 0.25, 0.15, 0.1], n_words), axis=1)
     p = (p + 1e-3) / (p + 1e-3).sum(axis=1, keepdims=True)
-    said = [int(rng.choice(N_CHOICES, p=row)) for row in p]
+    spoken_choices = [int(rng.choice(N_CHOICES, p=row)) for row in p]
     words = [[f"{name}q{chr(97 + i)}{c}" for c in "abcd"] for i in range(n_words)]
     opinion = rng.normal(-3, 1, (n_words, N_CHOICES))
-    opinion[np.arange(n_words), said] += hint
+    opinion[np.arange(n_words), spoken_choices] += hint
     hypotheses = tuple(
         Hypothesis(
             " ".join(words[i][k] for i, k in enumerate(path)),
@@ -55,7 +55,7 @@ def recordings_encoded(name: str, rng: np.random.Generator, hint: float) -> NBes
         )
         for score, path in best_paths(np.log(p), 10)
     )
-    reference = " ".join(words[i][k] for i, k in enumerate(said))
+    reference = " ".join(words[i][k] for i, k in enumerate(spoken_choices))
     return NBest(name, hypotheses, reference=reference)
 
 
@@ -113,8 +113,8 @@ DIAGNOSES = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_each_break_is_told(name: str, healthy: list[NBest], tmp_path: Path) -> None:
-    """By its own check, the only one that is broken; the verdict says so, and how to mend it."""
+def test_each_break_is_found(name: str, healthy: list[NBest], tmp_path: Path) -> None:
+    """By its own check, the only one that is broken; the verdict says so, and how to correct it."""
     report = examined(broken(healthy, name), tmp_path)
     assert finding(report, "broken").startswith(DIAGNOSES[name])
     assert report.is_broken
@@ -124,19 +124,19 @@ def test_each_break_is_told(name: str, healthy: list[NBest], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_breaks_are_told_without_references(
+def test_breaks_are_found_without_references(
     name: str, healthy: list[NBest], tmp_path: Path
 ) -> None:
     """None of the five needs them, though of shuffled scores it is then not sure whether the
     scores are wrong or the order."""
     report = examined([replace(u, reference=None) for u in broken(healthy, name)], tmp_path)
-    told = finding(report, "broken")
-    assert told.startswith(DIAGNOSES[name].replace("scores are", "scores, or the order, are"))
+    found = finding(report, "broken")
+    assert found.startswith(DIAGNOSES[name].replace("scores are", "scores, or the order, are"))
     assert statuses(report)["references"] == "cannot tell"
 
 
-def test_the_remedy_for_log10_mends(healthy: list[NBest], tmp_path: Path) -> None:
-    """What `jq` is told to do: times 2.302585."""
+def test_the_remedy_for_log10_works(healthy: list[NBest], tmp_path: Path) -> None:
+    """The suggested `jq` command multiplies by 2.302585."""
 
     def times(u: NBest, factor: float) -> NBest:
         scores = [{**h.scores, "asr": h.scores["asr"] * factor} for h in u.hypotheses]
@@ -145,21 +145,21 @@ def test_the_remedy_for_log10_mends(healthy: list[NBest], tmp_path: Path) -> Non
 
     report = examined(broken(healthy, "log10"), tmp_path)
     assert "asr *= 2.302585" in report.next_step
-    mended = examined([times(u, 2.302585) for u in broken(healthy, "log10")], tmp_path)
-    assert not mended.is_broken
+    corrected = examined([times(u, 2.302585) for u in broken(healthy, "log10")], tmp_path)
+    assert not corrected.is_broken
 
 
 def test_lists_that_stand_worst_first(healthy: list[NBest], tmp_path: Path) -> None:
     upside_down = [replace(u, hypotheses=u.hypotheses[::-1]) for u in healthy]
-    told = finding(examined(upside_down, tmp_path), "broken")
-    assert told.startswith("sign and order: the scores are right, but the lists are worst first")
+    found = finding(examined(upside_down, tmp_path), "broken")
+    assert found.startswith("sign and order: the scores are right, but the lists are worst first")
 
 
 def test_costs_sorted_as_if_they_were_scores(healthy: list[NBest], tmp_path: Path) -> None:
     """The order agrees with the score, so only errors tell."""
     costs = [replace(u, hypotheses=u.hypotheses[::-1]) for u in broken(healthy, "wrong_sign")]
-    told = finding(examined(costs, tmp_path), "broken")
-    assert told.startswith("sign and order: the sign is wrong")
+    found = finding(examined(costs, tmp_path), "broken")
+    assert found.startswith("sign and order: the sign is wrong")
 
 
 def test_missing_and_equal_scores(healthy: list[NBest], tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_few_speakers_are_no_evidence_of_averages() -> None:
 
 
 @pytest.mark.parametrize("component", ["asr", "text"])
-def test_placeholders_are_told(component: str, healthy: list[NBest], tmp_path: Path) -> None:
+def test_placeholders_are_found(component: str, healthy: list[NBest], tmp_path: Path) -> None:
     """One score of -1e308 was an IndexError."""
     one = healthy[3]
     last = replace(one.hypotheses[-1], scores={**one.hypotheses[-1].scores, component: -1e308})
@@ -258,7 +258,7 @@ def test_the_terminal_shows_names_as_they_are(healthy: list[NBest], tmp_path: Pa
 
 
 def test_a_useless_score_keeps_the_first_pass(tmp_path: Path) -> None:
-    """`text` here knows nothing of what was said."""
+    """`text` here is independent of what was spoken."""
     rng = np.random.default_rng(6)
     report = examined([recordings_encoded(name, rng, hint=0.0) for name in names(60)], tmp_path)
     assert not report.is_broken
@@ -311,7 +311,7 @@ def test_exit_codes(healthy: list[NBest], tmp_path: Path) -> None:
 
 
 def word_lm(folder: Path, texts: list[str]) -> Path:
-    """A tiny causal LM over words that has learnt `texts` by heart, with its tokenizer."""
+    """A tiny causal LM over words trained to memorise `texts`, with its tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     ids_of = word_ids(texts)
@@ -357,7 +357,7 @@ def save_tokenizer(folder: Path, ids_of: dict[str, int]) -> None:
     )
 
 
-def test_a_wrong_tokenizer_is_told(tmp_path: Path) -> None:
+def test_a_wrong_tokenizer_is_found(tmp_path: Path) -> None:
     """The same LM, the same words, other ids: real text is no more probable than shuffled."""
     texts = [spoken(u.reference or "") for u in load_nbest(BENCHMARK)]
     folder = word_lm(tmp_path / "lm", texts)
@@ -369,7 +369,7 @@ def test_a_wrong_tokenizer_is_told(tmp_path: Path) -> None:
     assert finding(wrong, "broken").startswith("reading: word order makes no difference to this")
 
 
-def test_a_tokenizer_too_large_is_told(tmp_path: Path) -> None:
+def test_a_tokenizer_too_large_is_found(tmp_path: Path) -> None:
     """Tokens without embeddings: the model does not load, and that is the finding."""
     from transformers import AutoTokenizer
 
@@ -377,11 +377,11 @@ def test_a_tokenizer_too_large_is_told(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens([f"more{i}" for i in range(50)])
     tokenizer.save_pretrained(folder)
-    told = finding(doctor(str(BENCHMARK), model=str(folder)), "broken")
-    assert told.startswith("model: the tokenizer has 55 tokens but the LM embeds only 5")
+    found = finding(doctor(str(BENCHMARK), model=str(folder)), "broken")
+    assert found.startswith("model: the tokenizer has 55 tokens but the LM embeds only 5")
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_found(tmp_path: Path) -> None:
     (tmp_path / "relisten.json").write_text("{}")
-    told = finding(doctor(str(BENCHMARK), model=str(tmp_path)), "broken")
-    assert told.startswith(f"model: {tmp_path}")
+    found = finding(doctor(str(BENCHMARK), model=str(tmp_path)), "broken")
+    assert found.startswith(f"model: {tmp_path}")

@@ -42,13 +42,13 @@ def test_characters_count_the_spaces_between_words() -> None:
 
 
 def test_scripts_without_spaces_have_one_rate_of_characters() -> None:
-    """今天天气好 heard as 今天，天七: one character substituted, one deleted, of five. The comma is
-    none; words and characters agree. In English-Chinese "我 ok" the space is one of four."""
+    """今天天气好 recognised as 今天，天七: one substituted, one deleted, of five. The comma
+    is none; words and characters agree. In English-Chinese "我 ok" the space is one of four."""
     basic = normaliser("basic")
-    reference, heard = basic("今天天气好"), basic("今天，天七")
+    reference, hypothesis = basic("今天天气好"), basic("今天，天七")
     expected = ErrorCounts(hits=3, substitutions=1, deletions=1, n_reference=5)
-    assert word_errors(reference, heard) == expected
-    assert char_errors(reference, heard) == expected
+    assert word_errors(reference, hypothesis) == expected
+    assert char_errors(reference, hypothesis) == expected
     assert char_errors("今天天气好", "今天 天七") == expected
     assert char_errors("我 ok", "我ok").n_reference == 4
 

@@ -311,12 +311,12 @@ def test_proposals_come_with_the_first_pass_score(
 
 def test_no_ctc_head_no_proposals(tmp_path: Path, frontend: SpeechFrontend) -> None:
     (tmp_path / "words.txt").write_text("ç 14")
-    with pytest.raises(UsageError, match="no word in it"):
+    with pytest.raises(UsageError, match="holds no word that the CTC head has letters for"):
         make_proposer(frontend, 3, str(tmp_path / "words.txt"))
     with pytest.raises(UsageError, match="cannot be read"):
         make_proposer(frontend, 3, str(tmp_path / "nowhere.txt"))
     deaf = SpeechFrontend(frontend.codebook, "hand-made")
-    with pytest.raises(ModelError, match="no CTC head to propose by"):
+    with pytest.raises(ModelError, match="no CTC head to propose with"):
         make_proposer(deaf, 3)
 
 

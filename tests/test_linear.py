@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN give what torch's own give, forward and backward."""
+"""Linear layers through oneDNN give the values of torch's own, forward and backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders read without transformers give what transformers gives."""
+"""Decoders that are read without transformers give the values of transformers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def logits(causal, mask, positions):
 
 
 def tree_mask() -> torch.Tensor:
-    """Two branches behind a stem of eight: neither sees the other."""
+    """Two branches behind a common prefix of eight: neither sees the other."""
     allowed = torch.ones(LENGTH, LENGTH).tril().bool()
     allowed[14:, 8:14] = False
     return torch.zeros(2, 1, LENGTH, LENGTH).masked_fill(~allowed, -1e9)
@@ -50,7 +50,7 @@ def edit_config(folder: Path, **changes) -> None:
 
 
 def assert_same(folder: Path) -> None:
-    """Causal attention and a tree's, by our decoder and by transformers' from the same folder."""
+    """Causal and tree attention, by our decoder and by transformers' from the same folder."""
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -109,7 +109,7 @@ def test_what_is_not_known_is_left_to_transformers(tmp_path, changes):
     assert load_llama(tmp_path, torch.float32) is None
 
 
-def test_a_qwen_that_looks_back_less_far_is_left_to_transformers(tmp_path):
+def test_a_qwen_with_a_window_is_left_to_transformers(tmp_path):
     edit_config(saved(tmp_path, "qwen2"), sliding_window=8, use_sliding_window=True)
     assert load_llama(tmp_path, torch.float32) is None
 
@@ -140,7 +140,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_an_adapter_changes_the_model_not_its_file(tmp_path):
-    """Weights in the type they are stored in are a view of the file."""
+    """Weights in the type in which they are stored are a view of the file."""
     from safetensors.torch import save_file
 
     folder = tiny_text_lm(tmp_path / "lm")
@@ -165,8 +165,8 @@ def test_an_adapter_changes_the_model_not_its_file(tmp_path):
     assert (folder / "model.safetensors").read_bytes() == before
 
 
-def test_scoring_does_without_transformers(tmp_path):
-    """It takes longer to import than the model takes to load and score."""
+def test_scoring_does_not_import_transformers(tmp_path):
+    """Importing it takes longer than to load the model and to score."""
     folder = tiny_text_lm(tmp_path)
     program = f"""
 import sys

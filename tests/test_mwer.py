@@ -40,7 +40,7 @@ def test_the_loss_by_hand() -> None:
     assert scores.grad.tolist() == pytest.approx([0.375, -0.375])
 
 
-def test_lists_that_are_equally_wrong_cost_and_teach_nothing() -> None:
+def test_lists_with_equally_many_errors_have_no_loss_and_no_gradient() -> None:
     scores = torch.tensor([1.0, 5.0, 2.0], requires_grad=True)
     loss = mwer_loss(scores, torch.tensor([3.0, 3.0, 3.0]))
     loss.backward()
@@ -49,7 +49,7 @@ def test_lists_that_are_equally_wrong_cost_and_teach_nothing() -> None:
 
 
 def test_the_combination_ranks_as_the_weights_do() -> None:
-    """asr's 2 becomes 1 and the sharpness: what the softmax sees is the combined score as it was,
+    """asr's weight 2 becomes 1 and the sharpness 2: the logits are the combined score as it was,
     2 · asr + 0.5 · text + 1 · words."""
     weights = {"asr": 2.0, "text": 0.5, "length": 1.0}
     columns = {"asr": [-1.0, -2.0], "text": [-7.0, -3.0], "length": [2.0, 1.0]}
@@ -92,8 +92,8 @@ def gradients(model: SpeechTextLM, scores: torch.Tensor) -> dict[str, torch.Tens
 
 @pytest.mark.parametrize("component", ["text", "text_given_speech", "guessed"])
 def test_gradients_through_the_tree_are_those_of_separate_passes(component: str) -> None:
-    """Of N sequences, each alone: the LM's and the extension's, speech as chunks, and as chunks
-    whose guesses are given."""
+    """Gradients of the LM and of its extension: text, speech as chunks, and as chunks with given
+    guesses."""
     model = tiny_speech_text_lm("llama", FRAME_DIM)
     asked = utterance()
     scorer = Scorer(model, WordsAsNumbers(), "chunked")
@@ -104,7 +104,7 @@ def test_gradients_through_the_tree_are_those_of_separate_passes(component: str)
     assert len(tree) < sum(map(len, sequences))
 
     def guesses(ids: np.ndarray, spans: np.ndarray) -> list[np.ndarray] | None:
-        """Some vector for each chunk, the same for the same chunk."""
+        """An arbitrary vector for each chunk, the same for the same chunk."""
         if component != "guessed":
             return None
         _, features = speech_inputs(model.vocabulary, ids, spans, asked.speech)

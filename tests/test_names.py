@@ -13,13 +13,10 @@ ROOT = Path(relisten.__file__).parent
 
 ALLOWED = {
     "CHUNK_SIZE": "of each command's own work",
-    "CONTEXT": "to be renamed",
-    "Corpus": "to be renamed",
     "FORMAT": "the version of each file's own layout",
     "Item": "a type variable",
     "MAX_TOKENS": "of a decoder's window, and of a text of a corpus",
     "SHARD": "rows of each kind of Parquet file",
-    "SPEEDS": "to be renamed",
 }
 """Name → why two files may define it."""
 

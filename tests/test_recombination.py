@@ -1,4 +1,4 @@
-"""Texts that exchange the stretches in which they differ."""
+"""Texts that take over the words in which another differs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_by_hand():
 
 
 @given(WORDS, st.lists(WORDS, max_size=4))
-def test_each_differs_in_one_stretch_whose_words_another_has(base, others):
+def test_each_differs_in_one_run_of_words_that_another_has(base, others):
     made = recombinations(base, others)
     assert base not in made
     for text, change in made.items():

@@ -123,8 +123,8 @@ def test_a_sweep_is_what_ranking_anew_would_give() -> None:
         assert min(sweep.errors) < max(sweep.errors)
         for place in range(0, N_POINTS, 8):
             other = Weights({**weights.values, sweep.component: sweep.weights[place]}, "basic")
-            anew = evaluate([rank(one, other) for one in ranked], "basic", n_resamples=1)
-            assert sweep.errors[place] == anew.rescored.words.errors
+            again = evaluate([rank(one, other) for one in ranked], "basic", n_resamples=1)
+            assert sweep.errors[place] == again.rescored.words.errors
 
 
 def test_a_small_weight_is_moved_until_it_matters() -> None:

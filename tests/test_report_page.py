@@ -103,13 +103,13 @@ def test_data_comes_back_as_it_was() -> None:
     page.encode()  # no half pair is left
     scripts = Outline(page).scripts
     assert len(scripts) == 3
-    told = json.loads(scripts["data"])
-    assert told["keys"] == ["speaker"]
-    assert told["components"] == ["asr"]
-    assert told["rows"][0] == ["a", ["s1"], ["one", ["two", "too", "two"], "three"], 0, 0.731]
-    assert told["rows"][2][:2] == [NASTY, [NASTY]]
-    said = [words[0] for words in told["rows"][2][2] if words[0] is not None]
-    assert said == NASTY.split()
+    record = json.loads(scripts["data"])
+    assert record["keys"] == ["speaker"]
+    assert record["components"] == ["asr"]
+    assert record["rows"][0] == ["a", ["s1"], ["one", ["two", "too", "two"], "three"], 0, 0.731]
+    assert record["rows"][2][:2] == [NASTY, [NASTY]]
+    reference = [words[0] for words in record["rows"][2][2] if words[0] is not None]
+    assert reference == NASTY.split()
     lists = [json.loads(line) for line in scripts["lists"].strip().split("\n")]
     assert [[hypothesis[0] for hypothesis in one] for one in lists] == [
         ["one two three", "one too three"],
@@ -117,7 +117,7 @@ def test_data_comes_back_as_it_was() -> None:
         ["שלום עולם", "हाँ जी", ""],
         [""],
     ]
-    assert ["two", "too"] in told["pairs"]
+    assert ["two", "too"] in record["pairs"]
 
 
 def test_the_name_of_a_score_is_no_markup() -> None:

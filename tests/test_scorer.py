@@ -1,4 +1,4 @@
-"""The tree scorer gives exactly what one pass a hypothesis gives."""
+"""The tree scorer gives exactly the scores of one pass per hypothesis."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def assert_parity(scorer: Scorer, utterances: list[ScoringInput], component: str
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("order", ["speech_first", "interleaved", "chunked"])
-def test_parity_with_one_pass_a_hypothesis(architecture, order):
+def test_parity_with_one_pass_per_hypothesis(architecture, order):
     model = tiny_speech_text_lm(architecture, frame_dim=6)
     scorer = Scorer(model, WordsAsNumbers(), order, batch_tokens=200)
     utterances = [utterance(0, 8), utterance(1, 1), utterance(2, 5)]

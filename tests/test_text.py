@@ -146,7 +146,7 @@ def test_two_ways_of_writing_are_the_same_text(written: str, same: str) -> None:
 
 
 def test_brackets_that_nobody_closes_take_no_time() -> None:
-    """20,000 of them took 6 s: each looked for its end anew. Closed ones are still asides."""
+    """20,000 of them took 6 s: each searched for its end. Closed ones are still asides."""
     english, basic = normaliser("english"), normaliser("basic")
     start = time.process_time()
     for opening in ("(", "[", "<", "(["):

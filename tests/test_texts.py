@@ -45,7 +45,7 @@ def test_spoken_words_read_alike_wherever_they_stand(tokenizer):
     assert encoder.words("0351") == [[t for w in encoder.words("zero three five one") for t in w]]
 
 
-def test_a_word_that_is_not_said_has_no_tokens(tokenizer):
+def test_a_word_that_is_not_spoken_has_no_tokens(tokenizer):
     encoder = TextEncoder(tokenizer, "spoken")
     assert decoded(encoder, "... Mark -- is !") == ["", " mark", "", " is", ""]
     assert encoder.words("...") == [[]]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.lm.sequences import TokenSequence
-from relisten.lm.tree import build_tree, group_sequences, visible
+from relisten.lm.tree import build_tree, group_sequences, path_tree, visible
 
 
 def sequence(*ids: int) -> TokenSequence:
@@ -46,6 +47,34 @@ def test_every_path_reads_back_as_its_sequence(built):
             ancestors = np.flatnonzero(visible(tree.stop, tree.depth)[node])
             assert tree.ids[ancestors].tolist() == s.ids[: i + 1].tolist()
             assert tree.depth[ancestors].tolist() == list(range(i + 1))
+
+
+@given(sequences)
+def test_the_tree_of_one_sequence_is_a_path(built):
+    """Made directly or as any tree; where a tree branches it is no path."""
+    path, tree = path_tree(built[0]), build_tree(built[:1])
+    for name in ("ids", "spans", "depth", "stop", "target_node", "target_id", "target_scored"):
+        np.testing.assert_array_equal(getattr(path, name), getattr(tree, name))
+    np.testing.assert_array_equal(path.paths, tree.paths)
+    assert path.is_path
+    whole = build_tree(built)
+    everything_before = np.tri(len(whole), dtype=bool)
+    assert whole.is_path == (visible(whole.stop, whole.depth) == everything_before).all()
+
+
+def test_the_same_marker_with_other_speech_is_another_node():
+    """Chunks of units 0 to 2 and 0 to 3 part after BOS; equal ones stay together."""
+    first, second = sequence(0, 9, 1), sequence(0, 9, 1)
+    first.spans[1], second.spans[1] = (0, 2), (0, 3)
+    assert build_tree([first, second]).spans.tolist() == [[-1, -1], [0, 2], [0, 3]]
+    assert len(build_tree([first, first])) == 2
+
+
+def test_tokens_that_do_not_fit_64_bits_are_refused():
+    one = sequence(0, 2**40, 1)
+    one.spans[1] = (2**20, 2**21)
+    with pytest.raises(ValueError, match="invalid dims"):
+        build_tree([one])
 
 
 @given(sequences, st.integers(1, 20))

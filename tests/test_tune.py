@@ -55,7 +55,7 @@ def planted(
 ) -> list[NBest]:
     """Lists in which the hypothesis that `true` weights rank first is right and others are not.
 
-    Scores are noise of very different sizes; where `length` is weighed, wrong hypotheses are also
+    Scores are noise of very different sizes; where `length` has a weight, wrong hypotheses are also
     up to two words longer or shorter.
     """
     rng = np.random.default_rng(seed)
@@ -237,7 +237,7 @@ def test_a_useless_score_beside_a_length_that_helps_is_no_gain() -> None:
 
 
 def test_a_speaker_is_never_on_both_sides() -> None:
-    """For one speaker more `text` is right, for the other less: what is learnt from one is wrong
+    """For one speaker more `text` is right, for the other less: what is right for one is wrong
     for the other, and only folds by speaker show it."""
     rng = np.random.default_rng(2)
     nbests = []

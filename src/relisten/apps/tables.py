@@ -89,7 +89,7 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     for domain in domains:
         weights.add_column(cell(domain), justify="right")
     for component, weight in result.weights.values.items():
-        low, high = result.intervals[component]
+        low, high = result.intervals.get(component, (weight, weight))
         own = (f"{domains[domain][component]:.4f}" for domain in domains)
         interval = f"[{low:.4f}, {high:.4f}]" if low < high else "fixed"
         weights.add_row(cell(component), f"{weight:.4f}", interval, *own)

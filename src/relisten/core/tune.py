@@ -67,7 +67,7 @@ class TuningResult:
 
     @property
     def is_gain_certain(self) -> bool:
-        """Whether the whole interval of the gain lies above zero."""
+        """Whether the whole interval of the gain is above zero."""
         return self.gain.absolute_low > 0
 
 
@@ -82,8 +82,9 @@ def tune_weights(
 ) -> TuningResult:
     """Weights with few word errors on `nbests`, whose references are known.
 
-    They are the average of searches on bootstrap resamples (`core.weight_search`): 2 to 18 % more
-    errors on `nbests` than the best weights for exactly these utterances, fewer on others.
+    They are the average of searches on bootstrap resamples (`core.weight_search`). On `nbests` they
+    make 2 to 18 % more errors than the best weights for exactly these utterances would; on other
+    utterances as few or fewer.
     Equal texts are merged first. components: the scores to weight; by default every score that all
     hypotheses have, and `length`. The weight of `asr` (without it, of the first) is 1. Folds keep
     each speaker (key `speaker` of the utterance) whole where there are two or more. The same seed
@@ -94,9 +95,9 @@ def tune_weights(
     or no score to weight, where no utterance has the key `by`; FormatError where a hypothesis lacks
     a component asked for, or its score is a placeholder.
     """
+    data = _Data.of(nbests, normaliser, components, folds, seed)
     if by is not None and all(domain_of(nbest, by) is None for nbest in nbests):
         raise UsageError(f"no utterance has the key {by!r}, by which weights were to be tuned")
-    data = _Data.of(nbests, normaliser, components, folds, seed)
     lists, groups = data.lists, data.groups
     held_out_values = cross_validate(lists, data.assignment, seed)
     held_out = lists.errors_with(held_out_values)
@@ -147,7 +148,7 @@ def held_out_errors(
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """Lists as tuning reads them: merged, as arrays, and parted into folds by speaker."""
+    """Lists as tuning reads them: merged, as arrays, and divided into folds by speaker."""
 
     merged: Sequence[NBest]
     lists: ScoredLists

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
@@ -31,8 +30,7 @@ def bias(
     Raises FormatError for a weight that is none, UsageError where the file holds no phrase.
     """
     common = read_phrases(phrases) if phrases else ()
-    normalise = inspect.unwrap(normaliser_named(normaliser))
-    shared = Biasing(common, normalise)
+    shared = Biasing(common, normaliser_named(normaliser))
 
     def work(chunk: list[NBest]) -> list[NBest]:
         return [biasing_of(utterance, shared).apply(utterance, inject) for utterance in chunk]
