@@ -186,7 +186,10 @@ def test_an_adapted_bundle_is_another_bundle(world, proposals, way):
     assert after["codebook.safetensors"] == before["codebook.safetensors"]
     assert after["adapter_model.safetensors"] != before["adapter_model.safetensors"]
     assert after["extension.safetensors"] != before["extension.safetensors"]
-    assert read_bundle(world / name) == read_bundle(world / "bundle")
+    adapted, first = read_bundle(world / name), read_bundle(world / "bundle")
+    assert adapted.weights.tuned_on >= first.weights.tuned_on
+    assert replace(adapted, weights=first.weights) == first
+    assert replace(adapted.weights, tuned_on=first.weights.tuned_on) == first.weights
     assert set(load_rescorer(str(world / name)).components) == {
         "text",
         "text_given_speech",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relisten.core.combine import Weights
+from relisten.core.combine import Weights, fingerprint
 from relisten.core.types import ModelError, UsageError
 from relisten.io.bundle import read_bundle
 from relisten.io.nbest import load_nbest
@@ -453,8 +453,12 @@ def test_contradictions_are_named():
 
 
 def test_tuned_weights_can_become_the_bundles_own(world):
+    """What the LM was trained on stays known: nothing is evaluated on it."""
     pretrain(config(world, "tuned", {"chunked": 1.0}), quiet)
     weights = Weights({"asr": 1.0, "text_given_speech": 0.7}, tuned_on=frozenset({"ab" * 8}))
+    trained_on = read_bundle(world / "tuned").weights.tuned_on
+    assert trained_on == {fingerprint(u) for u in load_nbest(world / "train.jsonl")}
     save_weights(weights, str(world / "tuned"))
-    assert read_bundle(world / "tuned").weights == weights
-    assert load_rescorer(str(world / "tuned")).weights == weights
+    kept = replace(weights, tuned_on=weights.tuned_on | trained_on)
+    assert read_bundle(world / "tuned").weights == kept
+    assert load_rescorer(str(world / "tuned")).weights == kept

@@ -145,7 +145,9 @@ def adapt(config: AdaptConfig, say: Say = print) -> dict[str, float]:
     training = Training(tasks, config.batch_tokens, config.schedule, dtype)
     dev_metrics = train_lm(trainable.model, training, data, run)
     if processes.is_main_process:
-        trainable.save(output, trainable.config.weights)
+        weights = bundle.weights
+        seen = weights.tuned_on | data.fingerprints
+        trainable.save(output, replace(weights, tuned_on=seen))
     return dev_metrics
 
 

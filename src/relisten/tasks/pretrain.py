@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -154,6 +154,9 @@ def pretrain(config: PretrainConfig, say: Say = print) -> dict[str, float]:
     if processes.is_main_process:
         (run.state / DEV_METRICS).write_text(json.dumps(dev_metrics, indent=1) + "\n")
         bundle = _bundle(config, spec.encoder.id if spec else None, ctc_head is not None)
+        # What the LM was trained on is no more fit for evaluation than what weights were tuned on.
+        weights = replace(bundle.weights, tuned_on=data.fingerprints)
+        bundle = replace(bundle, weights=weights)
         save_trained(output, model, tokenizer, lora, bundle, dtype)
         if ctc_head is not None:
             ctc_head.save(output / CTC_HEAD)

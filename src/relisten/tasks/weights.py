@@ -106,7 +106,9 @@ def save_weights(weights: Weights, output: str) -> None:
     bundle's folder."""
     folder = Path(output)
     if folder.is_dir():
-        write_bundle(folder, replace(read_bundle(folder), weights=weights))
+        bundle = read_bundle(folder)
+        tuned_on = weights.tuned_on | bundle.weights.tuned_on  # also what its LM was trained on
+        write_bundle(folder, replace(bundle, weights=replace(weights, tuned_on=tuned_on)))
         return
     text = json.dumps(weights.to_json(), indent=2) + "\n"
     if output == "-":

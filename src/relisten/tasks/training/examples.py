@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from relisten.core.combine import fingerprint
 from relisten.core.text import lower_if_capitals
-from relisten.core.types import UsageError
+from relisten.core.types import NBest, UsageError
 from relisten.lm.sequences import Order, Speech, chunk_features
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.training.features import CachedUtterance
@@ -39,8 +40,8 @@ class Example:
         self.speech = replace(self.speech, ctc_log_probs=ctc_log_probs.astype(np.float16))
 
     def chunk_features(self) -> np.ndarray:
-        """Features of its chunks, float16 [n_words + 1, F]: one a word, and one of the speech after
-        the last word."""
+        """Features of its chunks, float16 [n_words + 1, F]: one per word, and one of the speech
+        after the last word."""
         spans = self.speech.chunks(self.cached.word_ends_s)
         return chunk_features(self.speech, spans).astype(np.float16)
 
@@ -67,6 +68,14 @@ class TrainingData:
     def recordings(self) -> list[Example]:
         """The examples that have speech, with a transcript or without."""
         return all_of([one for one in self.sets if one[0] and one[0][0].serves("speech")])
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of the utterances that have a transcript; sentences of text corpora are no utterances."""
+        named = all_of([one for one in self.sets if one[0] and one[0][0].cached.id])
+        return frozenset(
+            fingerprint(NBest(e.cached.id, reference=e.cached.text)) for e in named if e.words
+        )
 
 
 def make_example(cached: CachedUtterance, texts: TextEncoder) -> Example | None:

@@ -29,7 +29,7 @@ from relisten.tasks.training.features import CachedUtterance
 SHARD = 16_384
 """Sentences of a shard: some seconds of tokenising, 1 MB."""
 MAX_TOKENS = 100
-"""Of a longer sentence (1 in 100 of prose) each so many tokens, cut between words, make one."""
+"""Most tokens of an example; longer sentences, 1 in 100 of prose, are cut between words."""
 KEYS = ("text", "reference")
 _BETWEEN_SENTENCES = re.compile(
     r"(?:(?<=[.!?…।])|(?<=[.!?…।][\"'”’)\]]))"  # after a full stop, and what closes with it
@@ -40,7 +40,7 @@ _NO_SPEECH = CachedUtterance("", "", "", (), np.empty((0, 0), np.float16), 0.0)
 
 
 class TextExamples(Sequence[Example]):
-    """Sentences that serve the order `text`, made when they are drawn: 4 bytes a token are held.
+    """Sentences that serve the order `text`, made when they are drawn: 4 bytes per token are held.
 
     tokens: int32, of all sentences; ends: int64 [n], where each one ends in them. The words of an
     example are not told apart.
