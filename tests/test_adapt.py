@@ -15,7 +15,7 @@ from relisten.core.types import Hypothesis, UsageError
 from relisten.io.bundle import read_bundle
 from relisten.io.nbest import load_nbest, read_nbest, save_nbest
 from relisten.tasks import adapt as adapt_module
-from relisten.tasks.adapt import AdaptConfig, adapt
+from relisten.tasks.adapt import AdaptConfig, adapt, default_tasks
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
 from relisten.tasks.streams import Outcome
@@ -133,6 +133,39 @@ def test_nothing_sure_is_said(world):
         match="the new domain gives nothing to learn from: no pseudo-reference of two words",
     ):
         adapt(config(world, "unsure", cache=str(world / "its-cache"), **PSEUDO), quiet)
+
+
+def test_without_any_confidence_other_things_are_advised(world):
+    """Where 0 is enough, it cannot be lowered."""
+    settings = config(world, "zero", cache=str(world / "its-cache"), **PSEUDO)
+    with pytest.raises(UsageError, match="no recording can be read, or no list has a winner"):
+        adapt(replace(settings, min_confidence=0.0), quiet)
+
+
+@pytest.mark.parametrize("model", ["relisten-tiny", "bundle"])
+def test_default_keys_adapt_any_bundle(world, proposals, model):
+    """The default one, which knows text only, and one that is asked in chunks."""
+    reference = model if model == "relisten-tiny" else str(world / model)
+    settings = AdaptConfig(
+        output=str(world / f"default-{model}"),
+        manifests={str(world / "new.jsonl"): 1.0},
+        cache=str(world / "cache"),
+        model=reference,
+        min_confidence=0.3,
+        schedule=Schedule(1, 2e-4, 10, 2),
+    )
+    assert replace(settings, model=AdaptConfig("o", {"m": 1.0}).model).model == "relisten-tiny"
+    adapt(settings, quiet)
+    assert read_bundle(world / f"default-{model}").has_speech == (model == "bundle")
+
+
+def test_the_mixture_where_none_is_named(world):
+    bundle = read_bundle(world / "bundle")
+    units = AdaptConfig("o", {"m": 1.0}, learn_from="units")
+    assert default_tasks(units, bundle) == {"speech": 1.0}, "nothing else is served"
+    replayed = replace(units, replay={"r": 1.0})
+    assert set(default_tasks(replayed, bundle)) == {"speech", "chunked", "text"}
+    assert set(default_tasks(AdaptConfig("o", {"m": 1.0}), bundle)) == {"chunked", "text"}
 
 
 def parts(bundle: Path) -> dict[str, bytes]:

@@ -59,8 +59,8 @@ def test_by_hand(config: PretrainConfig) -> None:
     assert found.weight_bytes == 2 * 19_616 + floats
     assert (found.gradient_bytes, found.optimiser_bytes) == (floats, 2 * floats)
     assert found.kept_bytes == 100 * (2 * (40 * 32 + 4 * 16 + 10 * 48) + 4 * 64)
-    assert found.flops_a_token == 4 * (19_616 - 2_048 + 1_856) + 2 * 1_856
-    assert found.flops == 10 * 100 * found.flops_a_token
+    assert found.flops_per_token == 4 * (19_616 - 2_048 + 1_856) + 2 * 1_856
+    assert found.flops == 10 * 100 * found.flops_per_token
     assert found.hours["A100 80 GB"] == found.flops / (0.4 * 312e12) / 3600
     assert found.n_gpus == 1
     path = next(iter(config.manifests))
@@ -70,7 +70,7 @@ def test_by_hand(config: PretrainConfig) -> None:
 def test_all_weights_trained_is_six_flops_each(config: PretrainConfig, tmp_path: Path) -> None:
     found = estimate(with_lm(config, lora_rank=0))
     assert found.n_trained == 19_616 - 2_048, "token embeddings stay"
-    assert found.flops_a_token == 6 * found.n_trained
+    assert found.flops_per_token == 6 * found.n_trained
 
 
 def test_a_text_lm_has_no_units(config: PretrainConfig) -> None:
@@ -113,9 +113,9 @@ def test_gpus_share_all_but_batches() -> None:
     """72 GB of each are filled; a batch takes 40, so 100 GB need four."""
     shared = {"weight_bytes": 60e9, "gradient_bytes": 20e9, "optimiser_bytes": 20e9}
     rest = ("llama", 1, 1, 1, 1, 1)
-    some = Estimate(*rest, **shared, kept_bytes=40e9, flops_a_token=1.0)
+    some = Estimate(*rest, **shared, kept_bytes=40e9, flops_per_token=1.0)
     assert some.n_gpus == 4
-    assert Estimate(*rest, **shared, kept_bytes=GPU_BYTES, flops_a_token=1.0).n_gpus is None
+    assert Estimate(*rest, **shared, kept_bytes=GPU_BYTES, flops_per_token=1.0).n_gpus is None
 
 
 @pytest.mark.parametrize(

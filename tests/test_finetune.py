@@ -126,7 +126,7 @@ def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, 
     """By the development metrics, and by the scores of the bundle, ranked by its own weights."""
     name = "-".join(components) or "all"
     said: list[str] = []
-    settings = config(world, name, components=components, steps=25, eval_every=25)
+    settings = config(world, name, components=components, steps=16, eval_every=16)
     dev_metrics = finetune(settings, said.append)
     (before,) = [line for line in said if line.startswith("before: ")]
     assert dev_metrics["expected WER"] < float(before.split("expected WER ")[1].split()[0]) - 5
@@ -136,6 +136,29 @@ def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, 
     assert bundle.weights.values["asr"] == 1.0
     assert len(bundle.weights.tuned_on) == 8
     assert wer(world, name, (*asked, "ctc")) == pytest.approx(dev_metrics["WER"])
+
+
+def test_what_the_bundle_was_tuned_on_is_kept(world: Path) -> None:
+    """Its weights start from the bundle's, so they have seen what those have seen; with patience
+    the development lists choose, too."""
+    start = world / "tuned"
+    shutil.copytree(world / "start", start, ignore=shutil.ignore_patterns(STATE))
+    bundle = read_bundle(start)
+    seen = frozenset({"ab" * 8})
+    write_bundle(start, replace(bundle, weights=replace(bundle.weights, tuned_on=seen)))
+    lists = load_nbest(world / "nbest.jsonl")
+    save_nbest(lists[:4], world / "half.jsonl")
+    save_nbest(lists[4:], world / "other-half.jsonl")
+    for patience, n_seen in ((0, 4 + 1), (1, 8 + 1)):
+        name = f"tuned-{patience}"
+        settings = config(
+            world, name, steps=1, patience=patience, model=str(start), components=("text",)
+        )
+        half, other = str(world / "half.jsonl"), str(world / "other-half.jsonl")
+        finetune(replace(settings, nbest={half: 1.0}, dev_nbest=(other,)), quiet)
+        tuned_on = read_bundle(world / name).weights.tuned_on
+        assert seen < tuned_on
+        assert len(tuned_on) == n_seen
 
 
 def test_a_text_bundle_without_an_adapter(world: Path) -> None:
@@ -163,13 +186,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(world: Path, accumulate: int) ->
         "accumulate": accumulate,
         "folds_of": str(world / "start" / STATE),
         "ce_weight": 0.1,
+        "dev_nbest": (),
+        "steps": 4,
+        "eval_every": 2,
+        "batch": 2,
     }
 
     class Stop(Exception):
         pass
 
     def stop(line: str) -> None:
-        if line.startswith("step 6/6"):
+        if line.startswith("step 4/4"):
             raise Stop
 
     finetune(config(world, f"whole-{accumulate}", **options), quiet)
@@ -301,6 +328,17 @@ def test_cross_fitted_is_of_the_fold_that_was_not_trained_on_the_speaker(world: 
         scores = ctc_head.score(one.speech.ctc_log_probs, one.hypotheses.texts)
         np.testing.assert_allclose(one.stored["ctc"], scores, rtol=1e-5)
     with pytest.raises(UsageError, match="no projectors of folds"):
+        CrossFitted(world, start.model)
+
+
+def test_a_bundle_of_units_has_cross_fitted_ctc_heads_alone(world: Path) -> None:
+    """It has no projector, so that none is asked for."""
+    start = open_for_training(str(world / "start"), torch.float32, 0, CPU)
+    start.model.extension.projector = None
+    cross_fitted = CrossFitted(world / "start" / STATE, start.model)
+    fold = CTCHead.load(world / "start" / STATE / f"ctc-fold{fold_of('s1', 2)}.safetensors")
+    assert torch.equal(cross_fitted.ctc_head("s1").out.weight, fold.out.weight)
+    with pytest.raises(UsageError, match="no CTC heads of folds"):
         CrossFitted(world, start.model)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -161,45 +161,50 @@ def test_tensorboard_can_read_it(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-TWO_PROCESSES = """
-    import sys, torch
-    from pathlib import Path
-    from accelerate import PartialState
-    from torch import nn
-    from relisten.tasks.training.loop import train
-    from relisten.tasks.training.run import Run
-    from relisten.tasks.training.schedule import Schedule
+FOUR_TARGETS = torch.tensor([[3.0, 1.0], [5.0, -1.0], [0.0, 2.0], [1.0, 1.0]])
 
-    PartialState(cpu=True)
-    targets = torch.tensor([[3.0, 1.0], [5.0, -1.0], [0.0, 2.0], [1.0, 1.0]])
-    trained = {"x": nn.Parameter(torch.zeros(2))}
-    def micro_step(step, micro):
-        return "squares", ((trained["x"] - targets[micro]) ** 2).sum(), 1
-    schedule = Schedule(5, 0.1, 0, 5, accumulate=int(sys.argv[2]))
-    metric = lambda: {"x": float(trained["x"][0].detach())}
-    train(trained, schedule, micro_step, metric, Run(Path(sys.argv[1])))
+
+def walk(state: Path, accumulate: int) -> None:
+    """Five steps, the micro-steps of each towards a target each; also run in processes below."""
+    trained = parameter()
+    train(
+        trained,
+        Schedule(5, 0.1, 0, 5, accumulate=accumulate),
+        lambda step, micro: ("squares", ((trained["x"] - FOUR_TARGETS[micro]) ** 2).sum(), 1),
+        lambda: {"x": float(trained["x"][0].detach())},
+        Run(state),
+    )
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path, capsys) -> None:
+    """Two processes of two micro-steps and one of four end in the same place; one of the two writes
+    and reports."""
+    walk(tmp_path / "one", 4)
+    script = f"""
+from accelerate import PartialState
+PartialState(cpu=True)
+from pathlib import Path
+from test_loop import walk
+walk(Path({str(tmp_path / "two")!r}), 2)
 """
-
-
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    """Two processes of two micro-steps and one of four end in the same place; one of them writes
-    and speaks."""
-    script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(TWO_PROCESSES))
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    found = {}
-    for n_processes, accumulate in ((1, 4), (2, 2)):
-        state = tmp_path / str(n_processes)
-        state.mkdir()
-        start = [] if n_processes == 1 else launch
-        done = subprocess.run(
-            [sys.executable, *start, str(script), str(state), str(accumulate)],
-            capture_output=True,
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    places |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=False,
+            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("step 5/5") == 1
-        found[n_processes] = load_file(state / CHECKPOINT)["parameter.x"]
-    torch.testing.assert_close(found[1], found[2])
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    assert [stdout.count("step 5/5") for stdout, _ in ended] == [1, 0]
+    one, two = (load_file(tmp_path / name / CHECKPOINT)["parameter.x"] for name in ("one", "two"))
+    torch.testing.assert_close(one, two)
+    assert "step 5/5" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -188,15 +189,25 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         ("tedlium", make_tedlium, ("test",)),
     ],
 )
-def test_run(tmp_path: Path, toys: list[str], recipe: str, make, tests: tuple[str, ...]) -> None:
-    """The recipe's own script and settings in a copy of the folder, in a process of its own."""
+def test_run(
+    tmp_path: Path,
+    toys: list[str],
+    recipe: str,
+    make,
+    tests: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The recipe's own script and settings in a copy of the folder."""
     make(tmp_path / "corpus")
     shutil.copytree(RECIPES, tmp_path / "recipes")
-    command = [sys.executable, str(tmp_path / "recipes" / recipe / "run.py")]
-    command += [str(tmp_path / "corpus"), "--skip-finetune", *toys]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    script = tmp_path / "recipes" / recipe / "run.py"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["run.py", str(tmp_path / "corpus"), "--skip-finetune", *toys])
+        patch.setattr(sys, "path", [str(script.parent), *sys.path])
+        for name in ("paper", "prepare"):  # each recipe has its own
+            patch.delitem(sys.modules, name, raising=False)
+        runpy.run_path(str(script), run_name="__main__")
     work = tmp_path / "runs" / recipe
     for name in tests:
         report = json.loads((work / f"{name}.report.json").read_text())
@@ -209,4 +220,14 @@ def test_run(tmp_path: Path, toys: list[str], recipe: str, make, tests: tuple[st
     bundle = json.loads((work / "model" / "relisten.json").read_text())
     assert bundle["speech_order"] == "speech_first"
     assert bundle["encoder"].startswith("hubert:")
-    assert "relisten finetune" not in done.stdout
+    assert "relisten finetune" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", ["librispeech", "tedlium"])
+def test_a_script_starts_from_any_folder(tmp_path: Path, recipe: str) -> None:
+    """In a process of its own, which says what to give it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, str(RECIPES / recipe / "run.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "python run.py CORPUS" in done.stdout

@@ -55,19 +55,19 @@ class Estimate:
     n_parameters: int
     n_trained: int
     n_speech: int
-    tokens_a_step: int
+    tokens_per_step: int
     n_steps: int
     weight_bytes: int
     gradient_bytes: int
     optimiser_bytes: int
     kept_bytes: int
-    flops_a_token: float
+    flops_per_token: float
     sources: tuple[Source, ...] = field(default=())
 
     @property
     def flops(self) -> float:
         """Of the whole run."""
-        return self.flops_a_token * self.tokens_a_step * self.n_steps
+        return self.flops_per_token * self.tokens_per_step * self.n_steps
 
     @property
     def hours(self) -> dict[str, float]:
@@ -118,13 +118,13 @@ def estimate(config: PretrainConfig) -> Estimate:
         n_parameters=n_lm,
         n_trained=n_trained,
         n_speech=n_speech,
-        tokens_a_step=config.lm.batch_tokens * config.schedule.accumulate,
+        tokens_per_step=config.lm.batch_tokens * config.schedule.accumulate,
         n_steps=config.schedule.steps,
         weight_bytes=n_bytes * (n_all - n_trained) + floats,
         gradient_bytes=floats,
         optimiser_bytes=2 * floats,
-        kept_bytes=config.lm.batch_tokens * _kept_a_token(lm, config.dtype),
-        flops_a_token=4.0 * multiply + 2.0 * n_trained,
+        kept_bytes=config.lm.batch_tokens * _kept_per_token(lm, config.dtype),
+        flops_per_token=4.0 * multiply + 2.0 * n_trained,
         sources=tuple(_source(path) for path in (*config.manifests, *config.dev_manifests)),
     )
 
@@ -136,7 +136,7 @@ def _without_memory(config: Any) -> Any:
         return AutoModelForCausalLM.from_config(config)
 
 
-def _kept_a_token(lm: Any, dtype: str) -> int:
+def _kept_per_token(lm: Any, dtype: str) -> int:
     """Bytes that the forward pass of a token leaves behind for the backward pass."""
     hidden = lm.hidden_size
     head_dim = getattr(lm, "head_dim", None) or hidden // lm.num_attention_heads
@@ -158,7 +158,7 @@ def _source(path: str) -> Source:
 
 def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
     """The estimate as lines of text."""
-    n_tokens = found.tokens_a_step * found.n_steps
+    n_tokens = found.tokens_per_step * found.n_steps
     how = (
         f"LoRA of rank {config.lm.lora_rank}" if config.lm.lora_rank else "all but token embeddings"
     )
@@ -170,14 +170,15 @@ def describe_estimate(config: PretrainConfig, found: Estimate) -> str:
     }
     parts = ", ".join(f"{name} {n / 1e9:.1f}" for name, n in gigabytes.items())
     gpus = f"{found.n_gpus} of 80 GB" if found.n_gpus else "none of 80 GB; lower lm.batch_tokens"
+    gigaflops = found.flops_per_token / 1e9
     hours = " · ".join(f"{name} {_short(h)}" for name, h in found.hours.items())
     rows = {
         "LM": f"{config.lm.base}: {found.architecture}, {found.n_parameters:,} parameters",
         "trained": f"{found.n_trained:,} ({how}), {found.n_speech:,} of units and markers",
-        "steps": f"{found.n_steps:,} of {found.tokens_a_step:,} tokens, {n_tokens:,} in all",
+        "steps": f"{found.n_steps:,} of {found.tokens_per_step:,} tokens, {n_tokens:,} in all",
         "gigabytes": f"{parts}; {sum(gigabytes.values()) / 1e9:.1f} in all",
         "GPUs": gpus,
-        "arithmetic": f"{found.flops_a_token / 1e9:.2f} GFLOP per token, {found.flops:.2e} in all",
+        "arithmetic": f"{gigaflops:.2f} GFLOP per token, {found.flops:.2e} in all",
         "hours": f"{hours}; encoding the recordings is not counted",
     }
     lines = [f"{name:<12}{row}" for name, row in rows.items()]
