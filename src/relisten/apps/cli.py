@@ -1,8 +1,4 @@
-"""The command line: one command a task, its options the task's parameters.
-
-Longer than a file should be, since it holds all commands; what they do is in `tasks`, what they
-share in `options`, `console` and `configured`.
-"""
+"""The command line: one command a task, its options the task's parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import Any
 
 import click
 
-from relisten.apps.configured import ConfiguredCommand
 from relisten.apps.console import (
     Commands,
     count_lines,
@@ -39,6 +34,7 @@ from relisten.apps.options import (
     seed_option,
     taken,
 )
+from relisten.apps.training_commands import adapt, finetune, pretrain
 from relisten.core.types import UsageError
 from relisten.tasks.defaults import FIRST_PASS
 
@@ -196,93 +192,9 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
-@main.command(
-    cls=ConfiguredCommand,
-    keys="relisten.tasks.pretrain:PretrainConfig",
-    epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --steps 100",
-)
-@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Train nothing; print parameters, memory, GPUs and hours that the run would take.",
-)
-@quiet_option
-def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
-    """Continue the pre-training of a language model on speech and text, into a bundle.
-
-    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
-    here instead. A run that was killed goes on when it is started again.
-    """
-    from relisten.tasks.pretrain import PretrainConfig, pretrain
-    from relisten.tasks.training.config import read_config
-
-    settings = read_config(PretrainConfig, config, _given(overrides))
-    if dry_run:
-        from relisten.tasks.estimate import describe_estimate, estimate
-
-        click.echo(describe_estimate(settings, estimate(settings)))
-        return
-    dev_metrics = pretrain(settings, lambda line: note(line, quiet))
-    click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
-    _print_figures(dev_metrics)
-
-
-@main.command(
-    cls=ConfiguredCommand,
-    keys="relisten.tasks.finetune:FinetuneConfig",
-    epilog="Example: relisten finetune recipes/speechocean/mwer.yaml --steps 100",
-)
-@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
-@quiet_option
-def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
-    """Tune a bundle for fewer word errors on N-best lists (MWER), its weights with it.
-
-    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
-    here instead. A run that was killed goes on when it is started again.
-    """
-    from relisten.tasks.finetune import FinetuneConfig, finetune
-    from relisten.tasks.training.config import read_config
-
-    settings = read_config(FinetuneConfig, config, _given(overrides))
-    dev_metrics = finetune(settings, lambda line: note(line, quiet))
-    click.echo(f"{settings.output}: a bundle; on development lists, in %:")
-    _print_figures(dev_metrics)
-
-
-@main.command(
-    cls=ConfiguredCommand,
-    keys="relisten.tasks.adapt:AdaptConfig",
-    epilog="Example: relisten adapt recipes/speechocean/adapt.yaml --steps 100",
-)
-@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
-@quiet_option
-def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
-    """Adapt a bundle to recordings that nobody transcribed, into another bundle.
-
-    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
-    here instead. A run that was killed goes on when it is started again.
-    """
-    from relisten.tasks.adapt import AdaptConfig, adapt
-    from relisten.tasks.training.config import read_config
-
-    settings = read_config(AdaptConfig, config, _given(overrides))
-    dev_metrics = adapt(settings, lambda line: note(line, quiet))
-    click.echo(f"{settings.output}: a bundle; development speech costs, in nats a word:")
-    _print_figures(dev_metrics)
-
-
-def _given(overrides: dict[str, str | None]) -> dict[str, str]:
-    """The keys that the command line names. Raises UsageError where training cannot be done."""
-    from relisten.tasks.training.config import need_train_extra
-
-    need_train_extra()
-    return {key: value for key, value in overrides.items() if value is not None}
-
-
-def _print_figures(dev_metrics: dict[str, float]) -> None:
-    for name, figure in dev_metrics.items():
-        click.echo(f"  {name}  {figure:.3f}")
+main.add_command(pretrain)
+main.add_command(finetune)
+main.add_command(adapt)
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relisten.apps.terminal import printable
 from relisten.core.types import RelistenError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except RelistenError as error:
-            raise Failure(str(error)) from error
+            raise Failure(printable(str(error))) from error
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -109,7 +110,7 @@ def count_lines(path: str) -> int | None:
 def note(message: str, quiet: bool) -> None:
     """Say it on stderr."""
     if not quiet:
-        click.echo(message, err=True)
+        click.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 def finish(refused: tuple[Refusal, ...]) -> None:
@@ -119,5 +120,6 @@ def finish(refused: tuple[Refusal, ...]) -> None:
     click.echo(f"{len(refused)} refused:", err=True)
     for refusal in refused:
         named = refusal.reason.startswith(f"{refusal.id}:")
-        click.echo(f"  {refusal.reason if named else f'{refusal.id}: {refusal.reason}'}", err=True)
+        sentence = refusal.reason if named else f"{refusal.id}: {refusal.reason}"
+        click.echo(f"  {printable(sentence)}", err=True)
     raise click.exceptions.Exit(1)

@@ -24,6 +24,7 @@ from relisten.core.combine import (
     with_context,
 )
 from relisten.core.decide import Decision, decide
+from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.pruning import prune_by_margin
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
@@ -404,13 +405,21 @@ def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBes
     Of equal texts the one that the first pass liked best stays, with its surface form, word ends
     and scores; `asr` alone becomes the log-sum-exp of all of theirs, since the first pass shared
     the probability of the words out among them. A bonus for phrases, `context`, counts fully where
-    the weights do not name it. Raises FormatError where a score that is weighed is missing.
+    the weights do not name it. Where no score of the speech counts, hypotheses far shorter or
+    longer than the list's others stand last, whatever their scores (`core.length_bounds`).
+    Raises FormatError where a score that is weighed is missing.
     """
     extra = {key: value for key, value in utterance.extra.items() if key != TUNED_ON}
     if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
         extra[TUNED_ON] = True
-    merged = merge_equal(utterance, weights.normaliser)
-    return replace(decide(merged, with_context(weights), decision), extra=extra)
+    merged, implausible = merge_equal(utterance, weights.normaliser), []
+    if not has_speech_score(weights.values_for(utterance)):
+        is_within = within_length_bounds(merged)
+        pairs = [*zip(merged.hypotheses, is_within, strict=True)]
+        merged = replace(merged, hypotheses=tuple(h for h, stays in pairs if stays))
+        implausible = [replace(h, posterior=0.0) for h, stays in pairs if not stays]
+    ranked = decide(merged, with_context(weights), decision)
+    return replace(ranked, hypotheses=(*ranked.hypotheses, *implausible), extra=extra)
 
 
 def merge_equal(utterance: NBest, normaliser: str) -> NBest:

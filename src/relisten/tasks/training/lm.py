@@ -35,7 +35,9 @@ class LMConfig:
     """Language model."""
 
     base: ModelReference = key("smollm2-135m", "Causal LM to start from.")
-    text_form: TextForm = key("spoken", "How the LM reads text: as it is written, or as it is spoken.")
+    text_form: TextForm = key(
+        "spoken", "How the LM reads text: as it is written, or as it is spoken."
+    )
     tasks: Mapping[Order, float] = key(
         {"chunked": 0.75, "text": 0.25},
         f"Sequence order → weight in the mixture; of {', '.join(get_args(Order))}. With text alone "

@@ -1,0 +1,99 @@
+"""The commands that train: their options are the keys of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from relisten.apps.configured import ConfiguredCommand
+from relisten.apps.console import note
+from relisten.apps.options import options, quiet_option
+
+config_argument = click.argument(
+    "config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False)
+)
+run_options = options(config_argument, quiet_option)
+HOW = """
+
+    CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
+    here instead. A run that was killed goes on when it is started again.
+    """
+
+
+@click.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.pretrain:PretrainConfig",
+    help="Continue the pre-training of a language model on speech and text, into a bundle." + HOW,
+    epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --schedule.steps 100",
+)
+@config_argument
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Train nothing; print parameters, memory, GPUs and hours that the run would take.",
+)
+@quiet_option
+def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
+    from relisten.tasks.pretrain import PretrainConfig, pretrain
+
+    settings = _settings(PretrainConfig, config, overrides)
+    if dry_run:
+        from relisten.tasks.estimate import describe_estimate, estimate
+
+        click.echo(describe_estimate(settings, estimate(settings)))
+        return
+    metrics = pretrain(settings, lambda line: note(line, quiet))
+    _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+
+
+@click.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.finetune:FinetuneConfig",
+    help="Tune a bundle for fewer word errors on N-best lists (MWER), its weights with it." + HOW,
+    epilog="Example: relisten finetune recipes/speechocean/mwer.yaml --schedule.steps 100",
+)
+@run_options
+def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
+    from relisten.tasks.finetune import FinetuneConfig, finetune
+
+    settings = _settings(FinetuneConfig, config, overrides)
+    metrics = finetune(settings, lambda line: note(line, quiet))
+    _tell(settings.output, "on development lists, in %", metrics, quiet)
+
+
+@click.command(
+    cls=ConfiguredCommand,
+    keys="relisten.tasks.adapt:AdaptConfig",
+    help="Adapt a bundle to recordings that nobody transcribed, into another bundle." + HOW,
+    epilog="Example: relisten adapt recipes/speechocean/adapt.yaml --schedule.steps 100",
+)
+@run_options
+def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
+    from relisten.tasks.adapt import AdaptConfig, adapt
+
+    settings = _settings(AdaptConfig, config, overrides)
+    metrics = adapt(settings, lambda line: note(line, quiet))
+    _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+
+
+def _settings(kind: type[Any], config: str, overrides: Mapping[str, str | None]) -> Any:
+    """The configuration. Raises UsageError where it does not fit, or training cannot be done."""
+    from relisten.tasks.training.config import need_train_extra, read_config
+
+    need_train_extra()
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return read_config(kind, config, given)
+
+
+def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> None:
+    click.echo(f"{bundle}: a bundle; {what}:")
+    for name, figure in metrics.items():
+        click.echo(f"  {name}  {figure:.3f}")
+    note(
+        "next, weights for its scores, from development lists with references:\n"
+        f"  relisten score NBEST -o SCORED --model {bundle} --components all\n"
+        f"  relisten tune SCORED -o {bundle}",
+        quiet,
+    )
