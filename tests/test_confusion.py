@@ -104,3 +104,60 @@ def test_who_has_all_probability_wins_every_slot(texts: list[list[str]], n: int)
     slots = np.arange(len(winners))
     assert (network.words[winners, slots] == network.words[n]).all()
     assert (support == 1.0).all()
+
+
+def aligned_by_table(texts: list[list[str]]) -> list[list[str]]:
+    """What `align` does, a cell of the table at a time: slots as lists of words, "" for none."""
+    slots: list[list[str]] = []  # of each slot the word of every hypothesis so far
+    for n, words in enumerate(texts):
+        n_words, n_slots = len(words), len(slots)
+        no_match = [[word not in slot for slot in slots] for word in words]
+        required = ["" not in slot for slot in slots]
+        cost = [[0] * (n_slots + 1) for _ in range(n_words + 1)]
+        for w in range(n_words, -1, -1):
+            for s in range(n_slots, -1, -1):
+                options = []
+                if w < n_words and s < n_slots:
+                    options.append(cost[w + 1][s + 1] + no_match[w][s])
+                if s < n_slots:
+                    options.append(cost[w][s + 1] + required[s])
+                if w < n_words:
+                    options.append(cost[w + 1][s] + 1)
+                cost[w][s] = min(options, default=0)
+        grown, w, s = [], 0, 0
+        while w < n_words or s < n_slots:
+            if w < n_words and s < n_slots and cost[w][s] == cost[w + 1][s + 1] + no_match[w][s]:
+                grown.append([*slots[s], words[w]])
+                w, s = w + 1, s + 1
+            elif s < n_slots and cost[w][s] == cost[w][s + 1] + required[s]:
+                grown.append([*slots[s], ""])
+                s += 1
+            else:
+                grown.append([*[""] * n, words[w]])
+                w += 1
+        slots = grown
+    return [list(row) for row in zip(*slots, strict=True)]
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=9), min_size=1, max_size=7))
+def test_sets_of_slots_give_the_alignment_of_the_table(texts: list[list[str]]) -> None:
+    network = align(texts)
+    held = [
+        ["" if place == EPSILON else words[place] for place in row]
+        for words, row in zip(texts, network.places, strict=True)
+    ]
+    expected = aligned_by_table(texts)
+    assert held == expected or not any(texts)
+
+
+def test_more_slots_than_a_machine_word_has_bits() -> None:
+    """200 words, of which each of 40 hypotheses lacks, doubles or replaces one."""
+    words = [f"w{n % 37}" for n in range(200)]
+    texts = [[*words[:n], *["x"] * (n % 3), *words[n + (n % 2) :]] for n in range(0, 200, 25)]
+    expected = aligned_by_table(texts)
+    network = align(texts)
+    held = [
+        ["" if place == EPSILON else own[place] for place in row]
+        for own, row in zip(texts, network.places, strict=True)
+    ]
+    assert held == expected

@@ -19,6 +19,7 @@ from relisten.apps.console import (
 )
 from relisten.apps.options import (
     components_of,
+    confidence_option,
     decision_option,
     decoding_options,
     input_options,
@@ -85,6 +86,7 @@ def main() -> None:
     help="What each score counts for; by default the model's own weights.",
 )
 @decision_option
+@confidence_option
 @placement_options
 @quiet_option
 def transcribe(
@@ -327,6 +329,7 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
     "the lists.",
 )
 @decision_option
+@confidence_option
 @input_options
 @resume_option
 @quiet_option

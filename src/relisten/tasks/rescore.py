@@ -14,6 +14,7 @@ def rescore(
     output: str,
     weights: Weights | None = None,
     decision: Decision = "map",
+    confidence: bool = True,
     input_format: str = "auto",
     manifest: str | None = None,
     resume: bool = False,
@@ -32,7 +33,7 @@ def rescore(
     return walk(
         scored,
         output,
-        lambda chunk: [rank(one, weights or own(one), decision) for one in chunk],
+        lambda chunk: [rank(one, weights or own(one), decision, confidence) for one in chunk],
         input_format=input_format,
         manifest=manifest,
         resume=resume,
