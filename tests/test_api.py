@@ -14,6 +14,7 @@ import pytest
 
 import relisten
 from relisten.apps.cli import main
+from relisten.core.decide import DECISIONS
 
 NAMES = [
     "DecodingOptions",
@@ -119,3 +120,11 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 def test_every_command_is_held_to_its_task() -> None:
     """Those that train take the keys of a configuration; test_config.py holds them to it."""
     assert {*TASKS, "pretrain", "finetune", "adapt"} == set(main.commands)
+
+
+def test_decisions_are_spelled_alike() -> None:
+    """The command's choices, written out so that `--help` stays light, and the type's."""
+    for command in ("rescore", "transcribe"):
+        [option] = [one for one in main.commands[command].params if one.name == "decision"]
+        assert isinstance(option.type, click.Choice)
+        assert tuple(option.type.choices) == DECISIONS

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
+from relisten.apps.console import count_lines
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import save_nbest
 
@@ -254,3 +255,13 @@ def test_installed_command_runs() -> None:
     )
     assert "transcribe" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_bar_ends_at_its_end(tmp_path: Path) -> None:
+    """Lines are utterances in JSON lines alone: bars of tables ended at 2 of 6."""
+    lines, table, pretty = (tmp_path / name for name in ("a.jsonl", "a.tsv", "a.json"))
+    lines.write_text('{"id": "a"}\n\n{"id": "b"}')
+    table.write_text("id\ttext\na\tx\na\ty\n")
+    pretty.write_text('{\n "id": "a"\n}\n')
+    assert [count_lines(str(path)) for path in (lines, table, pretty)] == [2, None, None]
+    assert count_lines(str(tmp_path)) is None

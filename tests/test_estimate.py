@@ -19,6 +19,7 @@ from relisten.tasks.training.lm import LMConfig
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import add_lora
 from tiny_models import tiny_causal_lm
+from tiny_world import fill_cache
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -148,3 +149,21 @@ def test_a_config_that_cannot_be_had_is_one_sentence(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"config\.json cannot be loaded"):
         estimate(with_lm(config, base="nobody/nothing"))
+
+
+def test_an_adaptation_takes_what_a_pretraining_of_its_bundle_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default bundle knows text only: a LoRA of rank 2 more, and no units. Untranscribed
+    recordings count."""
+    fill_cache(monkeypatch, tmp_path / "models")
+    (tmp_path / "new.jsonl").write_text('{"id": "a", "audio": "a.wav", "duration_s": 3600}\n')
+    (tmp_path / "c.yaml").write_text(
+        "output: out\nmanifests: {new.jsonl: 1}\nlora_rank: 2\nschedule: {steps: 7}\n"
+    )
+    done = CliRunner().invoke(main, ["adapt", str(tmp_path / "c.yaml"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "1,856 (LoRA of rank 2), 0 of units and markers" in done.stdout
+    assert "7 of 1,024 tokens" in done.stdout
+    assert "new.jsonl: 1 utterances, 1.0 hours" in done.stdout
+    assert not (tmp_path / "out").exists()

@@ -15,8 +15,6 @@ ALLOWED = {
     "CHUNK_SIZE": "of each command's own work",
     "FORMAT": "the version of each file's own layout",
     "Item": "a type variable",
-    "MAX_TOKENS": "of a decoder's window, and of a text of a corpus",
-    "SHARD": "rows of each kind of Parquet file",
 }
 """Name → why two files may define it."""
 

@@ -55,7 +55,7 @@ def test_json_lines(tmp_path, texts):
 
 def test_long_sentences_are_cut_between_words(tmp_path, texts, monkeypatch):
     """ " abc" is 4 letters: two of them fit 9, a word of 12 stands alone."""
-    monkeypatch.setattr(text_corpus, "MAX_TOKENS", 9)
+    monkeypatch.setattr(text_corpus, "MAX_SENTENCE_TOKENS", 9)
     assert read(tmp_path / "a.txt", texts, "abc abc abc abcdefghijk abc") == [
         "abc abc",
         "abc",
@@ -66,7 +66,7 @@ def test_long_sentences_are_cut_between_words(tmp_path, texts, monkeypatch):
 
 def test_tokenised_once_and_again_when_something_changed(tmp_path, tokenizer, monkeypatch):
     """Shards of two sentences; one that a kill left out is made again, the others are kept."""
-    monkeypatch.setattr(text_corpus, "SHARD", 2)
+    monkeypatch.setattr(text_corpus, "SENTENCES_PER_SHARD", 2)
     calls: list[str] = []
     encode = TextEncoder.words
     monkeypatch.setattr(

@@ -100,11 +100,15 @@ def spinner(label: str, quiet: bool) -> Iterator[None]:
 
 
 def count_lines(path: str) -> int | None:
-    """How many lines a plain file has; None for a pipe or a folder."""
+    """How many lines a file of JSON lines has, one an utterance; None for a pipe, a folder, and any
+    other layout, whose lines are not utterances."""
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+        first = file.readline(1 << 20).strip()
+        if not (first.startswith(b"{") and first.endswith(b"}")):
+            return None
+        return 1 + sum(bool(line.strip()) for line in file)
 
 
 def note(message: str, quiet: bool) -> None:

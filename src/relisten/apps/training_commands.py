@@ -9,12 +9,16 @@ import click
 
 from relisten.apps.configured import ConfiguredCommand
 from relisten.apps.console import note
-from relisten.apps.options import options, quiet_option
+from relisten.apps.options import quiet_option
 
 config_argument = click.argument(
     "config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False)
 )
-run_options = options(config_argument, quiet_option)
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Train nothing; print parameters, memory, GPUs and hours that the run would take.",
+)
 HOW = """
 
     CONFIG.yaml holds the keys below, its relative paths counted from its folder; each can be given
@@ -29,11 +33,7 @@ HOW = """
     epilog="Example: relisten pretrain recipes/speechocean/pretrain.yaml --schedule.steps 100",
 )
 @config_argument
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Train nothing; print parameters, memory, GPUs and hours that the run would take.",
-)
+@dry_run_option
 @quiet_option
 def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
     from relisten.tasks.pretrain import PretrainConfig, pretrain
@@ -54,7 +54,8 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
     help="Tune a bundle for fewer word errors on N-best lists (MWER), its weights with it." + HOW,
     epilog="Example: relisten finetune recipes/speechocean/mwer.yaml --schedule.steps 100",
 )
-@run_options
+@config_argument
+@quiet_option
 def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
     from relisten.tasks.finetune import FinetuneConfig, finetune
 
@@ -69,11 +70,19 @@ def finetune(config: str, quiet: bool, **overrides: str | None) -> None:
     help="Adapt a bundle to recordings that nobody transcribed, into another bundle." + HOW,
     epilog="Example: relisten adapt recipes/speechocean/adapt.yaml --schedule.steps 100",
 )
-@run_options
-def adapt(config: str, quiet: bool, **overrides: str | None) -> None:
+@config_argument
+@dry_run_option
+@quiet_option
+def adapt(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> None:
     from relisten.tasks.adapt import AdaptConfig, adapt
 
     settings = _settings(AdaptConfig, config, overrides)
+    if dry_run:
+        from relisten.tasks.estimate import as_pretraining, describe_estimate, estimate
+
+        plan = as_pretraining(settings)
+        click.echo(describe_estimate(plan, estimate(plan)))
+        return
     metrics = adapt(settings, lambda line: note(line, quiet))
     _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
 

@@ -1,7 +1,8 @@
-"""What a run of `pretrain` would take, from its configuration and the LM's config.json alone."""
+"""What `pretrain` or `adapt` would take, from the configuration and the LM's config.json alone."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,21 @@ from typing import Any
 
 import torch
 
+from relisten.io.bundle import (
+    ADAPTER_CONFIG,
+    CODEBOOK,
+    read_bundle,
+    resolve_base,
+    resolve_bundle,
+)
 from relisten.io.nbest import read_nbest
 from relisten.lm.load import load_causal_config
 from relisten.lm.model import SpeechExtension, SpeechShape
+from relisten.speech.codebook import Codebook
+from relisten.tasks.adapt import AdaptConfig, default_tasks
 from relisten.tasks.pretrain import PretrainConfig
+from relisten.tasks.training.codebook import CodebookConfig
+from relisten.tasks.training.lm import LMConfig
 from relisten.tasks.training.trainable import add_lora
 
 GPU_BYTES = 80e9
@@ -34,8 +46,8 @@ and LoRA, which in bfloat16 keeps its inputs in float32."""
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest. n_utterances: with a reference; None where the file is not there. hours: of those
-    n_timed that say how long they last."""
+    """A manifest. n_utterances: that have a recording or a reference; None where the file is not
+    there. hours: of those n_timed that say how long they last."""
 
     path: str
     n_utterances: int | None = None
@@ -129,6 +141,32 @@ def estimate(config: PretrainConfig) -> Estimate:
     )
 
 
+def as_pretraining(config: AdaptConfig) -> PretrainConfig:
+    """The pre-training that takes what an adaptation takes: of the same LM, adapter, units and
+    tasks, by the same schedule.
+
+    Raises ModelError where the bundle, or the LM that it was made on, cannot be had.
+    """
+    folder = resolve_bundle(config.model)
+    bundle = read_bundle(folder)
+    rank, units = config.lora_rank, CodebookConfig()
+    if (folder / ADAPTER_CONFIG).is_file():
+        rank = json.loads((folder / ADAPTER_CONFIG).read_text())["r"]
+    if bundle.has_speech:
+        codebook = Codebook.load(folder / CODEBOOK)
+        units = CodebookConfig(codebook.n_units, codebook.levels)
+    tasks = config.tasks or default_tasks(config, bundle)
+    return PretrainConfig(
+        output=config.output,
+        manifests={**config.manifests, **config.replay},
+        dev_manifests=config.dev_manifests,
+        codebook=units,
+        lm=LMConfig(str(resolve_base(folder, bundle)), "spoken", tasks, rank, config.batch_tokens),
+        schedule=config.schedule,
+        dtype=config.dtype,
+    )
+
+
 def _without_memory(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -151,7 +189,7 @@ def _kept_per_token(lm: Any, dtype: str) -> int:
 def _source(path: str) -> Source:
     if not Path(path).is_file():
         return Source(path)
-    utterances = [u.duration_s for u in read_nbest(path) if u.reference]
+    utterances = [u.duration_s for u in read_nbest(path) if u.reference or u.audio]
     known = [seconds for seconds in utterances if seconds is not None]
     return Source(path, len(utterances), len(known), sum(known) / 3600)
 

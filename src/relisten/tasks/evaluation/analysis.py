@@ -11,7 +11,6 @@ from relisten.core.combine import (
     combined_scores,
     in_first_pass_order,
     posteriors,
-    rank_hypotheses,
 )
 from relisten.core.error_rates import align_words, errors_matrix
 from relisten.core.text import normaliser as normaliser_named
@@ -29,6 +28,7 @@ from relisten.tasks.evaluation.confusions import (
 )
 from relisten.tasks.evaluation.evaluate import EvaluationReport, hypotheses_or_empty
 from relisten.tasks.evaluation.sweep import Sweep, SweepTally
+from relisten.tasks.second_pass import rank
 
 N_CONFUSIONS = 200
 """Confusions that are kept, the most frequent ones."""
@@ -161,7 +161,7 @@ class ErrorAnalyser:
             self._sweep.add(first_pass, [n_errors[text] for text in texts])
             if len(texts) == 1:
                 return {}
-            self._n_other += rank_hypotheses(first_pass, self._weights).hypotheses[0].text != chosen
+            self._n_other += rank(first_pass, self._weights).hypotheses[0].text != chosen
             sums = combined_scores(first_pass, self._weights).tolist()
             return dict(zip(texts, sums, strict=True))
         except FormatError as error:

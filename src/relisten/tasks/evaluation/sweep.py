@@ -9,6 +9,7 @@ import numpy as np
 
 from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.combine import Weights, component_scores
+from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.scored_lists import refuse_placeholders
 from relisten.core.types import NBest
 
@@ -50,8 +51,12 @@ class SweepTally:
             for column, name in enumerate(self._values):
                 scores[:, column] = component_scores(utterance, name)
                 refuse_placeholders(utterance, name, scores[:, column])
+        errors = np.array(n_errors)
+        if not has_speech_score(self._values):
+            is_outside = ~within_length_bounds(utterance)
+            scores[is_outside], errors[is_outside] = scores[0], errors[0]  # never chosen
         self._scores.append(scores - scores[0])
-        self._errors.append(np.array(n_errors))
+        self._errors.append(errors)
 
     def result(self) -> tuple[Sweep, ...]:
         """One sweep for each weight that is not 0."""

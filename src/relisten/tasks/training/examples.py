@@ -15,8 +15,8 @@ from relisten.lm.sequences import Order, Speech, chunk_features
 from relisten.lm.texts import TextEncoder
 from relisten.tasks.training.features import CachedUtterance
 
-T = TypeVar("T")
-WeightedSets = Sequence[tuple[Sequence[T], float]]
+Item = TypeVar("Item")
+WeightedSets = Sequence[tuple[Sequence[Item], float]]
 """Sets of alike items, each with how often one of its items is drawn."""
 
 
@@ -91,7 +91,7 @@ def untranscribed_example(cached: CachedUtterance) -> Example:
     return Example(cached, [], cached.speech)
 
 
-def all_of(sets: WeightedSets[T]) -> list[T]:
+def all_of(sets: WeightedSets[Item]) -> list[Item]:
     """The items of all sets, in order."""
     return [item for items, _ in sets for item in items]
 

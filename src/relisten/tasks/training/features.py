@@ -35,7 +35,7 @@ from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.streams import Refusal, in_chunks, load_recording
 from relisten.tasks.training.keys import ModelReference, key
 
-SHARD = 256
+UTTERANCES_PER_SHARD = 256
 """Utterances of a shard: half a minute of encoding on two cores, so little is lost by a stop."""
 ENCODED_TOGETHER = 8
 
@@ -155,7 +155,7 @@ def _cached_once(
     manifest: str, utterances: Iterable[NBest], spec: FeatureSpec, cache: Path
 ) -> CachedManifest:
     found = CachedManifest([], [])
-    for chunk in in_chunks(utterances, SHARD):
+    for chunk in in_chunks(utterances, UTTERANCES_PER_SHARD):
         content = json.dumps([spec.key, *(_content(u, manifest) for u in chunk)])
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         shard = cache / f"{Path(manifest).stem}-{digest}.parquet"

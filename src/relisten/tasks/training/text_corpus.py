@@ -1,9 +1,9 @@
 """Text corpora as an LM is trained on them: sentences, tokenised once and kept.
 
-A `.txt` file holds a paragraph a line (hard-wrapped prose: join its lines first), a `.jsonl` file a
-text a line, under the key `text` or `reference`. An example is one sentence, as an utterance is
-one: the spoken form has no full stops, so in longer pieces the LM would learn to run on where a
-hypothesis ends.
+A `.txt` file holds one paragraph per line (hard-wrapped prose: join its lines first), a `.jsonl`
+file one text per line, under the key `text` or `reference`. An example is one sentence, as an
+utterance is one: the spoken form has no full stops, so in longer pieces the LM would learn to run
+on where a hypothesis ends.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from relisten.tasks.streams import in_chunks
 from relisten.tasks.training.examples import Example
 from relisten.tasks.training.features import CachedUtterance
 
-SHARD = 16_384
+SENTENCES_PER_SHARD = 16_384
 """Sentences of a shard: some seconds of tokenising, 1 MB."""
-MAX_TOKENS = 100
+MAX_SENTENCE_TOKENS = 100
 """Most tokens of an example; longer sentences, 1 in 100 of prose, are cut between words."""
 KEYS = ("text", "reference")
 _BETWEEN_SENTENCES = re.compile(
@@ -83,11 +83,11 @@ def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    key = f"{content}|{texts.id}|{MAX_TOKENS}"
+    key = f"{content}|{texts.id}|{MAX_SENTENCE_TOKENS}"
     folder = cache / f"{Path(path).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for number, chunk in enumerate(in_chunks(_sentences(path), SHARD)):
+    for number, chunk in enumerate(in_chunks(_sentences(path), SENTENCES_PER_SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
             pieces = [piece for s in chunk for piece in _pieces(texts.words(s))]
@@ -133,10 +133,10 @@ def _text_of(line: str, where: str) -> str:
 
 
 def _pieces(words: Iterable[list[int]]) -> Iterator[list[int]]:
-    """The tokens of a sentence, cut between words where they are more than MAX_TOKENS."""
+    """The tokens of a sentence, cut between words where they are more than MAX_SENTENCE_TOKENS."""
     piece: list[int] = []
     for word in words:
-        if piece and len(piece) + len(word) > MAX_TOKENS:
+        if piece and len(piece) + len(word) > MAX_SENTENCE_TOKENS:
             yield piece
             piece = []
         piece = piece + word
