@@ -1,5 +1,9 @@
 """Any container, rate and channel count is loaded as the same 16 kHz mono signal."""
 
+import io
+import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -8,7 +12,8 @@ import numpy as np
 import pytest
 
 from relisten.core.types import AudioError
-from relisten.io.audio import load_audio
+from relisten.io import audio as audio_module
+from relisten.io.audio import from_samples, load_audio
 
 SECONDS = 4.0
 
@@ -35,10 +40,10 @@ def write_audio(path: Path, channels: list[np.ndarray], rate_hz: int, codec: str
     return path
 
 
-def write_pcm(path: Path, samples: np.ndarray) -> Path:
-    """int16 [T, channels] at 16 kHz, written without FFmpeg."""
+def write_pcm(path: Path, samples: np.ndarray, rate_hz: int = 16_000) -> Path:
+    """int16 [T, channels], written without FFmpeg."""
     with wave.open(str(path), "wb") as file:
-        file.setparams((samples.shape[1], 2, 16_000, 0, "NONE", ""))
+        file.setparams((samples.shape[1], 2, rate_hz, 0, "NONE", ""))
         file.writeframes(samples.tobytes())
     return path
 
@@ -141,3 +146,146 @@ def test_what_cannot_be_loaded_is_named_in_one_sentence(tmp_path):
             load_audio(*arguments)
         assert str(arguments[0]) in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+@pytest.mark.parametrize("n_channels", [8, 9, 16, 33, 64])
+def test_any_number_of_channels_is_averaged(tmp_path, n_channels, rate_hz):
+    """FFmpeg's resampler ended the process for more than 8 channels. Channel c holds (c + 1) · 100:
+    the average is (n + 1) / 2 · 100."""
+    samples = np.tile(np.arange(1, n_channels + 1, dtype=np.int16) * 100, (rate_hz // 10, 1))
+    loaded = load_audio(write_pcm(tmp_path / "a.wav", samples, rate_hz))
+    assert len(loaded) == 1_600
+    np.testing.assert_allclose(loaded[400:-400], (n_channels + 1) * 50 / 32_768, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("codec", "bits"), [("pcm_u8", 8), ("pcm_s24le", 24), ("pcm_s64le", 64), ("pcm_f64le", 64)]
+)
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_every_sample_type_has_the_same_scale(tmp_path, codec, bits, n_channels):
+    path = tmp_path / "a.wav"
+    layout = {1: "mono", 2: "stereo"}[n_channels]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=16_000, layout=layout)
+        signal = np.stack([tone(16_000, 0.5)] * n_channels)
+        frame = av.AudioFrame.from_ndarray(signal, format="fltp", layout=layout)
+        frame.sample_rate = 16_000
+        wanted = av.AudioResampler(stream.codec_context.format.name, layout, 16_000)
+        for part in (*wanted.resample(frame), None):
+            container.mux(stream.encode(part))
+    np.testing.assert_allclose(load_audio(path), tone(16_000, 0.5), atol=2.0 ** (1 - min(bits, 16)))
+
+
+@pytest.mark.parametrize(("second", "channel"), [(-1.0, 1), (-0.8, 1), (-1.2, 2)])
+def test_channels_that_cancel_are_not_averaged(tmp_path, second, channel):
+    """A microphone with reversed wires made every recording silent. The louder channel is kept."""
+    one = (tone(44_100, 1.0) * 20_000).astype(np.int16)
+    both = np.stack([one, (one * second).astype(np.int16)], axis=1)
+    path = write_pcm(tmp_path / "a.wav", both, 44_100)
+    kept = both[:, channel - 1] / 32_768
+    for load in (
+        lambda: load_audio(path),
+        lambda: load_audio(io.BytesIO(path.read_bytes())),
+        lambda: from_samples(both.T, 44_100),
+    ):
+        with pytest.warns(UserWarning, match=f"cancel each other; channel {channel} alone"):
+            loaded = load()
+        assert np.abs(loaded).max() == pytest.approx(np.abs(kept).max(), rel=1e-2)
+
+
+def test_unrelated_and_silent_channels_are_averaged_without_a_word(tmp_path, recwarn):
+    samples = np.zeros((1_600, 64), np.int16)
+    load_audio(write_pcm(tmp_path / "silent.wav", samples))
+    samples[:, 40] = 6_400
+    loaded = load_audio(write_pcm(tmp_path / "one.wav", samples))
+    np.testing.assert_allclose(loaded, 100 / 32_768, atol=1e-7)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30 talk.wav", "concat:a.wav", "pipe:0", "a%03d.wav", "é ü.wav"]
+)
+def test_a_name_is_a_name_and_no_protocol(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_pcm(tmp_path / name, np.ones((1_600, 1), np.int16))
+    assert len(load_audio(name)) == 1_600
+
+
+PLAYLISTS = {
+    "a.ffconcat": "ffconcat version 1.0\nfile secret.wav\n",
+    "a.wav": "ffconcat version 1.0\nfile secret.wav\n",
+    "a.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nsecret.wav\n#EXT-X-ENDLIST\n",
+    "a.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_pcm(tmp_path / "secret.wav", np.ones((1_600, 1), np.int16))
+    Path(name).write_text(PLAYLISTS[name])
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        load_audio(name)
+
+
+def test_a_path_that_cannot_be_opened_is_one_sentence(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in [
+        ("a" * 5_000, "too long"),
+        ("a\0b", "null byte"),
+        (tmp_path / "pipe", "not a plain file"),  # opening it would wait for a writer
+        (tmp_path, "not a plain file"),
+        ("/dev/zero", "not a plain file"),
+        (tmp_path / "a.wav" / "b.wav", "no such file"),
+    ]:
+        with pytest.raises(AudioError, match=words):
+            load_audio(path)
+
+
+def test_times_out_of_every_proportion(tmp_path):
+    path = write_pcm(tmp_path / "a.wav", np.ones((16_000, 1), np.int16))
+    for start_s in (5.0, 5e9, 1e308):
+        with pytest.raises(AudioError, match=r"ends at 1\.00 s, before"):
+            load_audio(path, start_s=start_s)
+    with pytest.raises(AudioError, match="start of at least 0"):
+        load_audio(path, start_s=float("nan"))
+    with pytest.raises(AudioError, match="no sample"):
+        load_audio(path, duration_s=1e-9)
+    assert len(load_audio(path, duration_s=1e308)) == 16_000
+
+
+@pytest.mark.parametrize("rate_hz", [1, 999, 1_000_000])
+def test_a_rate_that_no_recorder_has_is_refused(tmp_path, rate_hz):
+    """8 KB at 1 Hz took 2.2 GB."""
+    path = write_pcm(tmp_path / "a.wav", np.ones((4_000, 1), np.int16), rate_hz)
+    with pytest.raises(AudioError, match=f"rate is {rate_hz} Hz; 1000 to 768000 Hz"):
+        load_audio(path)
+    with pytest.raises(AudioError, match=f"rate is {rate_hz} Hz"):
+        from_samples(np.ones(4_000), rate_hz)
+
+
+def test_a_recording_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_module, "MAX_DURATION_S", 1.0)
+    path = write_pcm(tmp_path / "a.wav", np.ones((40_000, 1), np.int16))
+    with pytest.raises(AudioError, match=r"lasts more than .* h; cut it"):
+        load_audio(path)
+    assert len(load_audio(path, start_s=1.5, duration_s=0.5)) == 8_000
+
+
+def test_memory_is_that_of_the_result(tmp_path):
+    """Five minutes of 44.1 kHz stereo are 19 MB at 16 kHz; resampled as one frame they took 400 MB.
+
+    Measured in a process of its own, against one that loads a tenth of a second.
+    """
+    path = write_pcm(tmp_path / "a.wav", np.full((13_230_000, 2), 99, np.int16), 44_100)
+    code = (
+        "import resource, sys; from relisten.io.audio import load_audio;"
+        "load_audio(sys.argv[1], duration_s=float(sys.argv[2]));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    kib = [
+        int(subprocess.check_output([sys.executable, "-c", code, str(path), seconds]))
+        for seconds in ("0.1", "300")
+    ]
+    assert kib[1] - kib[0] < 50_000
