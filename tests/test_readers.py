@@ -81,7 +81,7 @@ def test_csv_may_quote_commas_quotes_and_line_breaks():
 
 
 def test_predictions_in_a_nemo_manifest_are_hypotheses():
-    """The score stands before the text or behind it; equal names of recordings get their folders."""
+    """The score stands before the text or behind it; equal names get their folders."""
     first, second = load_nbest(DATA / "nemo_beams.json")
     assert (first.id, first.reference, texts_and_asr(first)) == ("a/one", "the cat sat", CAT)
     assert (second.id, texts_and_asr(second)) == ("b/one", [("on", -1.0)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,11 @@ def read_foreign(
     """
     if format not in READERS:
         raise UsageError(f"format {format!r} is not known; one of: {', '.join(FORMATS)}")
-    if format == "nemo":
-        utterances = read_nemo(path, None if known is None else list(known.values()))
-    else:
-        utterances = READERS[format](path)
+    read = READERS[format]
+    if format == "nemo" and known is not None:
+        read = partial(read_nemo, manifest=list(known.values()))
     seen: set[str] = set()
-    for utterance in _guarded(utterances, path, format):
+    for utterance in _guarded(read(path), path, format):
         if isinstance(utterance, Refusal):
             yield utterance
             continue
@@ -186,7 +186,7 @@ def _recognise_json(value: Any) -> str | None:
     keys = value.keys()
     results = value.get("results", value.get("response"))
     for format, is_it in (
-        ("native", _is_native(value)),
+        ("native", "hypotheses" in keys or ("id" in keys and keys & set(CONTENT))),
         ("azure", keys & {"NBest", "recognizedPhrases", "RecognitionStatus"}),
         ("deepgram", isinstance(results, dict) and "channels" in results),
         ("deepgram", isinstance(value.get("channel"), dict)),
@@ -198,22 +198,14 @@ def _recognise_json(value: Any) -> str | None:
         ("assemblyai", "audio_url" in keys or {"status", "words", "text"} <= keys),
         ("sherpa", {"tokens", "timestamps", "text"} <= keys and "start" not in keys),
         ("whisper-cpp", isinstance(value.get("transcription"), list)),
-        ("whisper", keys & {"segments", "chunks", "text"}),
+        ("whisper", keys & {"segments", "chunks"} or {"start", "text"} <= keys),
+        ("native", "id" in keys),  # a line of ours with nothing but keys of the user's
+        ("whisper", "text" in keys),
         ("mlm-scoring", any(isinstance(one, dict) and "hyp_1" in one for one in value.values())),
     ):
         if is_it:
             return format
     return None
-
-
-def _is_native(value: Mapping[str, Any]) -> bool:
-    """Whether a line is ours, and not an answer of a service, which may have an `id` as well."""
-    if "hypotheses" in value:
-        return True
-    return "id" in value and (any(key in value for key in CONTENT) or value.keys() <= _OURS)
-
-
-_OURS = set(UTTERANCE_KEYS)
 
 
 def _unknown(path: Path) -> str:

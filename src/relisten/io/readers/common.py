@@ -36,9 +36,9 @@ def json_values(path: Path) -> Iterator[Any]:
     Raises FormatError where it is not JSON, or a key occurs twice in an object.
     """
     text = read_text(path)
-    position = _SPACE.match(text).end()
-    while position < len(text):
-        start = position
+    position = 0
+    while match := _NOT_SPACE.search(text, position):
+        start = match.start()
         try:
             value, position = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
@@ -47,7 +47,6 @@ def json_values(path: Path) -> Iterator[Any]:
                 f"{path}:{line}: is not JSON ({error}); truncated? Write the file again"
             ) from error
         yield value
-        position = _SPACE.match(text, position).end()
 
 
 def json_items(path: Path) -> Iterator[Any]:
@@ -57,7 +56,7 @@ def json_items(path: Path) -> Iterator[Any]:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
-_SPACE = re.compile(r"\s*")
+_NOT_SPACE = re.compile(r"\S")
 
 
 def attempt(utterance_id: str, path: Path, make: Callable[[], NBest]) -> NBest | Refusal:

@@ -120,7 +120,7 @@ def _csv_fields(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[st
         yield n, fields
 
 
-def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest]:
+def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest | Refusal]:
     """NeMo's `preds_out_width…tsv`: lines `text <tab> score`, one per hypothesis, without ids.
 
     The utterances are those of the manifest, in its order; without one they are numbered, and the
@@ -147,12 +147,18 @@ def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[N
         )
     lines = _nemo_lines(path)
     for u in range(n_lines // width if width else 0):
-        hypotheses = []
-        for n, line in islice(lines, width):
-            text, _, score = line.rpartition("\t")
-            where = f"{path}:{n}: hypothesis {text!r}"
-            hypotheses.append(Hypothesis(text, {ASR: number(score, "score", where)}))
-        yield NBest(manifest[u].id if manifest else f"{path.stem}-{u + 1:06d}", tuple(hypotheses))
+        utterance_id = manifest[u].id if manifest else f"{path.stem}-{u + 1:06d}"
+        make = partial(_nemo_utterance, utterance_id, list(islice(lines, width)), path)
+        yield attempt(utterance_id, path, make)
+
+
+def _nemo_utterance(utterance_id: str, lines: Sequence[tuple[int, str]], path: Path) -> NBest:
+    hypotheses = []
+    for n, line in lines:
+        text, _, score = line.rpartition("\t")
+        where = f"{path}:{n}: hypothesis {text!r}"
+        hypotheses.append(Hypothesis(text, {ASR: number(score, "score", where)}))
+    return NBest(utterance_id, tuple(hypotheses))
 
 
 def _nemo_lines(path: Path) -> Iterator[tuple[int, str]]:
