@@ -7,6 +7,7 @@ import wave
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -344,7 +345,7 @@ def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> N
         transcribe(["nowhere.wav"], str(bundle))
 
 
-def test_rescorer_object(tmp_path: Path, lm_folder: Path) -> None:
+def test_rescorer_object(tmp_path: Path, lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing is scored, what is there is kept, the inputs stay as they were."""
     rescorer = relisten.Rescorer.from_pretrained(str(lm_folder))
     texts = ("a b", "c")
@@ -365,5 +366,7 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path) -> None:
     best = rescorer.rescore([kept], options=by_text)[0].hypotheses[0]
     assert (best.text, best.scores["text"]) == ("c", 1.0)
     assert "text" in rescorer.weights.values
+    recogniser = SimpleNamespace(name="tiny", max_duration_s=30.0)
+    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: recogniser)
     with pytest.raises(AudioError):
         rescorer.transcribe(tmp_path / "nowhere.wav")

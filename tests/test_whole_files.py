@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relisten.core.types import FormatError
+from relisten.core.types import FormatError, UsageError
 from relisten.io.parquet import read_column, read_flat_lists, read_rows, write_table
 from relisten.io.tensors import save_tensors
 
@@ -46,9 +46,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
     monkeypatch.setattr("pyarrow.parquet.write_table", torn)
     monkeypatch.setattr("safetensors.torch.save_file", torn)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match=r"t\.\w+: cannot be written \(disk full\)"):
         write_table(table, COLUMNS)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UsageError, match=r"t\.\w+: cannot be written \(disk full\)"):
         save_tensors({"x": torch.zeros(1)}, tensors)
     assert (table.read_bytes(), tensors.read_bytes()) == before
     torch.testing.assert_close(load_file(tensors)["x"], torch.ones(3, 2))

@@ -10,9 +10,9 @@ import click
 
 from relisten.apps.console import (
     Commands,
+    bound_memory,
     count_lines,
     finish,
-    keep_freed_memory,
     note,
     progress,
     spinner,
@@ -36,6 +36,7 @@ from relisten.apps.options import (
 )
 from relisten.apps.training_commands import adapt, finetune, pretrain
 from relisten.core.types import UsageError
+from relisten.io.files import write_text
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -46,9 +47,10 @@ def main() -> None:
 
     \b
     Exit codes: 0 all done; 1 done, but some utterances were refused (listed);
-    2 wrong usage or unreadable input.
+    2 wrong usage, unreadable input or an output that cannot be written;
+    70 a fault of relisten; 130 interrupted; 141 standard output was closed.
     """
-    keep_freed_memory()
+    bound_memory()
     # Our own progress bars and sentences are enough.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -112,8 +114,7 @@ def transcribe(
         transcripts, refused = transcribe(
             **options, decoding=decoding, options=second_pass, tick=tick
         )
-    with click.open_file(output, "w", encoding="utf-8") as file:
-        file.write(render(transcripts, format))
+    write_text(output, render(transcripts, format))
     finish(refused)
 
 
@@ -405,13 +406,11 @@ def evaluate(
     if missing := set(by) - {one.key for one in report.by}:
         raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
     if json_path:
-        with click.open_file(json_path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(report.to_json(), indent=2) + "\n")
+        write_text(json_path, json.dumps(report.to_json(), indent=2) + "\n")
     if html_path and tally:
         from relisten.apps.report.page import render
 
-        with click.open_file(html_path, "w", encoding="utf-8") as file:
-            file.write(render(tally.result(report), os.path.basename(ranked)))
+        write_text(html_path, render(tally.result(report), os.path.basename(ranked)))
     if json_path != "-":
         print_evaluation(report)
     finish(report.refused)
@@ -442,8 +441,7 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     with spinner("looking", quiet):
         report = doctor(nbest, **options)
     if json_path:
-        with click.open_file(json_path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+        write_text(json_path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     if json_path != "-":
         print_doctor(report)
     if report.is_broken:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -23,10 +26,15 @@ class Failure(click.ClickException):
     exit_code = 2
 
 
+OWN_FAULT, INTERRUPTED, PIPE_CLOSED = 70, 130, 141
+
+
 class Commands(click.Group):
     """A group whose commands end with one sentence, never a traceback, when the input is at fault.
 
-    Exit codes: 0 all done; 1 done, but some utterances were refused; 2 wrong usage or input.
+    Exit codes: 0 all done; 1 done, but some utterances were refused; 2 wrong usage or input; 70 a
+    fault of relisten itself, with a traceback; 130 interrupted from the keyboard; 141 nobody reads
+    standard output any more. The last three are what a shell says of programs that end so.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -34,19 +42,56 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except RelistenError as error:
             raise Failure(printable(str(error))) from error
-        except BrokenPipeError:
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            _silence_stdout()
+            ctx.exit(PIPE_CLOSED)
         except OSError as error:
-            if error.filename is None:
-                raise
-            raise Failure(f"{error.filename}: {(error.strerror or str(error)).lower()}") from error
+            reason = (error.strerror or str(error)).lower()
+            if error.filename is not None:
+                raise Failure(printable(f"{error.filename}: {reason}")) from error
+            if error.errno in (errno.ENOSPC, errno.EIO):
+                raise Failure(f"standard output cannot be written ({reason})") from error
+            _say_own_fault(ctx)
+        except Exception:
+            _say_own_fault(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of use, not of the alphabet."""
         return list(self.commands)
 
 
-def keep_freed_memory() -> None:
+def _say_own_fault(ctx: click.Context) -> NoReturn:
+    traceback.print_exc()
+    click.echo(
+        "Error: this is a fault of relisten, not of your input; please report it with the lines "
+        "above and the command",
+        err=True,
+    )
+    ctx.exit(OWN_FAULT)
+
+
+def _silence_stdout() -> None:
+    """Nobody reads it any more: Python is not to complain when it flushes it at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def bound_memory() -> None:
+    """Keep freed memory for the next batch, and few of oneDNN's compiled products.
+
+    oneDNN keeps one for each shape of a batch, up to 1,024: over 1,000 lists of many lengths they
+    took half of 1.7 GB. It reads the variable when torch is loaded.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next batch; elsewhere nothing happens.
 
     By default it hands freed activations back to the kernel, which then clears the same pages for

@@ -47,7 +47,19 @@ placement_options = options(
 resume_option = click.option(
     "--resume", is_flag=True, help="Go on where an interrupted run stopped; skip finished ids."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress bar and no notes.")
+
+
+def _be_quiet(ctx: click.Context, option: click.Parameter, is_quiet: bool) -> bool:
+    if is_quiet:
+        from relisten.io.sources import fetching_quietly
+
+        ctx.with_resource(fetching_quietly())
+    return is_quiet
+
+
+quiet_option = click.option(
+    "--quiet", is_flag=True, callback=_be_quiet, help="No progress bar and no notes."
+)
 normaliser_option = click.option(
     "--normaliser",
     type=click.Choice(["english", "basic", "none"]),

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.combine import Weights
-from relisten.core.types import ModelError
+from relisten.core.types import COMPONENTS, FormatError, ModelError
+from relisten.io.files import file_hash, read_object, write_text
 from relisten.io.sources import resolve_model, weights_hash
 
 FORMAT = 2
@@ -74,10 +75,7 @@ class BundleConfig:
 def read_bundle(folder: Path) -> BundleConfig:
     """The configuration of a bundle. Raises ModelError where it or a part is missing or broken."""
     path = folder / CONFIG
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as a bundle: {error}") from error
+    record = read_object(path, "a bundle")
     if record.pop("format", None) != FORMAT:
         raise ModelError(
             f"{path}: not a bundle of format {FORMAT}; make it again with this version"
@@ -92,17 +90,34 @@ def read_bundle(folder: Path) -> BundleConfig:
             f"{path}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
             "it was made by another version"
         )
-    config = BundleConfig(
-        **{
-            **record,
-            "weights": Weights.from_json(record["weights"]),
-            "components": tuple(record["components"]),
-        }
-    )
+    _check_types(path, record)
+    try:
+        weights = Weights.from_json(record["weights"])
+    except FormatError as error:
+        raise ModelError(f"{path}: {error}") from error
+    components = tuple(record["components"])
+    config = BundleConfig(**{**record, "weights": weights, "components": components})
     for name in (EXTENSION, CODEBOOK) if config.has_speech else ():
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing from this bundle; copy the whole folder")
     return config
+
+
+def _check_types(path: Path, record: dict[str, Any]) -> None:
+    """Raises ModelError for a value of another type than its key has."""
+    texts = ("base", "base_hash", "text_form", "first_pass", "speech_order")
+    wrong = [name for name in texts if not isinstance(record.get(name, ""), str)]
+    nullable = ("encoder", "encoder_id")
+    wrong += [name for name in nullable if not isinstance(record.get(name), str | None)]
+    components = record["components"]
+    if not isinstance(components, list) or not set(map(str, components)) <= set(COMPONENTS):
+        wrong.append("components")
+    if wrong:
+        given = ", ".join(f"{name} {record[name]!r}" for name in wrong)
+        raise ModelError(
+            f"{path}: has {given[:200]}; components are some of {', '.join(COMPONENTS)}, all else "
+            "is text; copy the bundle again"
+        )
 
 
 def scoring_hash(folder: Path) -> str:
@@ -116,7 +131,7 @@ def scoring_hash(folder: Path) -> str:
     parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG)
     for path in (*(folder / name for name in parts), ctc_head_path(folder)):
         if path is not None and path.is_file():
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_hash(path)))
     return digest.hexdigest()[:12]
 
 
@@ -124,7 +139,7 @@ def write_bundle(folder: Path, config: BundleConfig) -> None:
     """Write relisten.json; the other parts are written by those who make them."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"format": FORMAT, **asdict(config), "weights": config.weights.to_json()}
-    (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
+    write_text(folder / CONFIG, json.dumps(record, indent=1) + "\n")
 
 
 def ctc_head_path(folder: Path) -> Path | None:

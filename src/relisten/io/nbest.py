@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO
 
-from relisten.core.types import FormatError, NBest, Refusal, UsageError
+from relisten.core.types import FormatError, NBest, Refusal
+from relisten.io.files import cannot_write, is_stream, open_locked
 from relisten.io.native import nbest_to_line, read_lines, read_native
+from relisten.io.provenance import Provenance, check_record, record_path, write_record
 from relisten.io.readers import is_native_line, read_foreign, recognise
 
 Refuse = Callable[[Refusal], None]
@@ -68,12 +70,6 @@ def _read_path(
         yield from read_foreign(path, name, known)
 
 
-def is_stream(file: str | Path) -> bool:
-    """Whether it can be read only once: "-" (standard input), a pipe, a device."""
-    is_lasting = os.path.isfile(file) or os.path.isdir(file)
-    return str(file) == "-" or (os.path.exists(file) and not is_lasting)
-
-
 def _read_stream(
     path: str | Path, format: str, manifest: str | Path | None
 ) -> Iterator[NBest | Refusal]:
@@ -123,17 +119,26 @@ def save_nbest(nbests: Iterable[NBest], path: str | Path) -> None:
 class NBestWriter:
     """Writes utterances line by line to PATH.partial, which becomes PATH on a clean exit.
 
-    path: the file to write, or "-" for standard output.
+    path: the file to write; "-" for standard output. A pipe or a device is written into.
     resume: keep the whole lines of an earlier run's PATH.partial (or of a finished PATH) and append
         to them; a last line that a kill left incomplete is cut off. `done` holds their ids: skip
         those, and the file becomes the same bytes as that of a run that was never killed.
+    provenance: what makes the file, recorded in PATH.run.json; a file that another run made is not
+        resumed.
+    Entering raises UsageError where PATH cannot be written, where another process is writing it,
+    and where another run made it.
     """
 
-    def __init__(self, path: str | Path, resume: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(
+        self, path: str | Path, resume: bool = False, provenance: Provenance | None = None
+    ) -> None:
+        self.path = Path(os.path.realpath(path) if os.path.islink(path) else path)
         self.done: set[str] = set()
         self._is_stdout = str(path) == "-"
-        self._resume = resume and not self._is_stdout
+        self._is_stream = is_stream(path)
+        self._resume = resume and not self._is_stream
+        self._provenance = provenance
+        self._is_finished = False  # nothing was added to a PATH that was there
         self._file: BinaryIO | None = None
 
     @property
@@ -141,39 +146,66 @@ class NBestWriter:
         return self.path.with_name(self.path.name + ".partial")
 
     def __enter__(self) -> NBestWriter:
-        if self._is_stdout:
-            self._file = sys.stdout.buffer
-            return self
         try:
-            if self._resume:
-                self._keep_whole_lines()
-            self._file = open(self.partial_path, "ab" if self._resume else "wb")
+            if self._is_stream:
+                self._file = sys.stdout.buffer if self._is_stdout else open(self.path, "wb")
+            else:
+                self._file = self._opened()
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise cannot_write(self.path, error) from error
         return self
 
-    def _keep_whole_lines(self) -> None:
-        partial = self.partial_path
-        if not partial.exists() and self.path.exists():
-            shutil.copyfile(self.path, partial)
-        if not partial.exists():
-            return
-        with open(partial, "r+b") as file:
-            whole = 0
-            for line in file:
-                whole += len(line) if line.endswith(b"\n") else 0
-            file.truncate(whole)
-            file.seek(0)
-            for one in read_lines(file, str(partial)):
-                if isinstance(one, Refusal):
-                    raise_refusal(one)
-                self.done.add(one.id)
+    def _opened(self) -> BinaryIO:
+        before, partial = self.path, self.partial_path
+        if not self._resume or partial.exists() or not before.exists():
+            before = partial
+        file = open_locked(partial)
+        try:
+            if not self._resume:
+                file.truncate(0)
+            elif before != partial:
+                with open(before, "rb") as finished:
+                    shutil.copyfileobj(finished, file)
+                self._is_finished = True
+            self._keep_whole_lines(file)
+            if self._provenance is not None:
+                if self.done:
+                    check_record(before, self._provenance)
+                write_record(partial, self._provenance)
+        except BaseException:
+            file.close()
+            if before != partial:  # what was copied is not worth keeping
+                partial.unlink(missing_ok=True)
+            raise
+        return file
+
+    def _keep_whole_lines(self, file: BinaryIO) -> None:
+        whole = 0
+        file.seek(0)
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
+        file.seek(0)
+        for one in read_lines(file, str(self.partial_path)):
+            if isinstance(one, Refusal):
+                raise_refusal(one)
+            self.done.add(one.id)
 
     def write(self, nbest: NBest) -> None:
-        """Appends one line and flushes it. Raises FormatError if a score is not finite."""
+        """Appends one line and flushes it.
+
+        Raises FormatError if a score is not finite, UsageError if the disk is full.
+        """
         assert self._file is not None, "use NBestWriter in a with statement"
-        self._file.write(nbest_to_line(nbest))
-        self._file.flush()
+        line = nbest_to_line(nbest)
+        self._is_finished = False
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def __exit__(
         self,
@@ -183,9 +215,20 @@ class NBestWriter:
     ) -> None:
         if self._is_stdout or self._file is None:
             return
-        self._file.close()
-        if kind is None:
-            os.replace(self.partial_path, self.path)
+        with suppress(OSError):  # what could not be written was said
+            self._file.close()
+        if self._is_stream:
+            return
+        partial = self.partial_path
+        if self._is_finished:
+            partial.unlink()
+            record_path(partial).unlink(missing_ok=True)
+        elif kind is None:
+            if self._provenance is None:
+                record_path(self.path).unlink(missing_ok=True)  # of a file that is no more
+            else:
+                os.replace(record_path(partial), record_path(self.path))
+            os.replace(partial, self.path)
 
 
 def resolve_audio(nbest: NBest, file: str | Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from relisten.core.types import FormatError, UsageError
+from relisten.io.files import written_whole
 
 ColumnType = Literal[
     "string", "binary", "int64", "float64", "list<int32>", "list<float32>", "list<list<int32>>"
@@ -18,7 +19,8 @@ ColumnType = Literal[
 def write_table(path: Path, columns: Mapping[str, tuple[ColumnType, Sequence[Any]]]) -> None:
     """Write a table to a file, which is whole or not there. None is a missing value.
 
-    columns: name → type and values. Raises UsageError where pyarrow is not installed.
+    columns: name → type and values. Raises UsageError where pyarrow is not installed, or
+    the file cannot be written.
     """
     pa = _pyarrow()
     import pyarrow.parquet as pq
@@ -33,9 +35,8 @@ def write_table(path: Path, columns: Mapping[str, tuple[ColumnType, Sequence[Any
         "list<list<int32>>": pa.list_(pa.list_(pa.int32())),
     }
     arrays = {name: pa.array(values, types[kind]) for name, (kind, values) in columns.items()}
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(arrays), partial)
-    partial.replace(path)
+    with written_whole(path) as made:
+        pq.write_table(pa.table(arrays), made)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -60,8 +61,11 @@ def _read(path: Path, columns: list[str] | None = None) -> Any:
 
     try:
         return pq.read_table(path, columns=columns)
-    except pa.ArrowException as error:
-        raise FormatError(f"{path}: cannot be read as Parquet ({error})") from error
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(
+            f"{path}: cannot be read as Parquet ({error}); delete it if relisten "
+            "made it, and it is made anew"
+        ) from error
 
 
 def _pyarrow() -> Any:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,19 @@ import torch
 from torch import nn
 
 from relisten.core.types import ModelError
+from relisten.io.bundle import ADAPTER, ADAPTER_CONFIG
+from relisten.io.files import file_hash, read_object, write_text, written_whole
 from relisten.io.pinned import PINNED
+from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import resolve_model
-from relisten.io.tensors import save_tensors
+from relisten.io.tensors import read_tensors, save_tensors
 from relisten.lm.attention import in_blocks
 from relisten.lm.backend.llama_folder import load_llama
 from relisten.lm.backend.tokenizer import load_plain_tokenizer
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
 from relisten.lm.vocabulary import Vocabulary
 
-_CONVERTED = "converted-float16"
+_CONVERTED, _MADE_OF = "converted-float16", "made-of.json"
 """Half precision holds the values of GGUF blocks of 4 to 8 bits to within 5e-4 relative."""
 
 
@@ -42,10 +44,13 @@ def load_causal_lm(
     from transformers import AutoModelForCausalLM
 
     folder = _safetensors_folder(folder)
-    with _as_model_error(folder):
-        causal = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-        )
+    causal = from_pretrained(
+        AutoModelForCausalLM,
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+    )
     return causal.to(device).eval(), _transformers_tokenizer(folder)
 
 
@@ -69,17 +74,7 @@ def load_for_scoring(
 def _transformers_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    with _as_model_error(folder):
-        return AutoTokenizer.from_pretrained(folder)
-
-
-@contextmanager
-def _as_model_error(folder: Path) -> Iterator[None]:
-    """transformers' errors about a folder as ModelError."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a causal LM: {error}") from error
+    return from_pretrained(AutoTokenizer, folder)
 
 
 def _safetensors_folder(folder: Path) -> Path:
@@ -112,46 +107,54 @@ def load_causal_config(reference: str) -> Any:
     elif revision:
         options["revision"] = revision
     try:
-        return AutoConfig.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return from_pretrained(AutoConfig, name, **options)
+    except ModelError as error:
         raise ModelError(
-            f"{reference}: its config.json cannot be loaded ({reason}); check the name and the "
+            f"{reference}: its config.json cannot be loaded ({error}); check the name and the "
             "connection, or name a folder that holds it"
         ) from error
 
 
 def _converted_gguf(folder: Path) -> Path:
-    """The folder beside a GGUF file with its weights as safetensors, made on first use (30 s)."""
+    """The folder beside a GGUF file with its weights as safetensors, made on first use (30 s), and
+    anew where it is not as it was made, or the GGUF file is another one."""
     target = folder / _CONVERTED
-    if (target / "config.json").exists():
-        return target
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
         raise ModelError(
             f"{folder}: wanted a transformers model (config.json) or one .gguf file, "
             f"found {len(files)} .gguf files"
         )
+    if (target / _MADE_OF).is_file():
+        with suppress(ModelError):
+            made_of = read_object(target / _MADE_OF, "the record of a conversion")
+            if made_of == _converted_state(files[0], target):
+                return target
+    with written_whole(target) as made:
+        _convert_gguf(folder, files[0].name, made)
+        write_text(made / _MADE_OF, json.dumps(_converted_state(files[0], made), indent=1) + "\n")
+        shutil.rmtree(target, ignore_errors=True)  # what an earlier version or a torn copy left
+    return target
+
+
+def _converted_state(source: Path, converted: Path) -> dict[str, str]:
+    """The hash of a GGUF file, and those of the files that were made of it."""
+    made = sorted(path for path in converted.iterdir() if path.name != _MADE_OF)
+    return {path.name: file_hash(path) for path in (source, *made)}
+
+
+def _convert_gguf(folder: Path, name: str, made: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    causal = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=files[0].name, dtype=torch.float16
-    )
+    causal = from_pretrained(AutoModelForCausalLM, folder, gguf_file=name, dtype=torch.float16)
     # transformers refuses to save a de-quantised model as long as it is marked as quantised
     causal.hf_quantizer = None
     for key in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(causal.config, key):
             delattr(causal.config, key)
     causal.is_quantized = False
-    partial = folder / f"{_CONVERTED}.{os.getpid()}"
-    causal.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(folder, gguf_file=files[0].name).save_pretrained(partial)
-    try:
-        partial.rename(target)
-    except OSError:  # another process was first
-        if not (target / "config.json").exists():
-            raise
-    return target
+    causal.save_pretrained(made)
+    from_pretrained(AutoTokenizer, folder, gguf_file=name).save_pretrained(made)
 
 
 def text_vocabulary(tokenizer: Any, n_units: int = 0) -> Vocabulary:
@@ -180,20 +183,25 @@ def merge_adapter(causal: nn.Module, folder: Path) -> None:
 
     Raises ModelError where the adapter is of another kind, or made for another LM.
     """
-    from safetensors.torch import load_file
-
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = read_object(folder / ADAPTER_CONFIG, "the description of an adapter")
     if config.get("use_dora") or config.get("peft_type") != "LORA":
         raise ModelError(f"{folder}: only plain LoRA adapters can be merged")
-    scale = config["lora_alpha"] / (
-        math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
-    )
-    tensors = load_file(folder / "adapter_model.safetensors")
+    alpha, rank = config.get("lora_alpha"), config.get("r")
+    if not _is_above_0(alpha) or not _is_above_0(rank):
+        raise ModelError(
+            f"{folder}: {ADAPTER_CONFIG} has lora_alpha {alpha!r} and r {rank!r}; both must be "
+            "numbers above 0"
+        )
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    tensors = read_tensors(folder / ADAPTER)
     for name, down in tensors.items():
         if not name.endswith("lora_A.weight"):
             continue
         target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        left, right = tensors[name.replace("lora_A", "lora_B")].float(), down.float()
+        up = tensors.get(name.replace("lora_A", "lora_B"))
+        if up is None or up.ndim != 2 or down.ndim != 2 or up.shape[1] != len(down):
+            raise ModelError(f"{folder}: {ADAPTER} holds no pair of matrices for {target}")
+        left, right = up.float(), down.float()
         if config.get("fan_in_fan_out"):
             left, right = right.T, left.T
         try:
@@ -210,6 +218,10 @@ def merge_adapter(causal: nn.Module, folder: Path) -> None:
         weight.copy_(exact)
 
 
+def _is_above_0(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1e9
+
+
 def save_extension(extension: SpeechExtension, path: Path) -> None:
     """Write an extension's tensors as safetensors, floats in half precision."""
     tensors = {
@@ -224,9 +236,7 @@ def load_extension(path: Path, causal: nn.Module) -> SpeechExtension:
 
     Its shape is that of the tensors. Raises ModelError where it does not fit the LM.
     """
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     try:
         levels, n_units, embedding_dim = tensors["unit_embedding"].shape
         has_projector = "projector.norm.weight" in tensors
@@ -238,7 +248,7 @@ def load_extension(path: Path, causal: nn.Module) -> SpeechExtension:
         )
         extension = SpeechExtension(shape, embedding_dim, tensors["unit_head"].shape[1])
         extension.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ModelError(f"{path}: not a speech extension: {error}") from error
     dims = (
         causal.get_input_embeddings().weight.shape[1],

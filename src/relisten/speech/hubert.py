@@ -11,6 +11,7 @@ import numpy as np
 from relisten.core.types import ModelError
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import weights_hash
 from relisten.speech.frames import FRAME_RATE_HZ, SAMPLES_PER_FRAME, n_frames
 
@@ -40,17 +41,19 @@ class HFEncoder:
         from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
         self.device, torch_dtype = torch_placement(device, dtype)
-        config = AutoConfig.from_pretrained(folder)
-        n_layers = config.num_hidden_layers
+        config = from_pretrained(AutoConfig, folder)
+        n_layers = getattr(config, "num_hidden_layers", None)
+        if n_layers is None:
+            raise ModelError(f"{folder}: is no encoder of layers; name HuBERT, wav2vec2 or WavLM")
         if not -1 <= layer <= n_layers:
             raise ModelError(f"{folder}: layer {layer} asked for, it has 0 to {n_layers}")
         self.layer = n_layers if layer == -1 else layer
         if model is None:
-            model = AutoModel.from_pretrained(folder, dtype=torch_dtype, use_safetensors=True)
+            model = from_pretrained(AutoModel, folder, dtype=torch_dtype, use_safetensors=True)
         # Upper layers are never run; one more is kept, as some models normalise the last output.
         model.encoder.layers = model.encoder.layers[: self.layer + 1]
         self.model = model.to(self.device).eval()
-        self.prepare = AutoFeatureExtractor.from_pretrained(folder)
+        self.prepare = from_pretrained(AutoFeatureExtractor, folder)
         self.dim = int(config.hidden_size)
         name = weights_hash(Path(folder)) if Path(folder).is_dir() else str(folder)
         self.id = f"{config.model_type}-{name}@{self.layer}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.files import read_object
 from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import FirstPass
 from relisten.speech.frames import SpeechEncoder
@@ -25,15 +25,13 @@ def load_first_pass(
         from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 
         return CTranslate2Whisper(folder, device, dtype, language, name)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{reference}: no readable config.json in it") from error
+    config = read_object(folder / "config.json", "a recogniser's configuration")
     if config.get("model_type") == "whisper":
         from relisten.speech.whisper.transformers import TransformersWhisper
 
         return TransformersWhisper(folder, device, dtype, language, name)
-    if any(str(kind).endswith("ForCTC") for kind in config.get("architectures") or ()):
+    architectures = config.get("architectures")
+    if isinstance(architectures, list) and any(str(a).endswith("ForCTC") for a in architectures):
         from relisten.speech.ctc.recogniser import TransformersCTC
 
         return TransformersCTC(folder, device, dtype, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from relisten.io.bundle import (
     shipped_bundle,
     write_bundle,
 )
+from relisten.io.files import write_text
 from relisten.io.pinned import PINNED
 
 SCORED_BY = "scored_by"
@@ -111,10 +111,7 @@ def save_weights(weights: Weights, output: str) -> None:
         write_bundle(folder, replace(bundle, weights=replace(weights, tuned_on=tuned_on)))
         return
     text = json.dumps(weights.to_json(), indent=2) + "\n"
-    if output == "-":
-        sys.stdout.write(text)
-    else:
-        folder.write_text(text, encoding="utf-8")
+    write_text(output, text)
 
 
 def held_scores(utterance: NBest) -> frozenset[str]:

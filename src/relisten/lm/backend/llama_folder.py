@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from relisten.core.types import ModelError
+from relisten.io.files import read_object
 from relisten.lm.backend.llama import LlamaConfig, LlamaLM
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -69,8 +70,10 @@ def read_llama_config(folder: Path) -> LlamaConfig | None:
     try:
         record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return _config(record) if _is_known(record) else None
-    except (OSError, ValueError, KeyError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+        return None  # transformers says what is wrong with it
+    except RecursionError as error:
+        raise ModelError(f"{folder / 'config.json'}: is nested too deeply") from error
 
 
 def _is_known(record: dict[str, Any]) -> bool:
@@ -122,8 +125,11 @@ def load_llama(folder: Path, dtype: torch.dtype, device: str = "cpu") -> LlamaLM
         return None
     files = _weight_files(folder)
     names = {name for where in files.values() for name in where}
-    with torch.device("meta"):
-        causal = LlamaLM(config, names)
+    try:
+        with torch.device("meta"):
+            causal = LlamaLM(config, names)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise ModelError(f"{folder}: config.json describes no LM ({error})") from error
     if config.tie_word_embeddings:
         causal.lm_head.weight = causal.model.embed_tokens.weight
     wanted = set(dict(causal.named_parameters()))
@@ -151,21 +157,27 @@ def _place(causal: LlamaLM, name: str, tensor: Tensor) -> None:
 
 def _weight_files(folder: Path) -> dict[Path, list[str]]:
     """The names of the tensors in each safetensors file of a model."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
     found = [folder / "model.safetensors"]
     if index.is_file():
-        shards: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = read_object(index, "the index of weights").get("weight_map")
+        if not isinstance(shards, dict) or not all(_is_file_name(s) for s in shards.values()):
+            raise ModelError(f"{index}: weight_map must map tensors to files beside it")
         found = sorted({folder / shard for shard in shards.values()})
     names = {}
     for path in found:
         try:
             with safe_open(path, "pt") as file:
                 names[path] = list(file.keys())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"{path}: cannot be read: {error}") from error
     return names
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _tensors(files: dict[Path, list[str]]) -> Iterator[tuple[str, Tensor]]:

@@ -16,6 +16,7 @@ import torch
 from relisten.core.types import ASR, Hypothesis
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.pretrained import from_pretrained
 from relisten.speech.alignment import ctc_token_ends, word_ends
 from relisten.speech.ctc.beam import ctc_beam
 from relisten.speech.ctc.likelihood import ctc_scores
@@ -45,10 +46,10 @@ class TransformersCTC:
 
         self.name = name or Path(folder).name
         place, torch_dtype = torch_placement(device, dtype)
-        model = AutoModelForCTC.from_pretrained(folder, dtype=torch_dtype, use_safetensors=True)
+        model = from_pretrained(AutoModelForCTC, folder, dtype=torch_dtype, use_safetensors=True)
         self.head = model.lm_head.to(place)
         self.encoder = HFEncoder(folder, -1, device, dtype, model=model.base_model)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = from_pretrained(AutoTokenizer, folder)
         self.blank = int(self.tokenizer.pad_token_id)
         self.forbidden = sorted(set(self.tokenizer.all_special_ids) - {self.blank})
 

@@ -18,6 +18,7 @@ from relisten.core.text import lower_if_capitals
 from relisten.core.types import ASR, Hypothesis, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import weights_hash
 from relisten.speech.alignment import attention_token_ends, word_ends
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
@@ -57,12 +58,16 @@ class TransformersWhisper:
         folder = Path(folder)
         self.name = name or folder.name
         place, torch_dtype = torch_placement(device, dtype)
-        model = WhisperForConditionalGeneration.from_pretrained(
-            folder, dtype=torch_dtype, attn_implementation="eager", use_safetensors=True
+        model = from_pretrained(
+            WhisperForConditionalGeneration,
+            folder,
+            dtype=torch_dtype,
+            attn_implementation="eager",
+            use_safetensors=True,
         )
         self.model: Any = model.eval()
         self.model.to(place)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = from_pretrained(AutoTokenizer, folder)
         self.encoder = TransformersWhisperEncoder(self.model, f"whisper-hf-{weights_hash(folder)}")
         settings = self.model.generation_config
         self.max_tokens = self.model.config.max_target_positions // 2
