@@ -37,4 +37,5 @@ def rescore(
         manifest=manifest,
         resume=resume,
         tick=tick,
+        needs_hypotheses=True,
     )

@@ -61,6 +61,7 @@ def score(
         manifest,
         resume,
         tick,
+        needs_hypotheses=True,
     )
 
 
