@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
-from relisten.core.types import NBest
+from relisten.core.types import NBest, UsageError
 from relisten.io.audio import RATE_HZ
+from relisten.io.bundle import resolve_bundle, scoring_hash
+from relisten.io.provenance import fingerprint
+from relisten.io.sources import resolve_model, weights_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
@@ -50,8 +54,14 @@ def make_nbest(
     first_pass: the recognisers; what those behind the first and `manifest` itself add to the list
     is rated by the first: see `join_lists`. propose, words: see `SecondPassOptions`; the CTC head
     is that of the bundle `model`. Recordings that cannot be read, or last longer than a first pass
-    decodes at once, are refused. Raises UsageError for two recognisers of one name.
+    decodes at once, are refused. Raises UsageError for two recognisers of one name, and for
+    samples together with `resume`.
     """
+    if resume and decoding.samples:
+        raise UsageError(
+            "samples depend on all that was drawn before them, so an interrupted run with samples "
+            "cannot be resumed; leave out --resume, or --samples"
+        )
     options = SecondPassOptions(propose, words)
     recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
     check_names(recognisers)
@@ -74,6 +84,18 @@ def make_nbest(
         manifest,
         output,
         lambda chunk: work_on_accepted([_load(u, manifest, recognisers) for u in chunk], expanded),
+        {
+            "command": "nbest",
+            "first pass": [[name, weights_hash(resolve_model(name))] for name in first_pass],
+            "language": language,
+            "decoding": asdict(decoding),
+            "propose": propose,
+            "words": fingerprint(words),
+            "model": scoring_hash(resolve_bundle(model)) if propose else None,
+            "normaliser": normaliser,
+            "merge": merge,
+            "dtype": dtype,
+        },
         CHUNK_SIZE,
         resume=resume,
         tick=tick,

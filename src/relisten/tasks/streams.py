@@ -12,6 +12,7 @@ import numpy as np
 from relisten.core.types import AudioError, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import NBestWriter, read_nbest, rebase_audio, resolve_audio
+from relisten.io.provenance import Provenance, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def walk(
     source: str,
     output: str,
     work: Callable[[list[NBest]], Iterable[NBest | Refusal]],
+    made_by: Provenance,
     chunk_size: int = 1,
     input_format: str = "auto",
     manifest: str | None = None,
@@ -62,14 +64,18 @@ def walk(
     """What became of the utterances of `source`, each chunk of which `work` turned into `output`.
 
     source, output: paths, "-" for standard input and output.
+    made_by: what else than the input decides what is written; recorded beside `output`.
     input_format, manifest: as `read_nbest` takes them.
     work: chunk → for each utterance, in order, what to write or why it is refused.
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
     Memory is that of one chunk and of the refusals.
+    Raises UsageError where `resume` meets an output that was made in another way.
     """
     n_done, refused = 0, []
-    with NBestWriter(output, resume=resume) as writer:
+    inputs = {"input": fingerprint(source), "manifest": fingerprint(manifest)}
+    provenance = {**made_by, **inputs, "input format": input_format}
+    with NBestWriter(output, resume, provenance) as writer:
         for chunk in in_chunks(read_nbest(source, input_format, manifest), chunk_size):
             finished = {utterance.id for utterance in chunk if utterance.id in writer.done}
             n_done += len(finished)
