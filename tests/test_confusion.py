@@ -104,3 +104,49 @@ def test_who_has_all_probability_wins_every_slot(texts: list[list[str]], n: int)
     slots = np.arange(len(winners))
     assert (network.words[winners, slots] == network.words[n]).all()
     assert (support == 1.0).all()
+
+
+def cheapest_by_table(texts: list[list[str]]) -> list[list[int]]:
+    """The slots of the words of each hypothesis, counted along the final network: the documented
+    recurrence and preferences, by a table of costs."""
+    slots: list[tuple[int, set[str]]] = []
+    required: set[int] = set()
+    chosen: list[list[int]] = []
+    for n, words in enumerate(texts):
+        n_words, n_slots = len(words), len(slots)
+        price = [[int(w not in held) for _, held in slots] for w in words]
+        empty = [int(slot in required) for slot, _ in slots]
+        cost = [[0] * (n_slots + 1) for _ in range(n_words + 1)]
+        for w in range(n_words, -1, -1):
+            for s in range(n_slots, -1, -1):
+                ways = [cost[w + 1][s + 1] + price[w][s]] if w < n_words and s < n_slots else []
+                ways += [cost[w][s + 1] + empty[s]] if s < n_slots else []
+                ways += [cost[w + 1][s] + 1] if w < n_words else []
+                cost[w][s] = min(ways, default=0)
+        w = s = 0
+        own, grown = [], []
+        while w < n_words or s < n_slots:
+            has_slot = s < n_slots
+            if w < n_words and has_slot and cost[w][s] == cost[w + 1][s + 1] + price[w][s]:
+                slots[s][1].add(words[w])
+                own.append(slots[s][0])
+                grown.append(slots[s])
+                w, s = w + 1, s + 1
+            elif has_slot and cost[w][s] == cost[w][s + 1] + empty[s]:
+                grown.append(slots[s])
+                s += 1
+            else:
+                own.append(sum(map(len, chosen)) + len(own))  # a number that no slot has yet
+                grown.append((own[-1], {words[w]}))
+                w += 1
+        slots, required = grown, set(own) if n == 0 else required.intersection(own)
+        chosen.append(own)
+    place = {slot: k for k, (slot, _) in enumerate(slots)}
+    return [[place[slot] for slot in own] for own in chosen]
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=9), max_size=7))
+def test_sets_of_slots_as_integers_agree_with_a_table_of_costs(texts: list[list[str]]) -> None:
+    places = align(texts).places
+    found = [np.flatnonzero(row != EPSILON).tolist() for row in places]
+    assert found == cheapest_by_table(texts)
