@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -19,6 +20,7 @@ from relisten.core.types import NBest, UsageError
 from relisten.io.files import file_hash, write_text, written_whole
 from relisten.io.nbest import NBestWriter, save_nbest
 from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.tasks.nbest import make_nbest
 
 TEXTS = {"a": ("one two", "one too"), "b": ("three", "free")}
@@ -80,7 +82,11 @@ def test_resume_refuses_what_another_run_made(tmp_path, lists, change, named, is
     assert run(*command[:-1]).exit_code == 0
 
 
-def test_samples_are_not_resumed():
+def test_samples_that_ignore_the_seed_are_not_resumed(monkeypatch):
+    """The list of a resumed run was another one than that of an undisturbed run."""
+    recogniser = SimpleNamespace(name="w", samples_follow_seed=False)
+    monkeypatch.setattr("relisten.tasks.nbest.load_first_pass", lambda *_: recogniser)
+    assert not CTranslate2Whisper.samples_follow_seed
     with pytest.raises(UsageError, match="cannot be resumed"):
         make_nbest("in.jsonl", "out.jsonl", decoding=DecodingOptions(samples=2), resume=True)
 

@@ -11,7 +11,6 @@ from relisten.core.types import NBest, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.provenance import fingerprint
-from relisten.io.sources import resolve_model, weights_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
@@ -55,16 +54,13 @@ def make_nbest(
     is rated by the first: see `join_lists`. propose, words: see `SecondPassOptions`; the CTC head
     is that of the bundle `model`. Recordings that cannot be read, or last longer than a first pass
     decodes at once, are refused. Raises UsageError for two recognisers of one name, and for
-    samples together with `resume`.
+    samples together with `resume` where a recogniser has `samples_follow_seed = False`.
     """
-    if resume and decoding.samples:
-        raise UsageError(
-            "samples depend on all that was drawn before them, so an interrupted run with samples "
-            "cannot be resumed; leave out --resume, or --samples"
-        )
     options = SecondPassOptions(propose, words)
     recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
     check_names(recognisers)
+    if resume and decoding.samples:
+        _check_seeds(recognisers)
     frontend, proposer = None, None
     if propose:
         from relisten.tasks.frontend import load_frontend
@@ -86,7 +82,7 @@ def make_nbest(
         lambda chunk: work_on_accepted([_load(u, manifest, recognisers) for u in chunk], expanded),
         {
             "command": "nbest",
-            "first pass": [[name, weights_hash(resolve_model(name))] for name in first_pass],
+            "first pass": [[one.name, one.encoder.id] for one in recognisers],
             "language": language,
             "decoding": asdict(decoding),
             "propose": propose,
@@ -100,6 +96,15 @@ def make_nbest(
         resume=resume,
         tick=tick,
     )
+
+
+def _check_seeds(recognisers: Sequence[FirstPass]) -> None:
+    for recogniser in recognisers:
+        if not getattr(recogniser, "samples_follow_seed", True):
+            raise UsageError(
+                f"samples of {recogniser.name} depend on all that was drawn before them, so such a "
+                "run cannot be resumed; leave out --resume, or --samples"
+            )
 
 
 def _load(
