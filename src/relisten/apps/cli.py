@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import Any
 
 import click
@@ -36,7 +37,7 @@ from relisten.apps.options import (
 )
 from relisten.apps.training_commands import adapt, finetune, pretrain
 from relisten.core.types import UsageError
-from relisten.io.files import write_text
+from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -54,6 +55,7 @@ def main() -> None:
     # Our own progress bars and sentences are enough.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.showwarning = lambda message, *_: note(f"Warning: {message}", quiet=False)
 
 
 @main.command(epilog="Example: relisten transcribe talk.mp3 --format srt -o talk.srt")
@@ -102,6 +104,7 @@ def transcribe(
 
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
+    check_writable(output)
     decoding = taken(DecodingOptions, options)
     second_pass = taken(
         SecondPassOptions,

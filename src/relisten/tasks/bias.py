@@ -50,6 +50,7 @@ def bias(
         manifest=manifest,
         resume=resume,
         tick=tick,
+        needs_hypotheses=True,
     )
 
 

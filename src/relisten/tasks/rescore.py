@@ -42,4 +42,5 @@ def rescore(
         manifest=manifest,
         resume=resume,
         tick=tick,
+        needs_hypotheses=True,
     )

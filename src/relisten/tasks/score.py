@@ -68,6 +68,7 @@ def score(
         manifest,
         resume,
         tick,
+        needs_hypotheses=True,
     )
 
 

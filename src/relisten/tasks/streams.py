@@ -9,18 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from relisten.core.types import AudioError, NBest, UsageError
+from relisten.core.types import AudioError, NBest, Refusal, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import NBestWriter, read_nbest, rebase_audio, resolve_audio
 from relisten.io.provenance import Provenance, fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An utterance that could not be done, and why, in one sentence."""
-
-    id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +52,7 @@ def walk(
     manifest: str | None = None,
     resume: bool = False,
     tick: Tick = no_tick,
+    needs_hypotheses: bool = False,
 ) -> Outcome:
     """What became of the utterances of `source`, each chunk of which `work` turned into `output`.
 
@@ -69,14 +62,23 @@ def walk(
     work: chunk → for each utterance, in order, what to write or why it is refused.
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
-    Memory is that of one chunk and of the refusals.
-    Raises UsageError where `resume` meets an output that was made in another way.
+    An utterance that cannot be read is refused, the others go on. Memory is that of one chunk and
+    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, and where
+    `resume` meets an output that was made in another way.
     """
-    n_done, refused = 0, []
+    n_done, has_hypotheses = 0, False
+    refused: list[Refusal] = []
+
+    def refuse(refusal: Refusal) -> None:
+        refused.append(refusal)
+        tick(1)
+
     inputs = {"input": fingerprint(source), "manifest": fingerprint(manifest)}
     provenance = {**made_by, **inputs, "input format": input_format}
+    utterances = read_nbest(source, input_format, manifest, refuse)
     with NBestWriter(output, resume, provenance) as writer:
-        for chunk in in_chunks(read_nbest(source, input_format, manifest), chunk_size):
+        for chunk in in_chunks(utterances, chunk_size):
+            has_hypotheses |= any(utterance.hypotheses for utterance in chunk)
             finished = {utterance.id for utterance in chunk if utterance.id in writer.done}
             n_done += len(finished)
             for result in work(chunk) if len(finished) < len(chunk) else ():
@@ -86,7 +88,14 @@ def walk(
                     writer.write(rebase_audio(result, source, output))
                     n_done += 1
             tick(len(chunk))
+        if needs_hypotheses and not has_hypotheses:
+            raise no_hypotheses(source)
     return Outcome(n_done, tuple(refused))
+
+
+def no_hypotheses(source: str) -> UsageError:
+    """The error of a file of N-best lists that turns out to hold none."""
+    return UsageError(f"{source}: no utterance has hypotheses; make them with `relisten nbest`")
 
 
 def load_recording(utterance: NBest, source: str) -> np.ndarray | Refusal:
