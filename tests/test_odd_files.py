@@ -122,14 +122,6 @@ def test_one_odd_element_is_refused_and_the_rest_is_read(tmp_path):
                 {"audio_filepath": "c.wav", "pred_text": "a b"},
             )
         ),
-        "native": "\n".join(
-            [
-                '{"id": "a", "hypotheses": [{"text": "a b"}]}',
-                '{"id": "a", "hypotheses": [{"text": "c"}]}',
-                '{"id": "b", "hypotheses": [{"te',
-                '{"id": "c", "hypotheses": [{"text": "a b"}]}',
-            ]
-        ),
     }.items():
         utterances, refused = read(tmp_path, content, format)
         assert (format, texts(utterances), len(refused)) == (format, [["a b"], ["a b"]], 2)

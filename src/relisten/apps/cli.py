@@ -36,7 +36,7 @@ from relisten.apps.options import (
     taken,
 )
 from relisten.apps.training_commands import adapt, finetune, pretrain
-from relisten.core.types import UsageError
+from relisten.core.types import Refusal, UsageError
 from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
 
@@ -394,7 +394,8 @@ def evaluate(
     from relisten.io.nbest import read_nbest
     from relisten.tasks.evaluation.evaluate import evaluate
 
-    utterances = read_nbest(ranked, input_format, manifest)
+    unreadable: list[Refusal] = []
+    utterances = read_nbest(ranked, input_format, manifest, unreadable.append)
     keys = by or (("speaker",) if html_path else ())
     tally = None
     if html_path:
@@ -416,7 +417,7 @@ def evaluate(
         write_text(html_path, render(tally.result(report), os.path.basename(ranked)))
     if json_path != "-":
         print_evaluation(report)
-    finish(report.refused)
+    finish((*unreadable, *report.refused))
 
 
 @main.command(epilog="Example: relisten doctor scored-dev.jsonl --json checkup.json")

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest, Refusal
+from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest
 
 CONTENT = ("hypotheses", "audio", "reference")
 """A line of ours holds at least one of these, unless nothing is known but where it lies."""
@@ -36,7 +36,7 @@ MOST_CHARACTERS = 1_000_000
 """Of a text: that is 18 hours of speech, and aligning two such texts takes days already."""
 
 
-def read_native(path: Path) -> Iterator[NBest | Refusal]:
+def read_native(path: Path) -> Iterator[NBest]:
     """The utterances of a native file, one at a time; see `relisten.io.nbest.read_nbest`."""
     try:
         with open(path, "rb") as file:
@@ -45,11 +45,12 @@ def read_native(path: Path) -> Iterator[NBest | Refusal]:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest | Refusal]:
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
     """The utterances of the lines of the file `name`; blank lines are skipped.
 
-    A line that does not fit is refused, with file, line and id, as is an id that occurs twice. The
-    ids are kept for that: some 130 bytes each.
+    Raises FormatError with file, line and id, also for an id that occurs twice: a file of ours that
+    does not fit was torn or edited, and is not to be trusted. The ids are kept for that: some 130
+    bytes each.
     """
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
@@ -58,15 +59,11 @@ def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest | Refusal]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
-        try:
-            nbest = line_to_nbest(line, where)
-        except FormatError as error:
-            yield Refusal(where, str(error))
-            continue
+        nbest = line_to_nbest(line, where)
         if nbest.id in seen:
-            reason = f"{where} '{nbest.id}': this id occurs twice; give each utterance its own"
-            yield Refusal(where, reason)
-            continue
+            raise FormatError(
+                f"{where} '{nbest.id}': this id occurs twice; give each utterance its own"
+            )
         seen.add(nbest.id)
         yield nbest
 

@@ -42,8 +42,10 @@ def read_nbest(
     format: one of `relisten.io.readers.FORMATS`, or "auto" to tell by the content.
     manifest: native or NeMo manifest that gives the utterances the audio, reference and context
         that their format has no place for: by id, or in order where the format has no ids (NeMo).
-    refuse: is told of each utterance that does not fit, with file, line and id; by default raises.
-    Raises FormatError, one sentence, for a file that does not fit, or of which nothing does.
+    refuse: is told of each utterance of a foreign format that does not fit, with file, line and id;
+        by default raises.
+    Raises FormatError, one sentence, for a file that does not fit, or of which nothing does, and
+    for a native file with a line that does not.
     """
     n_read, first = 0, None
     records = _read_stream if is_stream(path) else _read_path
@@ -186,10 +188,7 @@ class NBestWriter:
             whole += len(line) if line.endswith(b"\n") else 0
         file.truncate(whole)
         file.seek(0)
-        for one in read_lines(file, str(self.partial_path)):
-            if isinstance(one, Refusal):
-                raise_refusal(one)
-            self.done.add(one.id)
+        self.done = {nbest.id for nbest in read_lines(file, str(self.partial_path))}
 
     def write(self, nbest: NBest) -> None:
         """Appends one line and flushes it.
