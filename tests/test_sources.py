@@ -13,7 +13,7 @@ import pytest
 from relisten.core.types import ModelError
 from relisten.io import sources
 from relisten.io.pinned import PINNED, PinnedFile, PinnedModel, Wheel
-from relisten.io.sources import cache_folder, resolve_model
+from relisten.io.sources import cache_folder, fetching_quietly, resolve_model
 
 PART_1, PART_2 = b"first half, " * 1000, b"second half"
 CONFIG = b'{"model": "tiny"}'
@@ -142,6 +142,38 @@ def test_a_run_that_is_interrupted_stops_pip_and_leaves_nothing(shop, tmp_path, 
         resolve_model(REFERENCE)
     assert started[0].poll() is not None
     assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_nothing_in_the_working_folder_is_run(shop, tmp_path, monkeypatch):
+    """`python -m pip` ran a pip.py that lay in the working folder."""
+    marker = tmp_path / "was-run"
+    for name in ("pip.py", "pip/__main__.py", "sitecustomize.py"):
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"open({str(marker)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path / "here")
+    assert contents(resolve_model(REFERENCE)) == {"config.json": CONFIG}
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("change", ["bytes", "missing", "link"])
+def test_a_changed_file_of_the_cache_is_refused(shop, tmp_path, change):
+    """What lay in the cache was never hashed again."""
+    file = resolve_model(REFERENCE) / "config.json"
+    file.unlink()
+    if change == "bytes":
+        file.write_bytes(CONFIG + b" ")
+    elif change == "link":
+        (tmp_path / "other.json").write_bytes(b"{}")
+        file.symlink_to(tmp_path / "other.json")
+    with pytest.raises(ModelError, match=r"config\.json: is not as it was fetched; delete"):
+        resolve_model(REFERENCE)
+
+
+def test_quiet_shows_no_bar(shop, capfd):
+    with fetching_quietly():
+        resolve_model(REFERENCE)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_local_folder_comes_first(tmp_path, monkeypatch):

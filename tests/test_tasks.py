@@ -46,7 +46,7 @@ def manifest_of(folder: Path, *ids: str) -> str:
 def test_in_is_out_plus_refused(tmp_path: Path) -> None:
     source = manifest_of(tmp_path, "a", "bad", "c")
     ticks: list[int] = []
-    outcome = walk(source, str(tmp_path / "out"), mark, chunk_size=2, tick=ticks.append)
+    outcome = walk(source, str(tmp_path / "out"), mark, {}, chunk_size=2, tick=ticks.append)
     assert outcome == Outcome(2, (Refusal("bad", "it is bad"),))
     assert [u.id for u in load_nbest(tmp_path / "out")] == ["a", "c"]
     assert ticks == [2, 1]
@@ -56,7 +56,7 @@ def test_in_is_out_plus_refused(tmp_path: Path) -> None:
 def test_resume_ends_as_the_same_bytes(tmp_path: Path, n_calls: int) -> None:
     """Killed before any chunk, and in the middle: chunks are made up as in one run."""
     source = manifest_of(tmp_path, "a", "b", "bad", "d", "e")
-    walk(source, str(tmp_path / "whole"), mark, chunk_size=2)
+    walk(source, str(tmp_path / "whole"), mark, {}, chunk_size=2)
     calls: list[str] = []
 
     def dying(chunk: list[NBest]) -> list[NBest | Refusal]:
@@ -67,12 +67,12 @@ def test_resume_ends_as_the_same_bytes(tmp_path: Path, n_calls: int) -> None:
 
     output = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        walk(source, str(output), dying, chunk_size=2)
+        walk(source, str(output), dying, {}, chunk_size=2)
     assert not output.exists()
     partial = output.with_name("out.partial")
     lines = partial.read_bytes().splitlines(keepends=True)
     partial.write_bytes(b"".join(lines[:-1]))  # killed between two lines of a chunk
-    outcome = walk(source, str(output), mark, chunk_size=2, resume=True)
+    outcome = walk(source, str(output), mark, {}, chunk_size=2, resume=True)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert outcome == Outcome(4, (Refusal("bad", "it is bad"),))
 
@@ -81,7 +81,7 @@ def test_audio_paths_stay_true(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "out").mkdir()
     save_nbest([NBest("a", audio="wav/a.wav")], tmp_path / "set" / "in.jsonl")
-    walk(str(tmp_path / "set" / "in.jsonl"), str(tmp_path / "out" / "o.jsonl"), lambda c: c)
+    walk(str(tmp_path / "set" / "in.jsonl"), str(tmp_path / "out" / "o.jsonl"), lambda c: c, {})
     assert load_nbest(tmp_path / "out" / "o.jsonl")[0].audio == "../set/wav/a.wav"
 
 

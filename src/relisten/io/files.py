@@ -93,7 +93,8 @@ def cannot_write(path: str | Path, error: OSError) -> UsageError:
     """The sentence for a file that cannot be written."""
     reason = error.strerror or str(error)
     remedy = "; make room, or name a file on another disk" if error.errno in _FULL else ""
-    return UsageError(f"{path}: cannot be written ({reason}){remedy}")
+    name = "standard output" if str(path) == "-" else path
+    return UsageError(f"{name}: cannot be written ({reason}){remedy}")
 
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)

@@ -33,6 +33,11 @@ def rescore(
         scored,
         output,
         lambda chunk: [rank(one, weights or own(one), decision) for one in chunk],
+        {
+            "command": "rescore",
+            "weights": weights and weights.to_json(),
+            "decision": decision,
+        },
         input_format=input_format,
         manifest=manifest,
         resume=resume,

@@ -97,7 +97,8 @@ def _check(utterance: NBest, path: Path) -> None:
     try:
         nbest_to_line(utterance)
     except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error
+        reason = str(error).removeprefix("cannot be written: ")
+        raise FormatError(f"{path}: {reason}") from error
 
 
 def _without_our_names(utterance: NBest, format: str) -> NBest:

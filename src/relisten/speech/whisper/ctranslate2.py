@@ -50,6 +50,7 @@ class CTranslate2Whisper:
     on freshly loaded models give equal samples; later seeds change nothing.
     """
 
+    samples_follow_seed = False
     max_duration_s = float(WINDOW_S)
 
     def __init__(
