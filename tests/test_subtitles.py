@@ -20,7 +20,7 @@ def test_srt():
     assert to_srt(SEGMENTS) == (
         "1\n00:00:00,000 --> 00:00:01,500\nIt was the best of times,\n"
         "\n"
-        "2\n00:01:00,000 --> 01:02:03,005\nR&D:\na < b --> c\n"
+        "2\n00:01:00,000 --> 01:02:03,005\nR&D:\na < b -> c\n"
     )
     assert to_srt([]) == ""
 
@@ -34,6 +34,13 @@ def test_vtt():
         "00:01:00.000 --> 01:02:03.005\nR&amp;D:\na &lt; b --&gt; c\n"
     )
     assert to_vtt([]) == "WEBVTT\n"
+
+
+@pytest.mark.parametrize("text", ["-->", "a --> b", "1\n00:00:01,000 --> 00:00:02,000", "---->"])
+def test_an_arrow_in_an_srt_text_is_no_line_of_times(text):
+    srt = to_srt([Cue(0.0, 1.0, text), Cue(1.0, 2.0, "b")])
+    assert srt.count("-->") == 2
+    assert "->" in srt.split("\n\n")[0].split("\n", 2)[2]
 
 
 @given(st.floats(0, 400_000))

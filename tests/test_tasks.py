@@ -12,7 +12,7 @@ import pytest
 from relisten.core.combine import Weights, fingerprint
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.cues import MAX_CUE_CHARS, MAX_CUE_S, to_cues
+from relisten.tasks.cues import CueOptions, to_cues
 from relisten.tasks.evaluation.evaluate import evaluate
 from relisten.tasks.evaluation.resampled import MAX_ROWS, ResampledRows
 from relisten.tasks.rescore import rescore
@@ -46,7 +46,7 @@ def manifest_of(folder: Path, *ids: str) -> str:
 def test_in_is_out_plus_refused(tmp_path: Path) -> None:
     source = manifest_of(tmp_path, "a", "bad", "c")
     ticks: list[int] = []
-    outcome = walk(source, str(tmp_path / "out"), mark, chunk_size=2, tick=ticks.append)
+    outcome = walk(source, str(tmp_path / "out"), mark, {}, chunk_size=2, tick=ticks.append)
     assert outcome == Outcome(2, (Refusal("bad", "it is bad"),))
     assert [u.id for u in load_nbest(tmp_path / "out")] == ["a", "c"]
     assert ticks == [2, 1]
@@ -56,7 +56,7 @@ def test_in_is_out_plus_refused(tmp_path: Path) -> None:
 def test_resume_ends_as_the_same_bytes(tmp_path: Path, n_calls: int) -> None:
     """Killed before any chunk, and in the middle: chunks are made up as in one run."""
     source = manifest_of(tmp_path, "a", "b", "bad", "d", "e")
-    walk(source, str(tmp_path / "whole"), mark, chunk_size=2)
+    walk(source, str(tmp_path / "whole"), mark, {}, chunk_size=2)
     calls: list[str] = []
 
     def dying(chunk: list[NBest]) -> list[NBest | Refusal]:
@@ -67,12 +67,12 @@ def test_resume_ends_as_the_same_bytes(tmp_path: Path, n_calls: int) -> None:
 
     output = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        walk(source, str(output), dying, chunk_size=2)
+        walk(source, str(output), dying, {}, chunk_size=2)
     assert not output.exists()
     partial = output.with_name("out.partial")
     lines = partial.read_bytes().splitlines(keepends=True)
     partial.write_bytes(b"".join(lines[:-1]))  # killed between two lines of a chunk
-    outcome = walk(source, str(output), mark, chunk_size=2, resume=True)
+    outcome = walk(source, str(output), mark, {}, chunk_size=2, resume=True)
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
     assert outcome == Outcome(4, (Refusal("bad", "it is bad"),))
 
@@ -81,7 +81,7 @@ def test_audio_paths_stay_true(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "out").mkdir()
     save_nbest([NBest("a", audio="wav/a.wav")], tmp_path / "set" / "in.jsonl")
-    walk(str(tmp_path / "set" / "in.jsonl"), str(tmp_path / "out" / "o.jsonl"), lambda c: c)
+    walk(str(tmp_path / "set" / "in.jsonl"), str(tmp_path / "out" / "o.jsonl"), lambda c: c, {})
     assert load_nbest(tmp_path / "out" / "o.jsonl")[0].audio == "../set/wav/a.wav"
 
 
@@ -288,13 +288,42 @@ def test_cues_hold_all_words_and_are_short() -> None:
     words = [f"word{i}" for i in range(60)]
     ends = [0.4 * (i + 1) for i in range(60)]
     cues = to_cues(" ".join(words), ends, 10.0, 34.0)
-    assert " ".join(cue.text for cue in cues) == " ".join(words)
+    assert " ".join(cue.text for cue in cues).split() == words
     assert cues[0].start_s == 10.0
     assert cues[-1].end_s == pytest.approx(34.0)
     for cue, following in pairwise(cues):
         assert cue.end_s == following.start_s
-    assert all(c.end_s - c.start_s <= MAX_CUE_S + 1e-9 for c in cues)
-    assert all(len(cue.text) <= MAX_CUE_CHARS for cue in cues)
+    assert all(c.end_s - c.start_s <= CueOptions().max_s + 1e-9 for c in cues)
+    lines = [cue.text.split("\n") for cue in cues]
+    assert all(len(one) <= 2 and max(map(len, one)) <= 42 for one in lines)
+
+
+def test_a_cue_starts_with_its_speech() -> None:
+    """Twelve seconds of silence before the first word, nine between two sentences: the cues once
+    began at 0.0 and 13.2 s, and "Under" stood alone. "The" takes 0.5 s at most, "Under" 0.7."""
+    words = ["The", "cat", "sat.", "Under", "the", "table"]
+    cues = to_cues(" ".join(words), [12.2, 12.7, 13.2, 22.2, 22.4, 22.9], 0.0, 30.0)
+    assert [cue.text for cue in cues] == ["The cat sat.", "Under the table"]
+    assert [cue.start_s for cue in cues] == pytest.approx([11.7, 21.5])
+    assert [cue.end_s for cue in cues] == pytest.approx([13.2, 22.9])
+
+
+def test_cues_prefer_whole_sentences_and_last_a_second() -> None:
+    cues = to_cues("Stop. I said stop it now. Yes.", [0.3, 0.8, 1.0, 1.3, 1.5, 1.8, 2.2], 5.0, 7.5)
+    assert [cue.text for cue in cues] == ["Stop. I said stop it now.", "Yes."]
+    assert (cues[1].start_s, cues[1].end_s) == pytest.approx((6.8, 7.5))  # the segment's end
+    (alone,) = to_cues("Yes.", [0.3], 5.0, 9.0)
+    assert (alone.start_s, alone.end_s) == pytest.approx((5.0, 6.0))
+
+
+@pytest.mark.parametrize("text", ["今天天气很好我们去公园散步吧" * 10, "สวัสดีครับ" * 12, "w" * 100])
+def test_scripts_without_spaces_are_cut_by_characters(text) -> None:
+    """One word to `split`: it was one cue of any length. Its characters share its time."""
+    cues = to_cues(text, [20.0], 0.0, 20.0)
+    assert "".join(cue.text.replace("\n", "") for cue in cues) == text
+    assert len(cues) > 1
+    assert all(cue.end_s - cue.start_s <= 6.0 + 1e-9 for cue in cues)
+    assert all(max(map(len, cue.text.split("\n"))) <= 42 for cue in cues)
 
 
 def test_cues_without_word_ends() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from typing import Any
 
 import click
@@ -36,8 +37,8 @@ from relisten.apps.options import (
     taken,
 )
 from relisten.apps.training_commands import adapt, finetune, pretrain
-from relisten.core.types import UsageError
-from relisten.io.files import write_text
+from relisten.core.types import Refusal, UsageError
+from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     # Our own progress bars and sentences are enough.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.showwarning = lambda message, *_: note(f"Warning: {message}", quiet=False)
 
 
 @main.command(epilog="Example: relisten transcribe talk.mp3 --format srt -o talk.srt")
@@ -104,6 +106,7 @@ def transcribe(
 
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
+    check_writable(output)
     decoding = taken(DecodingOptions, options)
     second_pass = taken(
         SecondPassOptions,
@@ -394,7 +397,8 @@ def evaluate(
     from relisten.io.nbest import read_nbest
     from relisten.tasks.evaluation.evaluate import evaluate
 
-    utterances = read_nbest(ranked, input_format, manifest)
+    unreadable: list[Refusal] = []
+    utterances = read_nbest(ranked, input_format, manifest, unreadable.append)
     keys = by or (("speaker",) if html_path else ())
     tally = None
     if html_path:
@@ -416,7 +420,7 @@ def evaluate(
         write_text(html_path, render(tally.result(report), os.path.basename(ranked)))
     if json_path != "-":
         print_evaluation(report)
-    finish(report.refused)
+    finish((*unreadable, *report.refused))
 
 
 @main.command(epilog="Example: relisten doctor scored-dev.jsonl --json checkup.json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -130,7 +130,7 @@ class Weights:
                 by,
                 {domain: _todays_names(own) for domain, own in domains.items()},
             )
-        except UsageError as error:
+        except (UsageError, TypeError) as error:  # a list as a normaliser has no hash
             raise FormatError(str(error)) from error
 
 
@@ -144,7 +144,7 @@ def _own(values: Mapping[str, float]) -> dict[str, float]:
     for component, weight in values.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise UsageError(f"the weight of {component!r} is no number: {weight!r}")
-        if not math.isfinite(weight):
+        if not _is_finite(weight):
             raise UsageError(f"the weight of {component!r} is not finite: {weight}")
     return {component: float(weight) for component, weight in values.items()}
 
@@ -154,7 +154,8 @@ def _todays_names(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_finite(number: object) -> bool:
-    return isinstance(number, int | float) and type(number) is not bool and math.isfinite(number)
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and abs(number) <= sys.float_info.max  # whole numbers may be larger
 
 
 DEFAULT_WEIGHTS = Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT})

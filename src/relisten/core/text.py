@@ -69,6 +69,11 @@ def cached_normaliser(name: str) -> Normaliser:
     return lru_cache(maxsize=_N_CACHED_WORDS)(normaliser(name))
 
 
+def has_words(text: str) -> bool:
+    """Whether a text holds a letter or a digit: ". . ." and "♪" are none."""
+    return any(map(str.isalnum, text))
+
+
 def _is_punctuation(word: str) -> bool:
     return all(unicodedata.category(c)[0] in "PS" for c in word)
 

@@ -105,3 +105,14 @@ class NBest:
         """Who speaks, from the key `speaker` of the file; None where it is missing or empty."""
         value = self.extra.get("speaker")
         return None if value in (None, "") else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An utterance that could not be read or processed, and why, in one sentence.
+
+    id: of the utterance; where it has none, its file and line.
+    """
+
+    id: str
+    reason: str

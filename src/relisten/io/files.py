@@ -75,11 +75,26 @@ def write_text(path: str | Path, text: str) -> None:
         raise cannot_write(path, error) from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Nothing. Raises UsageError where `write_text` would; to be asked before long work."""
+    target = os.path.realpath(path)
+    if str(path) == "-" or is_stream(path):
+        return
+    try:
+        if os.path.isdir(target):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with TemporaryDirectory(prefix=_SCRATCH, dir=os.path.dirname(target)):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def cannot_write(path: str | Path, error: OSError) -> UsageError:
     """The sentence for a file that cannot be written."""
     reason = error.strerror or str(error)
     remedy = "; make room, or name a file on another disk" if error.errno in _FULL else ""
-    return UsageError(f"{path}: cannot be written ({reason}){remedy}")
+    name = "standard output" if str(path) == "-" else path
+    return UsageError(f"{name}: cannot be written ({reason}){remedy}")
 
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)

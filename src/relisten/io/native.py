@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest
 
-_UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
-_HYPOTHESIS_KEYS = (
+CONTENT = ("hypotheses", "audio", "reference")
+"""A line of ours holds at least one of these, unless nothing is known but where it lies."""
+UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
+HYPOTHESIS_KEYS = (
     "text",
     "word_ends_s",
     "scores",
@@ -28,6 +30,10 @@ _HYPOTHESIS_KEYS = (
     "posterior",
     "word_confidence",
 )
+MOST_S = 10_000_000
+"""Times beyond 115 days are no times of a recording; sample counts of them overflow."""
+MOST_CHARACTERS = 1_000_000
+"""Of a text: that is 18 hours of speech, and aligning two such texts takes days already."""
 
 
 def read_native(path: Path) -> Iterator[NBest]:
@@ -42,27 +48,45 @@ def read_native(path: Path) -> Iterator[NBest]:
 def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
     """The utterances of the lines of the file `name`; blank lines are skipped.
 
-    Raises FormatError with file, line and id, also for an id that occurs twice. The ids are kept
-    for that: some 130 bytes each.
+    Raises FormatError with file, line and id, also for an id that occurs twice: a file of ours that
+    does not fit was torn or edited, and is not to be trusted. The ids are kept for that: some 130
+    bytes each.
     """
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
+        where = f"{name}:{number}"
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
-        nbest = line_to_nbest(line, f"{name}:{number}")
+        nbest = line_to_nbest(line, where)
         if nbest.id in seen:
             raise FormatError(
-                f"{name}:{number} '{nbest.id}': this id occurs twice; give each utterance its own"
+                f"{where} '{nbest.id}': this id occurs twice; give each utterance its own"
             )
         seen.add(nbest.id)
         yield nbest
 
 
 def nbest_to_line(nbest: NBest) -> bytes:
-    """One UTF-8 JSON line, newline included; keys in the order of the format, unknown ones last."""
+    """One UTF-8 JSON line, newline included; keys in the order of the format, unknown ones last.
+
+    Raises FormatError for whatever `line_to_nbest` would refuse, so that what is written is read.
+    """
     where = f"'{nbest.id}'"
+    record = _record(nbest, where)
+    _utterance(record, "cannot be written:")
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: an unknown key holds what is not JSON ({error})") from error
+    try:
+        return line.encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
+        return json.dumps(record).encode() + b"\n"
+
+
+def _record(nbest: NBest, where: str) -> dict[str, Any]:
     record: dict[str, Any] = {"id": nbest.id}
     if nbest.audio is not None:
         record["audio"] = nbest.audio
@@ -74,17 +98,16 @@ def nbest_to_line(nbest: NBest) -> bytes:
         record["reference"] = nbest.reference
     if nbest.context is not None:
         record["context"] = nbest.context
-    record.update(nbest.extra)
+    record.update(_own_keys(nbest.extra, UTTERANCE_KEYS, where))
     if nbest.hypotheses:
         record["hypotheses"] = [_hypothesis_record(h, where) for h in nbest.hypotheses]
-    try:
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{where}: an unknown key holds what is not JSON ({error})") from error
-    try:
-        return line.encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
-        return json.dumps(record).encode() + b"\n"
+    return record
+
+
+def _own_keys(extra: Mapping[str, Any], ours: Sequence[str], where: str) -> Mapping[str, Any]:
+    if taken := extra.keys() & set(ours):
+        raise FormatError(f"{where}: extra holds {min(taken)!r}, a key of the format; rename it")
+    return extra
 
 
 def _hypothesis_record(hypothesis: Hypothesis, where: str) -> dict[str, Any]:
@@ -99,7 +122,7 @@ def _hypothesis_record(hypothesis: Hypothesis, where: str) -> dict[str, Any]:
         record["posterior"] = _rounded(hypothesis.posterior, where)
     if hypothesis.word_confidence is not None:
         record["word_confidence"] = [_rounded(one, where) for one in hypothesis.word_confidence]
-    record.update(hypothesis.extra)
+    record.update(_own_keys(hypothesis.extra, HYPOTHESIS_KEYS, where))
     return record
 
 
@@ -107,6 +130,17 @@ def _rounded(number: float, where: str) -> float:
     if not math.isfinite(number):
         raise FormatError(f"{where}: cannot write {number}; scores and times are finite numbers")
     return round(float(number), 6) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, as `object_pairs_hook` takes it. Raises ValueError for a key that occurs
+    twice: which of its values counts, nobody can know."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in record if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
+    return record
 
 
 def line_to_nbest(line: bytes, where: str) -> NBest:
@@ -118,7 +152,7 @@ def line_to_nbest(line: bytes, where: str) -> NBest:
         return float(name)
 
     try:
-        record = json.loads(line.decode(), parse_constant=note)
+        record = json.loads(line.decode(), parse_constant=note, object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: is not UTF-8 ({error.reason}); convert the file") from error
     except (ValueError, RecursionError) as error:
@@ -127,13 +161,27 @@ def line_to_nbest(line: bytes, where: str) -> NBest:
         ) from error
     if not isinstance(record, dict) or "id" not in record:
         raise FormatError(f"{where}: has no 'id'; every line is an object with at least an id")
+    nbest = _utterance(record, where)
+    where = f"{where} '{nbest.id}'"
+    if not_numbers:
+        raise FormatError(f"{where}: holds {not_numbers[0]}, which JSON does not know; drop it")
+    if "text" in record and not any(key in record for key in CONTENT):
+        raise FormatError(
+            f"{where}: has a 'text' that is neither hypothesis nor reference; write it as "
+            '"hypotheses": [{"text": …}] or as "reference"'
+        )
+    return nbest
+
+
+def _utterance(record: Mapping[str, Any], where: str) -> NBest:
+    """The utterance of an object with keys of the format. Raises FormatError for bad values."""
     if not isinstance(record["id"], str) or not record["id"]:
         raise FormatError(f"{where}: id is {record['id']!r}; it must be a text, not empty")
     where = f"{where} '{record['id']}'"
     hypotheses = record.get("hypotheses") or []
     if not isinstance(hypotheses, list):
         raise FormatError(f"{where}: hypotheses is {type(hypotheses).__name__}; it must be a list")
-    nbest = NBest(
+    return NBest(
         id=record["id"],
         hypotheses=tuple(
             _to_hypothesis(item, f"{where}: hypothesis {n}") for n, item in enumerate(hypotheses, 1)
@@ -143,17 +191,19 @@ def line_to_nbest(line: bytes, where: str) -> NBest:
         duration_s=_seconds_or_none(record, "duration_s", where),
         reference=_text_or_none(record, "reference", where),
         context=_text_or_none(record, "context", where),
-        extra=_unknown(record, _UTTERANCE_KEYS),
+        extra=_unknown(record, UTTERANCE_KEYS),
     )
-    if not_numbers:
-        raise FormatError(f"{where}: holds {not_numbers[0]}, which JSON does not know; drop it")
-    return nbest
 
 
 def _to_hypothesis(item: object, where: str) -> Hypothesis:
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise FormatError(
             f"{where}: has no 'text'; write it as an object with a text, \"\" if empty"
+        )
+    if len(item["text"]) > MOST_CHARACTERS:
+        raise FormatError(
+            f"{where}: its text has {len(item['text']):,} characters; at most {MOST_CHARACTERS:,} "
+            "are read, so cut the recording into segments"
         )
     scores = item.get("scores") or {}
     if not isinstance(scores, dict):
@@ -171,7 +221,7 @@ def _to_hypothesis(item: object, where: str) -> Hypothesis:
         scores={FORMER_NAMES.get(name, name): float(score) for name, score in scores.items()},
         word_ends_s=_word_ends(item, where),
         first_pass_rank=rank,
-        extra=_unknown(item, _HYPOTHESIS_KEYS),
+        extra=_unknown(item, HYPOTHESIS_KEYS),
         posterior=_posterior(item, where),
         word_confidence=_word_confidence(item, where),
     )
@@ -207,8 +257,10 @@ def _word_ends(item: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
     ends = item.get("word_ends_s")
     if ends is None:
         return None
-    if not isinstance(ends, list) or not all(_is_number(end) for end in ends):
-        raise FormatError(f"{where}: word_ends_s is {ends!r}; it must be a list of seconds")
+    if not isinstance(ends, list) or not all(map(_is_seconds, ends)):
+        raise FormatError(
+            f"{where}: word_ends_s is {_short(ends)}; it must be a list of seconds, 0 to {MOST_S:,}"
+        )
     n_words = len(item["text"].split())
     if len(ends) != n_words:
         raise FormatError(
@@ -233,8 +285,10 @@ def _seconds_or_none(record: Mapping[str, Any], key: str, where: str) -> float |
     value = record.get(key)
     if value is None:
         return None
-    if not _is_number(value) or value < 0:
-        raise FormatError(f"{where}: {key} is {value!r}; it must be seconds, 0 or more")
+    if not _is_seconds(value):
+        raise FormatError(
+            f"{where}: {key} is {value!r}; it must be seconds, 0 or more, at most {MOST_S:,}"
+        )
     return float(value)
 
 
@@ -243,6 +297,15 @@ def _is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # an integer beyond 1e308
         return False
+
+
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= MOST_S
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def _is_probability(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
@@ -14,15 +14,26 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO
 
-from relisten.core.types import FormatError, NBest
+from relisten.core.types import FormatError, NBest, Refusal
 from relisten.io.files import cannot_write, is_stream, open_locked
 from relisten.io.native import nbest_to_line, read_lines, read_native
 from relisten.io.provenance import Provenance, check_record, record_path, write_record
 from relisten.io.readers import is_native_line, read_foreign, recognise
 
+Refuse = Callable[[Refusal], None]
+"""Is told of each utterance that cannot be read; the others go on."""
+
+
+def raise_refusal(refusal: Refusal) -> None:
+    """Raises FormatError: the `Refuse` of those who want all or nothing."""
+    raise FormatError(refusal.reason)
+
 
 def read_nbest(
-    path: str | Path, format: str = "auto", manifest: str | Path | None = None
+    path: str | Path,
+    format: str = "auto",
+    manifest: str | Path | None = None,
+    refuse: Refuse = raise_refusal,
 ) -> Iterator[NBest]:
     """The utterances of a file, one at a time; of the native format only the ids are kept.
 
@@ -31,15 +42,28 @@ def read_nbest(
     format: one of `relisten.io.readers.FORMATS`, or "auto" to tell by the content.
     manifest: native or NeMo manifest that gives the utterances the audio, reference and context
         that their format has no place for: by id, or in order where the format has no ids (NeMo).
-    Raises FormatError, one sentence with file, line and id, for whatever does not fit.
+    refuse: is told of each utterance of a foreign format that does not fit, with file, line and id;
+        by default raises.
+    Raises FormatError, one sentence, for a file that does not fit, or of which nothing does, and
+    for a native file with a line that does not.
     """
-    if is_stream(path):
-        yield from _read_stream(path, format, manifest)
-    else:
-        yield from _read_path(Path(path), format, manifest)
+    n_read, first = 0, None
+    records = _read_stream if is_stream(path) else _read_path
+    for one in records(path, format, manifest):
+        if isinstance(one, NBest):
+            n_read += 1
+            yield one
+        else:
+            first = first or one
+            refuse(one)
+    if first is not None and not n_read:
+        raise_refusal(first)
 
 
-def _read_path(path: Path, format: str, manifest: str | Path | None) -> Iterator[NBest]:
+def _read_path(
+    path: str | Path, format: str, manifest: str | Path | None
+) -> Iterator[NBest | Refusal]:
+    path = Path(path)
     name = recognise(path) if format == "auto" else format
     if name == "native" and manifest is None:
         yield from read_native(path)
@@ -48,7 +72,9 @@ def _read_path(path: Path, format: str, manifest: str | Path | None) -> Iterator
         yield from read_foreign(path, name, known)
 
 
-def _read_stream(path: str | Path, format: str, manifest: str | Path | None) -> Iterator[NBest]:
+def _read_stream(
+    path: str | Path, format: str, manifest: str | Path | None
+) -> Iterator[NBest | Refusal]:
     is_stdin = str(path) == "-"
     name = "standard input" if is_stdin else str(path)
     with nullcontext(sys.stdin.buffer) if is_stdin else open(path, "rb") as file:
@@ -67,16 +93,22 @@ def _read_stream(path: str | Path, format: str, manifest: str | Path | None) -> 
                 target.writelines(head)
                 shutil.copyfileobj(file, target)
             try:
-                yield from _read_path(copy, format, manifest)
+                for one in _read_path(copy, format, manifest):
+                    if isinstance(one, Refusal):
+                        one = Refusal(one.id, one.reason.replace(str(copy), name))
+                    yield one
             except FormatError as error:
                 raise FormatError(str(error).replace(str(copy), name)) from error
 
 
 def load_nbest(
-    path: str | Path, format: str = "auto", manifest: str | Path | None = None
+    path: str | Path,
+    format: str = "auto",
+    manifest: str | Path | None = None,
+    refuse: Refuse = raise_refusal,
 ) -> list[NBest]:
     """All utterances of a file at once; see `read_nbest`."""
-    return list(read_nbest(path, format, manifest))
+    return list(read_nbest(path, format, manifest, refuse))
 
 
 def save_nbest(nbests: Iterable[NBest], path: str | Path) -> None:

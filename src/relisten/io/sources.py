@@ -80,12 +80,20 @@ def cache_folder() -> Path:
 def weights_hash(folder: Path) -> str:
     """12 hex digits that name a model folder's weights, whatever its path.
 
-    Computed from the names and whole contents of its weights files, once a process: 0.25 s for
-    100 MB.
+    Computed from the name, size, first and last MiB of every weights file: reading 15 GB takes too
+    long. It is a name that stored bundles and codebooks hold, so it must never change; whether a
+    fetched file is whole and untouched is another question, which `_check_files` answers.
     """
+    digest = hashlib.sha256()
     endings = ("bin", "gguf", "safetensors")
-    paths = sorted(path for ending in endings for path in folder.glob(f"*.{ending}"))
-    return _sha256(json.dumps([[path.name, file_hash(path)] for path in paths]).encode())[:12]
+    for path in sorted(path for ending in endings for path in folder.glob(f"*.{ending}")):
+        size = path.stat().st_size
+        digest.update(json.dumps([path.name, size]).encode())
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read())
+    return digest.hexdigest()[:12]
 
 
 def _from_package(reference: str) -> PinnedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,10 +25,14 @@ class Cue:
             )
 
 
+_ARROW = re.compile("--+>")
+"""SRT has no escapes: within a text a player would take this for a line of times."""
+
+
 def to_srt(cues: Iterable[Cue]) -> str:
     """The cues as SRT, in their order; those without text show nothing and are left out."""
     blocks = [
-        f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{text}\n"
+        f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{_ARROW.sub('->', text)}\n"
         for n, (s, text) in enumerate(_shown(cues), 1)
     ]
     return "\n".join(blocks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from relisten.core.text import spoken_words
 from relisten.core.types import ModelError
@@ -21,12 +21,14 @@ class TextEncoder:
     """Tokenises a text and assigns each token to its whitespace-separated word.
 
     tokenizer: a `PlainTokenizer` or a fast transformers tokenizer; no special tokens are added.
-    Raises ModelError where it is not a fast one.
+    Raises ModelError where it is not a fast one, or the form is unknown.
     """
 
     def __init__(self, tokenizer: Any, form: TextForm = "surface") -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError("a fast tokenizer (tokenizer.json) is needed to place tokens in words")
+        if form not in get_args(TextForm):
+            raise ModelError(f"text_form {form!r} is none of {', '.join(get_args(TextForm))}")
         self.tokenizer = tokenizer
         self.form = form
         self._backend = tokenizer.backend_tokenizer

@@ -44,6 +44,8 @@ class DecodingOptions:
 class FirstPassResult:
     """What a first pass made of one recording.
 
+    is_speech: whether there is speech at all; see `no_speech.holds_speech`. Where there is none the
+        one hypothesis is the empty text.
     hypotheses: those of the beam in the decoder's own order, then samples that are not in the beam;
         no token sequence twice, but texts may repeat. Scores hold `asr`, the summed log-probability
         in nats, EOS counted; word_ends_s is set where it was asked for.
@@ -55,6 +57,7 @@ class FirstPassResult:
     hypotheses: tuple[Hypothesis, ...]
     frames: np.ndarray
     window: np.ndarray
+    is_speech: bool = True
 
 
 class TextScorer(Protocol):

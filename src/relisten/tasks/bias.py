@@ -7,6 +7,7 @@ from pathlib import Path
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import FormatError, NBest, UsageError
+from relisten.io.provenance import fingerprint
 from relisten.tasks.second_pass import biasing_of
 from relisten.tasks.streams import Outcome, Tick, no_tick, walk
 
@@ -39,10 +40,17 @@ def bias(
         nbest,
         output,
         work,
+        {
+            "command": "bias",
+            "phrases": fingerprint(phrases),
+            "inject": inject,
+            "normaliser": normaliser,
+        },
         input_format=input_format,
         manifest=manifest,
         resume=resume,
         tick=tick,
+        needs_hypotheses=True,
     )
 
 

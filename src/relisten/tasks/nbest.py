@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
-from relisten.core.types import NBest
+from relisten.core.types import NBest, UsageError
 from relisten.io.audio import RATE_HZ
+from relisten.io.bundle import resolve_bundle, scoring_hash
+from relisten.io.provenance import fingerprint
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
@@ -50,11 +53,14 @@ def make_nbest(
     first_pass: the recognisers; what those behind the first and `manifest` itself add to the list
     is rated by the first: see `join_lists`. propose, words: see `SecondPassOptions`; the CTC head
     is that of the bundle `model`. Recordings that cannot be read, or last longer than a first pass
-    decodes at once, are refused. Raises UsageError for two recognisers of one name.
+    decodes at once, are refused. Raises UsageError for two recognisers of one name, and for
+    samples together with `resume` where a recogniser has `samples_follow_seed = False`.
     """
     options = SecondPassOptions(propose, words)
     recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
     check_names(recognisers)
+    if resume and decoding.samples:
+        _check_seeds(recognisers)
     frontend, proposer = None, None
     if propose:
         from relisten.tasks.frontend import load_frontend
@@ -74,10 +80,31 @@ def make_nbest(
         manifest,
         output,
         lambda chunk: work_on_accepted([_load(u, manifest, recognisers) for u in chunk], expanded),
+        {
+            "command": "nbest",
+            "first pass": [[one.name, one.encoder.id] for one in recognisers],
+            "language": language,
+            "decoding": asdict(decoding),
+            "propose": propose,
+            "words": fingerprint(words),
+            "model": scoring_hash(resolve_bundle(model)) if propose else None,
+            "normaliser": normaliser,
+            "merge": merge,
+            "dtype": dtype,
+        },
         CHUNK_SIZE,
         resume=resume,
         tick=tick,
     )
+
+
+def _check_seeds(recognisers: Sequence[FirstPass]) -> None:
+    for recogniser in recognisers:
+        if not getattr(recogniser, "samples_follow_seed", True):
+            raise UsageError(
+                f"samples of {recogniser.name} depend on all that was drawn before them, so such a "
+                "run cannot be resumed; leave out --resume, or --samples"
+            )
 
 
 def _load(

@@ -56,11 +56,19 @@ def score(
         nbest,
         output,
         lambda chunk: scorer.score(chunk, nbest),
+        {
+            "command": "score",
+            "model": scorer.rescorer.identity.hash,
+            "components": scorer.components or scorer.rescorer.weights.to_score,
+            "wrong speech": wrong_speech,
+            "dtype": dtype,
+        },
         CHUNK_SIZE if on_cpu else GPU_CHUNK_SIZE,
         input_format,
         manifest,
         resume,
         tick,
+        needs_hypotheses=True,
     )
 
 

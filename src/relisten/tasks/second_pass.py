@@ -211,7 +211,8 @@ class SecondPass:
         clock: Clock | None = None,
     ) -> Expanded:
         """The utterances with the first passes' hypotheses, proposals, those that they had already,
-        and phrases; equal texts merged. timed: whether all hypotheses get the ends of their words.
+        and phrases; equal texts merged. Nothing joins where the first recogniser finds no speech.
+        timed: whether all hypotheses get the ends of their words.
         """
         clock = clock or Clock()
         with clock("first_pass"):
@@ -235,9 +236,13 @@ class SecondPass:
 
             key = normalise if self.merge else normaliser_named("none")
             lists = join_lists(recordings, self.first_passes, decoded, given, key, timed)
+        lists = [
+            its if result.is_speech or its_given else result.hypotheses
+            for its, result, its_given in zip(lists, decoded[0], given, strict=True)
+        ]
         expanded = [
-            replace(utterance, hypotheses=hypotheses)
-            for utterance, hypotheses in zip(utterances, lists, strict=True)
+            replace(utterance, hypotheses=its)
+            for utterance, its in zip(utterances, lists, strict=True)
         ]
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
@@ -283,7 +288,7 @@ class SecondPass:
         if timed:
             proposed = self._aligned(recordings, results, proposed)
         return [
-            replace(result, hypotheses=(*result.hypotheses, *new))
+            replace(result, hypotheses=(*result.hypotheses, *(new if result.is_speech else ())))
             for result, new in zip(results, proposed, strict=True)
         ]
 

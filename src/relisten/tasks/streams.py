@@ -9,17 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from relisten.core.types import AudioError, NBest, UsageError
+from relisten.core.types import AudioError, NBest, Refusal, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import NBestWriter, read_nbest, rebase_audio, resolve_audio
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An utterance that could not be done, and why, in one sentence."""
-
-    id: str
-    reason: str
+from relisten.io.provenance import Provenance, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +46,39 @@ def walk(
     source: str,
     output: str,
     work: Callable[[list[NBest]], Iterable[NBest | Refusal]],
+    made_by: Provenance,
     chunk_size: int = 1,
     input_format: str = "auto",
     manifest: str | None = None,
     resume: bool = False,
     tick: Tick = no_tick,
+    needs_hypotheses: bool = False,
 ) -> Outcome:
     """What became of the utterances of `source`, each chunk of which `work` turned into `output`.
 
     source, output: paths, "-" for standard input and output.
+    made_by: what else than the input decides what is written; recorded beside `output`.
     input_format, manifest: as `read_nbest` takes them.
     work: chunk → for each utterance, in order, what to write or why it is refused.
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
-    Memory is that of one chunk and of the refusals.
+    An utterance that cannot be read is refused, the others go on. Memory is that of one chunk and
+    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, and where
+    `resume` meets an output that was made in another way.
     """
-    n_done, refused = 0, []
-    with NBestWriter(output, resume=resume) as writer:
-        for chunk in in_chunks(read_nbest(source, input_format, manifest), chunk_size):
+    n_done, has_hypotheses = 0, False
+    refused: list[Refusal] = []
+
+    def refuse(refusal: Refusal) -> None:
+        refused.append(refusal)
+        tick(1)
+
+    inputs = {"input": fingerprint(source), "manifest": fingerprint(manifest)}
+    provenance = {**made_by, **inputs, "input format": input_format}
+    utterances = read_nbest(source, input_format, manifest, refuse)
+    with NBestWriter(output, resume, provenance) as writer:
+        for chunk in in_chunks(utterances, chunk_size):
+            has_hypotheses |= any(utterance.hypotheses for utterance in chunk)
             finished = {utterance.id for utterance in chunk if utterance.id in writer.done}
             n_done += len(finished)
             for result in work(chunk) if len(finished) < len(chunk) else ():
@@ -80,7 +88,14 @@ def walk(
                     writer.write(rebase_audio(result, source, output))
                     n_done += 1
             tick(len(chunk))
+        if needs_hypotheses and not has_hypotheses:
+            raise no_hypotheses(source)
     return Outcome(n_done, tuple(refused))
+
+
+def no_hypotheses(source: str) -> UsageError:
+    """The error of a file of N-best lists that turns out to hold none."""
+    return UsageError(f"{source}: no utterance has hypotheses; make them with `relisten nbest`")
 
 
 def load_recording(utterance: NBest, source: str) -> np.ndarray | Refusal:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from relisten.core.types import NBest, UsageError
+from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.nbest import read_nbest, rebase_audio
 from relisten.io.shards import shard_ids, shard_path, shards, write_shard
 from relisten.lm.sequences import Speech
@@ -60,7 +61,13 @@ def make_units(
 
     if output.endswith("/") or Path(output).is_dir():
         return _walk_to_shards(manifest, Path(output), work, resume, tick)
-    return walk(manifest, output, work, CHUNK_SIZE, resume=resume, tick=tick)
+    made_by = {
+        "command": "units",
+        "model": scoring_hash(resolve_bundle(model)),
+        "deduplicate": deduplicate,
+        "dtype": dtype,
+    }
+    return walk(manifest, output, work, made_by, CHUNK_SIZE, resume=resume, tick=tick)
 
 
 def _walk_to_shards(

@@ -7,21 +7,35 @@ puts the score of the recogniser under `asr`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import FormatError, NBest, UsageError
-from relisten.io.native import read_native
+from relisten.core.types import FormatError, NBest, Refusal, UsageError
+from relisten.io.native import CONTENT, HYPOTHESIS_KEYS, UTTERANCE_KEYS, nbest_to_line, read_native
 from relisten.io.readers.common import json_values
 from relisten.io.readers.folders import is_espnet, is_kaldi, read_espnet, read_kaldi
+from relisten.io.readers.offline import read_sherpa, read_vosk
 from relisten.io.readers.research import read_hyporadise, read_mlm_scoring
-from relisten.io.readers.services import read_amazon, read_azure, read_google, read_vosk
-from relisten.io.readers.tables import lines_of, read_nemo, read_nemo_manifest, read_tsv
-from relisten.io.readers.whisper import read_whisper
+from relisten.io.readers.services import (
+    read_amazon,
+    read_assemblyai,
+    read_azure,
+    read_deepgram,
+    read_google,
+)
+from relisten.io.readers.tables import (
+    is_table_header,
+    lines_of,
+    read_nemo,
+    read_nemo_manifest,
+    read_tsv,
+)
+from relisten.io.readers.whisper import read_whisper, read_whisper_cpp
 
-READERS: Mapping[str, Callable[[Path], Iterator[NBest]]] = {
+READERS: dict[str, Callable[[Path], Iterator[NBest | Refusal]]] = {
     "native": read_native,
     "tsv": read_tsv,
     "nemo": read_nemo,
@@ -31,10 +45,14 @@ READERS: Mapping[str, Callable[[Path], Iterator[NBest]]] = {
     "mlm-scoring": read_mlm_scoring,
     "hyporadise": read_hyporadise,
     "whisper": read_whisper,
+    "whisper-cpp": read_whisper_cpp,
     "vosk": read_vosk,
+    "sherpa": read_sherpa,
     "amazon": read_amazon,
     "google": read_google,
     "azure": read_azure,
+    "deepgram": read_deepgram,
+    "assemblyai": read_assemblyai,
 }
 
 FORMATS = tuple(READERS)
@@ -42,33 +60,67 @@ FORMATS = tuple(READERS)
 
 def read_foreign(
     path: Path, format: str, known: Mapping[str, NBest] | None = None
-) -> Iterator[NBest]:
+) -> Iterator[NBest | Refusal]:
     """The utterances of a file in one of FORMATS, each id once; see `relisten.io.nbest.read_nbest`.
 
-    known: id → utterance of the manifest. Raises FormatError for what does not fit, UsageError for
-    an unknown format.
+    known: id → utterance of the manifest. Refused is also what could not be written in the native
+    format. Raises FormatError for a file that does not fit, UsageError for an unknown format.
     """
     if format not in READERS:
         raise UsageError(f"format {format!r} is not known; one of: {', '.join(FORMATS)}")
-    if format == "nemo":
-        utterances = read_nemo(path, None if known is None else list(known.values()))
-    else:
-        utterances = READERS[format](path)
+    read = READERS[format]
+    if format == "nemo" and known is not None:
+        read = partial(read_nemo, manifest=list(known.values()))
     seen: set[str] = set()
-    for utterance in _guarded(utterances, path, format):
-        if utterance.id in seen:
-            raise FormatError(
-                f"{path}: '{utterance.id}': this id occurs twice, or its lines do not stand "
-                "together; give each utterance its own id, in one place"
-            )
-        seen.add(utterance.id)
-        yield utterance if known is None else _completed(utterance, known, path)
+    for utterance in _guarded(read(path), path, format):
+        if isinstance(utterance, Refusal):
+            yield utterance
+            continue
+        try:
+            if utterance.id in seen:
+                raise FormatError(
+                    f"{path}: '{utterance.id}': this id occurs twice, or its lines do not stand "
+                    "together; give each utterance its own id, in one place"
+                )
+            seen.add(utterance.id)
+            renamed = _without_our_names(utterance, format)
+            completed = renamed if known is None else _completed(renamed, known, path)
+            _check(completed, path)
+        except FormatError as error:
+            yield Refusal(utterance.id or str(path), str(error))
+        else:
+            yield completed
 
 
-def _guarded(utterances: Iterator[NBest], path: Path, format: str) -> Iterator[NBest]:
+def _check(utterance: NBest, path: Path) -> None:
+    """Raises FormatError for what the native format cannot hold: an empty id, a negative start."""
+    try:
+        nbest_to_line(utterance)
+    except FormatError as error:
+        reason = str(error).removeprefix("cannot be written: ")
+        raise FormatError(f"{path}: {reason}") from error
+
+
+def _without_our_names(utterance: NBest, format: str) -> NBest:
+    """The utterance with `context` of a Whisper segment, say, kept as `whisper.context`: with us
+    the name means something else."""
+
+    def renamed(extra: Mapping[str, Any], ours: Sequence[str]) -> dict[str, Any]:
+        return {f"{format}.{key}" if key in ours else key: value for key, value in extra.items()}
+
+    hypotheses = tuple(
+        replace(hypothesis, extra=renamed(hypothesis.extra, HYPOTHESIS_KEYS))
+        for hypothesis in utterance.hypotheses
+    )
+    return replace(utterance, hypotheses=hypotheses, extra=renamed(utterance.extra, UTTERANCE_KEYS))
+
+
+def _guarded(
+    utterances: Iterator[NBest | Refusal], path: Path, format: str
+) -> Iterator[NBest | Refusal]:
     try:
         yield from utterances
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise FormatError(
             f"{path}: does not have the layout of {format} ({error!r}); name its format"
         ) from error
@@ -112,7 +164,7 @@ def recognise(path: Path) -> str:
     try:
         value = json.loads(line)  # JSON lines: one is enough
     except (ValueError, RecursionError):
-        value = json_values(path)[0]
+        value = next(json_values(path), None)
     return _recognise_json(value[0] if isinstance(value, list) and value else value) or _unknown(
         path
     )
@@ -122,7 +174,7 @@ def _recognise_table(path: Path, line: str) -> str:
     fields = line.split("\t")
     if not line:
         return "native"  # an empty file holds no utterances in any format
-    if len(fields) > 2 or {"id", "text"} <= set(fields):
+    if len(fields) > 2 or is_table_header(line):
         return "tsv"
     if len(fields) == 2:
         return "nemo"
@@ -132,25 +184,28 @@ def _recognise_table(path: Path, line: str) -> str:
 def _recognise_json(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
+    keys = value.keys()
     results = value.get("results", value.get("response"))
-    if "NBest" in value or "recognizedPhrases" in value:
-        return "azure"
-    if isinstance(results, dict) and ("segments" in results or "transcripts" in results):
-        return "amazon"
-    if results is not None:
-        return "google"
-    if "audio_filepath" in value:
-        return "nemo-manifest"
-    if "alternatives" in value or "partial" in value:
-        return "vosk"
-    if "input" in value:
-        return "hyporadise"
-    if "id" in value or "hypotheses" in value:
-        return "native"
-    if "text" in value:
-        return "whisper"
-    if any(isinstance(record, dict) and "hyp_1" in record for record in value.values()):
-        return "mlm-scoring"
+    for format, is_it in (
+        ("native", "hypotheses" in keys or ("id" in keys and keys & set(CONTENT))),
+        ("azure", keys & {"NBest", "recognizedPhrases", "RecognitionStatus"}),
+        ("deepgram", isinstance(results, dict) and "channels" in results),
+        ("deepgram", isinstance(value.get("channel"), dict)),
+        ("amazon", isinstance(results, dict) and results.keys() & {"segments", "transcripts"}),
+        ("google", results is not None),
+        ("nemo-manifest", "audio_filepath" in keys),
+        ("vosk", keys & {"alternatives", "partial"} or {"result", "text"} <= keys),
+        ("hyporadise", "input" in keys),
+        ("assemblyai", "audio_url" in keys or {"status", "words", "text"} <= keys),
+        ("sherpa", {"tokens", "timestamps", "text"} <= keys and "start" not in keys),
+        ("whisper-cpp", isinstance(value.get("transcription"), list)),
+        ("whisper", keys & {"segments", "chunks"} or {"start", "text"} <= keys),
+        ("native", "id" in keys),  # a line of ours with nothing but keys of the user's
+        ("whisper", "text" in keys),
+        ("mlm-scoring", any(isinstance(one, dict) and "hyp_1" in one for one in value.values())),
+    ):
+        if is_it:
+            return format
     return None
 
 

@@ -1,15 +1,20 @@
-"""What all readers of foreign formats need: JSON values, numbers, word times."""
+"""What all readers of foreign formats need: JSON values, refusals, numbers, times of words."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import FormatError
+from relisten.core.text import join_unspaced
+from relisten.core.types import FormatError, Hypothesis, NBest, Refusal
+from relisten.io.native import unique_keys
 
 CONFIDENCE_FLOOR = 1e-6
 """A confidence of 0 is a rounded small number; its logarithm must stay finite."""
@@ -25,21 +30,57 @@ def read_text(path: Path) -> str:
         raise FormatError(f"{path}: is not UTF-8 ({error.reason}); convert the file") from error
 
 
-def json_values(path: Path) -> list[Any]:
-    """The JSON values of a file, one after the other or one per line."""
+def json_values(path: Path) -> Iterator[Any]:
+    """The JSON values of a file, one after the other or one per line.
+
+    Raises FormatError where it is not JSON, or a key occurs twice in an object.
+    """
     text = read_text(path)
-    decoder, values, position = json.JSONDecoder(), [], 0
-    while tail := len(text[position:].lstrip()):
-        start = len(text) - tail
+    position = 0
+    while match := _NOT_SPACE.search(text, position):
+        start = match.start()
         try:
-            value, position = decoder.raw_decode(text, start)
+            value, position = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, getattr(error, "pos", start)) + 1
             raise FormatError(
                 f"{path}:{line}: is not JSON ({error}); truncated? Write the file again"
             ) from error
-        values.append(value)
-    return values
+        yield value
+
+
+def json_items(path: Path) -> Iterator[Any]:
+    """The JSON values of a file, of each list among them its items."""
+    for value in json_values(path):
+        yield from value if isinstance(value, list) else [value]
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
+_NOT_SPACE = re.compile(r"\S")
+
+
+def attempt(utterance_id: str, path: Path, make: Callable[[], NBest]) -> NBest | Refusal:
+    """The utterance that `make` gives, or why there is none: one odd element, not the file."""
+    try:
+        return make()
+    except FormatError as error:
+        return Refusal(utterance_id, str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{path}: '{utterance_id}' does not have the layout of the others ({error!r})"
+        return Refusal(utterance_id, reason)
+
+
+def numbered(
+    path: Path, items: Iterable[Any], make: Callable[[Any, str, str], NBest], digits: int = 4
+) -> Iterator[NBest | Refusal]:
+    """Utterances of items without ids, numbered behind the file's name.
+
+    make: item, id, and how an error about it begins → its utterance.
+    """
+    for n, item in enumerate(items, 1):
+        utterance_id = f"{path.stem}-{n:0{digits}d}"
+        where = f"{path}: '{utterance_id}'"
+        yield attempt(utterance_id, path, partial(make, item, utterance_id, where))
 
 
 def get(record: object, key: str, kind: type, where: str) -> Any:
@@ -48,6 +89,22 @@ def get(record: object, key: str, kind: type, where: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise FormatError(f"{where}: {key!r} is {_short(value)}; it must be a {kind.__name__}")
     return value
+
+
+def optional_list(record: object, key: str, where: str) -> list[Any]:
+    """record[key], empty where it is missing or null: services leave empty lists out."""
+    if isinstance(record, dict) and record.get(key) is None:
+        return []
+    items: list[Any] = get(record, key, list, where)
+    return items
+
+
+def comparable(hypotheses: Iterable[Hypothesis]) -> tuple[Hypothesis, ...]:
+    """The hypotheses, their scores only if all have one: a list must not compare one with none."""
+    made = tuple(hypotheses)
+    if all(hypothesis.scores for hypothesis in made):
+        return made
+    return tuple(replace(hypothesis, scores={}) for hypothesis in made)
 
 
 def number(value: object, what: str, where: str) -> float:
@@ -63,6 +120,25 @@ def number(value: object, what: str, where: str) -> float:
     return result
 
 
+def seconds(value: object, what: str, where: str) -> float:
+    """A time in s, as services write it: 1.4, "1.4", "1.4s", "PT1.4S", "00:00:01,400", or
+    {"seconds": "1", "nanos": 400000000}, where protobuf leaves out what is 0."""
+    if isinstance(value, dict) and value.keys() <= {"seconds", "nanos"}:
+        whole = number(value.get("seconds", 0), what, where)
+        return whole + number(value.get("nanos", 0), what, where) / 1e9
+    if isinstance(value, str):
+        if match := _DURATION.fullmatch(value.strip()):
+            h, m, s, *clock = (float((part or "0").replace(",", ".")) for part in match.groups())
+            return 3600 * (h + clock[0]) + 60 * (m + clock[1]) + s + clock[2]
+        value = value.strip().removesuffix("s")
+    return number(value, what, where)
+
+
+_DURATION = re.compile(
+    r"PT(?=.)(?:([\d.]+)H)?(?:([\d.]+)M)?(?:([\d.]+)S)?|(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)"
+)
+
+
 def log_confidence(value: object, where: str) -> float:
     """The natural logarithm of a confidence in [0, 1]; 0 counts as a millionth."""
     confidence = number(value, "confidence", where)
@@ -71,15 +147,42 @@ def log_confidence(value: object, where: str) -> float:
     return math.log(max(confidence, CONFIDENCE_FLOOR))
 
 
-def fitting_word_ends(text: str, ends_s: Sequence[float]) -> tuple[float, ...] | None:
-    """The times rounded to a microsecond, or None where they cannot be those of the text's words.
+Piece = tuple[str, float | None]
+"""A word, a character or a token, and when it ends, s; None where that is not known."""
 
-    Services give the times of the spoken words ("two forty"), but may write "2:40".
+
+def joined(pieces: Iterable[Piece]) -> str:
+    """The text of the pieces. Where spaces stand in them, those are all there are; else one stands
+    between words, and none in scripts that are written without."""
+    texts = [text for text, _ in pieces]
+    if any(text != text.strip() for text in texts):
+        return "".join(texts).strip()
+    return join_unspaced(" ".join(texts))
+
+
+def word_ends(text: str, pieces: Iterable[Piece]) -> tuple[float, ...] | None:
+    """When each whitespace-separated word of `text` ends, s to a microsecond; None where the pieces
+    do not tell.
+
+    They tell it where their letters and digits, in order, are those of the text: a word ends with
+    the piece that holds its last one, and a piece that reaches into the next word tells nothing. Or
+    where there are as many as words. Services give the times of the spoken words ("two forty"), but
+    may write "2:40".
     """
-    ends = tuple(round(end, 6) for end in ends_s)
-    if len(ends) != len(text.split()) or any(later < earlier for earlier, later in pairwise(ends)):
+    words, timed = text.split(), [(_letters(piece), end) for piece, end in pieces]
+    ends: list[float | None] = [end for _, end in timed]
+    if timed and "".join(letters for letters, _ in timed) == _letters(text):
+        lengths = accumulate(len(letters) for letters, _ in timed)
+        end_at = {n: end for n, (letters, end) in zip(lengths, timed, strict=True) if letters}
+        ends = [end_at.get(n) for n in accumulate(len(_letters(word)) for word in words)]
+    known = tuple(round(end, 6) for end in ends if end is not None)
+    if not known or not len(known) == len(ends) == len(words) or known[0] < 0:
         return None
-    return ends
+    return None if any(later < earlier for earlier, later in pairwise(known)) else known
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _short(value: object) -> str:

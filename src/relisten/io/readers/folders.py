@@ -114,7 +114,7 @@ def read_kaldi(folder: Path) -> Iterator[NBest]:
 
 
 def _read_archive(text: Path, graph: Path | None, acoustic: Path | None) -> Iterator[NBest]:
-    def hypotheses() -> Iterator[tuple[str, Hypothesis]]:
+    def hypotheses() -> Iterator[tuple[str, int, Hypothesis]]:
         graph_costs, acoustic_costs = _costs(graph), _costs(acoustic)
         for n, line in lines_of(text):
             key, _, words = line.partition(" ")
@@ -128,13 +128,12 @@ def _read_archive(text: Path, graph: Path | None, acoustic: Path | None) -> Iter
                 extra["acoustic_cost"] = _cost_of(key, acoustic_costs, acoustic)
             cost = extra.get("graph_cost", 0.0)
             cost += KALDI_ACOUSTIC_SCALE * extra.get("acoustic_cost", 0.0)
-            yield (
-                utterance_id,
-                Hypothesis(words.strip(), {ASR: -cost} if extra else {}, extra=extra),
-            )
+            scores = {ASR: -cost} if extra else {}
+            yield utterance_id, int(rank), Hypothesis(words.strip(), scores, extra=extra)
 
-    for utterance_id, group in groupby(hypotheses(), key=lambda pair: pair[0]):
-        yield NBest(utterance_id, tuple(hypothesis for _, hypothesis in group))
+    for utterance_id, group in groupby(hypotheses(), key=lambda item: item[0]):
+        by_rank = sorted(group, key=lambda item: item[1])  # sorted as text, 10 is before 2
+        yield NBest(utterance_id, tuple(hypothesis for _, _, hypothesis in by_rank))
 
 
 def _costs(path: Path | None) -> Iterator[tuple[int, str]]:

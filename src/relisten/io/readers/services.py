@@ -1,132 +1,141 @@
-"""Recognisers that answer with alternatives: Vosk, Amazon Transcribe, Google, Azure.
+"""Services that answer with alternatives: Amazon Transcribe, Google, Azure, Deepgram, AssemblyAI.
 
-Each segment of a recording becomes one utterance, numbered, with its start; word ends count from
-there. A confidence p is not a score; `asr` is log p (0 counts as a millionth), and only where every
-alternative of the segment has one, since a list must not compare a score with none.
+Each segment of a recording becomes one utterance, numbered, with its start, and with its channel
+where there are several; word ends count from the start. A confidence p is not a score; `asr` is
+log p (0 counts as a millionth), and only where every alternative of the segment has one. A segment
+in which nothing was recognised is an utterance without hypotheses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import ASR, FormatError, Hypothesis, NBest
-from relisten.io.readers.common import fitting_word_ends, get, json_values, log_confidence, number
+from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
+from relisten.io.readers.common import (
+    Piece,
+    comparable,
+    get,
+    json_items,
+    json_values,
+    log_confidence,
+    number,
+    numbered,
+    optional_list,
+    seconds,
+    word_ends,
+)
 
 TICKS_PER_S = 10_000_000
 
 
-def read_vosk(path: Path) -> Iterator[NBest]:
-    """Vosk's answers with `SetMaxAlternatives`: one JSON value per segment, one after the other.
-
-    Here `confidence` is −(graph cost + acoustic cost) of the lattice: a natural logarithm up to a
-    constant, often above 0, higher is better; taken as `asr` unchanged.
-    """
-    answers = [
-        answer
-        for value in json_values(path)
-        for answer in (value if isinstance(value, list) else [value])
-    ]
-    n = 0
-    for answer in answers:
-        if not isinstance(answer, dict) or "alternatives" not in answer:
-            if isinstance(answer, dict) and not answer.get("text"):
-                continue  # partial results, and the empty answer to silence
-            raise FormatError(
-                f"{path}: an answer has no alternatives; call SetMaxAlternatives before decoding"
-            )
-        n += 1
-        where = f"{path}: '{path.stem}-{n:04d}'"
-        alternatives = get(answer, "alternatives", list, where)
-        starts = [
-            number(w["start"], "start", where) for a in alternatives for w in a.get("result", [])
-        ]
-        start_s = min(starts, default=0.0)
-        hypotheses = []
-        for alternative in alternatives:
-            text = get(alternative, "text", str, where).strip()
-            words = alternative.get("result")
-            ends = [number(w.get("end"), "end", where) - start_s for w in words or []]
-            score = number(alternative.get("confidence"), "confidence", where)
-            hypotheses.append(
-                Hypothesis(text, {ASR: score}, fitting_word_ends(text, ends) if words else None)
-            )
-        extra = {key: value for key, value in answer.items() if key != "alternatives"}
-        yield NBest(f"{path.stem}-{n:04d}", tuple(hypotheses), start_s=start_s, extra=extra)
-
-
-def read_amazon(path: Path) -> Iterator[NBest]:
-    """Amazon Transcribe's job output with alternatives: `results.segments[].alternatives[]`.
+def read_amazon(path: Path) -> Iterator[NBest | Refusal]:
+    """Amazon Transcribe's job output: `results.segments[].alternatives[]`.
 
     There is one confidence per word: asr is the sum of their logarithms, without punctuation.
+    A job without alternatives gives one text, `results.transcripts`, which is then one utterance.
     """
+    return numbered(path, _amazon_segments(path), _amazon_utterance)
+
+
+def _amazon_segments(path: Path) -> Iterator[Any]:
     for document in json_values(path):
         results = get(document, "results", dict, str(path))
-        if "segments" not in results:
+        if segments := optional_list(results, "segments", str(path)):
+            yield from segments
+            continue
+        transcripts = optional_list(results, "transcripts", str(path))
+        if not transcripts and "segments" not in results:
             raise FormatError(
                 f"{path}: has no results.segments; start the job with ShowAlternatives switched on"
             )
-        for n, segment in enumerate(get(results, "segments", list, str(path)), 1):
-            where = f"{path}: '{path.stem}-{n:04d}'"
-            start_s = number(get(segment, "start_time", object, where), "start_time", where)
-            end_s = number(get(segment, "end_time", object, where), "end_time", where)
-            yield NBest(
-                f"{path.stem}-{n:04d}",
-                _comparable(
-                    _amazon_hypothesis(alternative, start_s, where)
-                    for alternative in get(segment, "alternatives", list, where)
-                ),
-                start_s=start_s,
-                duration_s=max(end_s - start_s, 0.0),
-            )
+        items = optional_list(results, "items", str(path))
+        words = [{**item, **item["alternatives"][0]} for item in items]
+        for transcript in transcripts:
+            yield {
+                "alternatives": [{"items": words if len(transcripts) == 1 else [], **transcript}]
+            }
+
+
+def _amazon_utterance(segment: Any, utterance_id: str, where: str) -> NBest:
+    alternatives = optional_list(segment, "alternatives", where)
+    is_timed = "start_time" in segment or "end_time" in segment
+    start_s = number(segment.get("start_time"), "start_time", where) if is_timed else 0.0
+    end_s = number(segment.get("end_time"), "end_time", where) if is_timed else None
+    return NBest(
+        utterance_id,
+        comparable(_amazon_hypothesis(a, start_s, where) for a in alternatives),
+        start_s=start_s,
+        duration_s=_duration(start_s, end_s),
+        extra=_channel(segment.get("channel_label")),
+    )
 
 
 def _amazon_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
     text = get(alternative, "transcript", str, where).strip()
-    words = [w for w in alternative.get("items", []) if w.get("type") != "punctuation"]
-    if not words:
-        return Hypothesis(text)
-    ends = [number(w.get("end_time"), "end_time", where) - start_s for w in words]
+    items = optional_list(alternative, "items", where)
+    words = [word for word in items if word.get("type") != "punctuation"]
     scores = {}
-    if all("confidence" in word for word in words):
+    if words and all("confidence" in word for word in words):
         scores[ASR] = sum(log_confidence(word["confidence"], where) for word in words)
-    return Hypothesis(text, scores, fitting_word_ends(text, ends))
+    pieces = [
+        (str(word.get("content")), _since(start_s, word.get("end_time"), where)) for word in words
+    ]
+    return Hypothesis(text, scores, word_ends(text, pieces))
 
 
-def read_google(path: Path) -> Iterator[NBest]:
+def read_google(path: Path) -> Iterator[NBest | Refusal]:
     """Google's recognize answer: `results[].alternatives[]` with `transcript` and `confidence`.
 
     Confidence is set for the best alternative only, unless the model gives more; 0 means not set.
-    Times are written `"1.400s"`; both spellings of keys are read (`resultEndTime`,
-    `result_end_time`). Results of one file follow each other: one starts where the last ended.
+    Both spellings of keys are read (`resultEndTime`, `result_end_time`). The results of a channel
+    follow each other: one starts where the last one of its channel ended. Protobuf leaves out what
+    is empty: a result without alternatives, an alternative without transcript.
     """
+    return numbered(path, _google_results(path), partial(_google_utterance, {}))
+
+
+def _google_results(path: Path) -> Iterator[Any]:
     for document in json_values(path):
         if isinstance(document, dict) and isinstance(document.get("response"), dict):
             document = document["response"]  # the answer of a long-running operation
-        start_s = 0.0
-        for n, result in enumerate(get(document, "results", list, str(path)), 1):
-            where = f"{path}: '{path.stem}-{n:04d}'"
-            alternatives = get(result, "alternatives", list, where)
-            end = _either(result, "resultEndTime", "resultEndOffset")
-            end_s = None if end is None else _google_seconds(end, where)
-            yield NBest(
-                f"{path.stem}-{n:04d}",
-                _comparable(_google_hypothesis(a, start_s, where) for a in alternatives),
-                start_s=start_s,
-                duration_s=None if end_s is None else max(end_s - start_s, 0.0),
-            )
-            start_s = start_s if end_s is None else end_s
+        yield from get(document, "results", list, str(path))
+
+
+def _google_utterance(
+    ended_s: dict[Any, float], result: Any, utterance_id: str, where: str
+) -> NBest:
+    """ended_s: when the last result of each channel ended; this one's end is put there."""
+    alternatives = optional_list(result, "alternatives", where)
+    channel = _either(result, "channelTag")
+    end = _either(result, "resultEndTime", "resultEndOffset")
+    start_s = ended_s.get(channel, 0.0)
+    end_s = None if end is None else seconds(end, "time", where)
+    ended_s[channel] = start_s if end_s is None else end_s
+    return NBest(
+        utterance_id,
+        comparable(
+            _google_hypothesis(alternative, start_s, where)
+            for alternative in alternatives
+            if _either(alternative, "transcript") is not None
+        ),
+        start_s=start_s,
+        duration_s=_duration(start_s, end_s),
+        extra=_channel(channel),
+    )
 
 
 def _google_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
     text = get(alternative, "transcript", str, where).strip()
     confidence = alternative.get("confidence") or 0.0
     scores = {ASR: log_confidence(confidence, where)} if confidence else {}
-    words = alternative.get("words") or []
-    ends = [_google_seconds(_either(w, "endTime", "endOffset"), where) - start_s for w in words]
-    return Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None)
+    pieces = [
+        (str(word.get("word")), _since(start_s, _either(word, "endTime", "endOffset"), where))
+        for word in optional_list(alternative, "words", where)
+    ]
+    return Hypothesis(text, scores, word_ends(text, pieces))
 
 
 def _either(record: dict[str, Any], *keys: str) -> Any:
@@ -138,32 +147,36 @@ def _either(record: dict[str, Any], *keys: str) -> Any:
     return None
 
 
-def _google_seconds(value: object, where: str) -> float:
-    return number(value.removesuffix("s") if isinstance(value, str) else value, "time", where)
-
-
-def read_azure(path: Path) -> Iterator[NBest]:
+def read_azure(path: Path) -> Iterator[NBest | Refusal]:
     """Azure's detailed answers (`NBest`) or batch output (`recognizedPhrases[].nBest`).
 
-    The text is `Display`, or `Lexical` where there is none. Times are ticks of 100 ns.
+    The text is `Display`, or `Lexical` where there is none; a simple answer has one, its
+    `DisplayText`. Times are ticks of 100 ns.
     """
-    phrases: list[Any] = []
-    for value in json_values(path):
-        if isinstance(value, dict) and "recognizedPhrases" in value:
-            phrases += get(value, "recognizedPhrases", list, str(path))
+    return numbered(path, _azure_phrases(path), _azure_utterance)
+
+
+def _azure_phrases(path: Path) -> Iterator[Any]:
+    for item in json_items(path):
+        if isinstance(item, dict) and "recognizedPhrases" in item:
+            yield from get(item, "recognizedPhrases", list, str(path))
         else:
-            phrases += value if isinstance(value, list) else [value]
-    for n, phrase in enumerate(phrases, 1):
-        where = f"{path}: '{path.stem}-{n:04d}'"
-        phrase = _lower_keys(phrase, where)
-        start_s = _azure_seconds(phrase, "offset", where)
-        alternatives = phrase.get("nbest", [])  # none where nothing was recognised
-        yield NBest(
-            f"{path.stem}-{n:04d}",
-            _comparable(_azure_hypothesis(a, start_s, where) for a in alternatives),
-            start_s=start_s,
-            duration_s=_azure_seconds(phrase, "duration", where),
-        )
+            yield item
+
+
+def _azure_utterance(phrase: Any, utterance_id: str, where: str) -> NBest:
+    phrase = _lower_keys(phrase, where)
+    start_s = _azure_seconds(phrase, "offset", where)
+    alternatives = optional_list(phrase, "nbest", where)
+    if not alternatives and phrase.get("displaytext"):
+        alternatives = [{"display": phrase["displaytext"]}]
+    return NBest(
+        utterance_id,
+        comparable(_azure_hypothesis(a, start_s, where) for a in alternatives),
+        start_s=start_s,
+        duration_s=_azure_seconds(phrase, "duration", where),
+        extra=_channel(phrase.get("channel")),
+    )
 
 
 def _azure_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
@@ -172,16 +185,19 @@ def _azure_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesi
     scores = {}
     if "confidence" in alternative:
         scores[ASR] = log_confidence(alternative["confidence"], where)
-    words = [_lower_keys(w, where) for w in alternative.get("words") or []]
-    ends = [
-        _azure_seconds(w, "offset", where) + _azure_seconds(w, "duration", where) - start_s
-        for w in words
-    ]
-    return Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None)
+    pieces: list[Piece] = []
+    for word in optional_list(alternative, "words", where):
+        word = _lower_keys(word, where)
+        begin_s = _azure_seconds(word, "offset", where) - start_s
+        pieces.append((str(word.get("word")), begin_s + _azure_seconds(word, "duration", where)))
+    return Hypothesis(text, scores, word_ends(text, pieces))
 
 
 def _azure_seconds(record: dict[str, Any], key: str, where: str) -> float:
-    return number(record.get(f"{key}inticks", record.get(key)), key, where) / TICKS_PER_S
+    value = record.get(f"{key}inticks", record.get(key))
+    if isinstance(value, str) and value.startswith("PT"):  # batch output without ticks
+        return seconds(value, key, where)
+    return number(value, key, where) / TICKS_PER_S
 
 
 def _lower_keys(record: Any, where: str) -> dict[str, Any]:
@@ -190,9 +206,103 @@ def _lower_keys(record: Any, where: str) -> dict[str, Any]:
     return {key.lower(): value for key, value in record.items()}
 
 
-def _comparable(hypotheses: Iterator[Hypothesis]) -> tuple[Hypothesis, ...]:
-    """The hypotheses, their scores only if all have one."""
-    made = tuple(hypotheses)
-    if all(hypothesis.scores for hypothesis in made):
-        return made
-    return tuple(replace(hypothesis, scores={}) for hypothesis in made)
+def read_deepgram(path: Path) -> Iterator[NBest | Refusal]:
+    """Deepgram's answers: `results.channels[].alternatives[]`, or the lines of a stream.
+
+    A channel is one utterance, unless there is one alternative only and the answer holds
+    `utterances`: then each of those. Of a stream the final results count.
+    """
+    return numbered(path, _deepgram_parts(path), _deepgram_utterance)
+
+
+def _deepgram_parts(path: Path) -> Iterator[Any]:
+    for answer in json_items(path):
+        where = str(path)
+        if isinstance(answer, dict) and isinstance(answer.get("channel"), dict):
+            if answer.get("is_final", True):
+                channel = optional_list(answer, "channel_index", where)[:1]
+                yield {**answer, **answer["channel"], "channel": channel[0] if channel else None}
+            continue
+        if isinstance(answer, dict) and "results" not in answer:
+            continue  # what a stream says of itself: Metadata, SpeechStarted, UtteranceEnd
+        results = get(answer, "results", dict, where)
+        channels = get(results, "channels", list, where)
+        utterances = optional_list(results, "utterances", where)
+        if utterances and all(len(c.get("alternatives") or []) < 2 for c in channels):
+            yield from ({**one, "alternatives": [one]} for one in utterances)
+        else:
+            yield from ({**channel, "channel": n} for n, channel in enumerate(channels))
+
+
+def _deepgram_utterance(part: Any, utterance_id: str, where: str) -> NBest:
+    start_s = seconds(part.get("start", 0.0), "start", where)
+    end_s = None if part.get("end") is None else seconds(part["end"], "end", where)
+    if part.get("duration") is not None:
+        end_s = start_s + seconds(part["duration"], "duration", where)
+    speaker = {} if part.get("speaker") is None else {"speaker": part["speaker"]}
+    return NBest(
+        utterance_id,
+        comparable(
+            _deepgram_hypothesis(alternative, start_s, where)
+            for alternative in optional_list(part, "alternatives", where)
+        ),
+        start_s=start_s,
+        duration_s=_duration(start_s, end_s),
+        extra={**_channel(part.get("channel")), **speaker},
+    )
+
+
+def _deepgram_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
+    text = get(alternative, "transcript", str, where).strip()
+    words = optional_list(alternative, "words", where)
+    pieces = [(str(word.get("word")), _since(start_s, word.get("end"), where)) for word in words]
+    return Hypothesis(text, _log_score(alternative, where), word_ends(text, pieces))
+
+
+def read_assemblyai(path: Path) -> Iterator[NBest | Refusal]:
+    """AssemblyAI's transcripts: `text`, or one utterance for each of `utterances` (speakers or
+    channels). Times are milliseconds."""
+    return numbered(path, _assemblyai_parts(path), _assemblyai_utterance)
+
+
+def _assemblyai_parts(path: Path) -> Iterator[Any]:
+    for transcript in json_items(path):
+        yield from optional_list(transcript, "utterances", str(path)) or [transcript]
+
+
+def _assemblyai_utterance(part: Any, utterance_id: str, where: str) -> NBest:
+    if part.get("error"):
+        raise FormatError(f"{where}: holds no transcript but an error: {part['error']}")
+    text = get(part, "text", str, where).strip()
+    start_s = number(part.get("start", 0), "start", where) / 1000
+    end_s = None if part.get("end") is None else number(part["end"], "end", where) / 1000
+    pieces: list[Piece] = []
+    for word in optional_list(part, "words", where):
+        word_end_s = None if word.get("end") is None else number(word["end"], "end", where) / 1000
+        pieces.append((str(word.get("text")), None if word_end_s is None else word_end_s - start_s))
+    speaker = {} if part.get("speaker") is None else {"speaker": part["speaker"]}
+    return NBest(
+        utterance_id,
+        (Hypothesis(text, _log_score(part, where), word_ends(text, pieces)),),
+        start_s=start_s,
+        duration_s=_duration(start_s, end_s),
+        extra={**_channel(part.get("channel")), **speaker},
+    )
+
+
+def _log_score(record: Any, where: str) -> dict[str, float]:
+    if record.get("confidence") is None:
+        return {}
+    return {ASR: log_confidence(record["confidence"], where)}
+
+
+def _since(start_s: float, end: object, where: str) -> float | None:
+    return None if end is None else seconds(end, "time", where) - start_s
+
+
+def _duration(start_s: float, end_s: float | None) -> float | None:
+    return None if end_s is None else max(end_s - start_s, 0.0)
+
+
+def _channel(channel: object) -> dict[str, Any]:
+    return {} if channel is None else {"channel": channel}

@@ -1,14 +1,18 @@
-"""Tab-separated lists: a plain one, and the one of NeMo's beam search."""
+"""Tables of hypotheses (TSV, CSV), the lists of NeMo's beam search, and NeMo's manifests."""
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, groupby, islice, tee
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from relisten.core.types import ASR, FormatError, Hypothesis, NBest
-from relisten.io.readers.common import get, json_values, number
+from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
+from relisten.io.readers.common import attempt, get, json_values, number, optional_list
 
 _NEMO_WIDTH = re.compile(r"(?:width|size)(\d+)")
 
@@ -26,42 +30,97 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         raise FormatError(f"{path}: is not UTF-8 ({error.reason}); convert the file") from error
 
 
-def read_tsv(path: Path) -> Iterator[NBest]:
+def read_tsv(path: Path) -> Iterator[NBest | Refusal]:
     """Lines `id <tab> text <tab> score`: one hypothesis each, those of an utterance together.
 
-    A first line `id`, `text`, … names the columns in any order; `score` may be missing, a column
-    `reference` is the utterance's, other columns are kept with the hypothesis.
+    A first line `id`, `text`, … names the columns in any order, with tabs or, as in CSV, commas
+    between; `score` (or `asr`) may be missing, a column `reference` is the utterance's, other
+    columns are kept with the hypothesis. An utterance with a bad line is refused.
     Score: natural log, higher is better, taken as `asr` unchanged.
     """
-    rows = _rows(path)
-    for utterance_id, group in groupby(rows, key=lambda row: row[1]["id"]):
-        hypotheses, reference = [], None
-        for n, row in group:
-            where = f"{path}:{n} '{utterance_id}'"
-            reference = row.pop("reference", reference)
-            score = row.pop("score", None)
-            scores = {} if score is None else {ASR: number(score, "score", where)}
-            del row["id"]
-            hypotheses.append(Hypothesis(row.pop("text"), scores, extra=row))
-        yield NBest(utterance_id, tuple(hypotheses), reference=reference)
+    for utterance_id, group in groupby(_rows(path), key=_id_of_row):
+        yield attempt(
+            utterance_id, path, partial(_table_utterance, utterance_id, list(group), path)
+        )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+Row = tuple[int, Mapping[str, str] | FormatError]
+"""Line number, and its columns by name or why it has none."""
+
+
+def _id_of_row(row: Row) -> str:
+    n, columns = row
+    return f"line {n}" if isinstance(columns, FormatError) else columns["id"]
+
+
+def _table_utterance(utterance_id: str, rows: Sequence[Row], path: Path) -> NBest:
+    hypotheses, reference = [], None
+    for n, columns in rows:
+        if isinstance(columns, FormatError):
+            raise columns
+        extra = dict(columns)
+        where = f"{path}:{n} '{extra.pop('id')}'"
+        reference = extra.pop("reference", reference)
+        given = [(name, extra.pop(name)) for name in ("score", "asr") if name in extra]
+        if len(given) > 1:
+            raise FormatError(f"{where}: has both a score and an asr; they are one, drop either")
+        scores = {ASR: number(given[0][1], given[0][0], where)} if given else {}
+        hypotheses.append(Hypothesis(extra.pop("text"), scores, extra=extra))
+    return NBest(utterance_id, tuple(hypotheses), reference=reference)
+
+
+def is_table_header(line: str) -> bool:
+    """Whether the first line of a file names the columns of a table, with tabs or commas."""
+    return {"id", "text"} <= set(_header(line))
+
+
+def _header(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else next(csv.reader([line]), [])
+
+
+def _rows(path: Path) -> Iterator[Row]:
     columns: Sequence[str] = ("id", "text", "score")
-    for n, line in lines_of(path):
-        fields = line.split("\t")
-        if n == 1 and {"id", "text"} <= set(fields):
-            columns = fields
-            continue
-        if len(fields) != len(columns):
-            raise FormatError(
-                f"{path}:{n}: has {len(fields)} columns; it must have {len(columns)}: "
-                f"{', '.join(columns)}, with tabs between"
+    lines = lines_of(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    separator = "tabs"
+    fields_of: Iterable[tuple[int, list[str]]]
+    if is_table_header(first[1]):
+        columns = _header(first[1])
+        if len(set(columns)) < len(columns):
+            raise FormatError(f"{path}:{first[0]}: two columns have one name; rename one")
+    else:
+        lines = chain([first], lines)
+    if "\t" in first[1]:
+        fields_of = ((n, line.split("\t")) for n, line in lines)
+    else:
+        separator, fields_of = "commas", _csv_fields(lines)
+    for n, fields in fields_of:
+        if len(fields) == len(columns):
+            yield n, dict(zip(columns, fields, strict=True))
+        else:
+            yield (
+                n,
+                FormatError(
+                    f"{path}:{n}: has {len(fields)} columns; it must have {len(columns)}: "
+                    f"{', '.join(columns)}, with {separator} between"
+                ),
             )
-        yield n, dict(zip(columns, fields, strict=True))
 
 
-def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest]:
+def _csv_fields(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+    """(last line number, fields) of CSV: a field in quotes may hold commas and line breaks."""
+    numbers, texts = tee(lines)
+    n_read = 0
+    records = csv.reader(line + "\n" for _, line in texts)
+    for fields in records:
+        *_, (n, _) = islice(numbers, records.line_num - n_read)
+        n_read = records.line_num
+        yield n, fields
+
+
+def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest | Refusal]:
     """NeMo's `preds_out_width…tsv`: lines `text <tab> score`, one per hypothesis, without ids.
 
     The utterances are those of the manifest, in its order; without one they are numbered, and the
@@ -88,35 +147,72 @@ def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[N
         )
     lines = _nemo_lines(path)
     for u in range(n_lines // width if width else 0):
-        hypotheses = []
-        for n, line in islice(lines, width):
-            text, _, score = line.rpartition("\t")
-            where = f"{path}:{n}: hypothesis {text!r}"
-            hypotheses.append(Hypothesis(text, {ASR: number(score, "score", where)}))
-        yield NBest(manifest[u].id if manifest else f"{path.stem}-{u + 1:06d}", tuple(hypotheses))
+        utterance_id = manifest[u].id if manifest else f"{path.stem}-{u + 1:06d}"
+        make = partial(_nemo_utterance, utterance_id, list(islice(lines, width)), path)
+        yield attempt(utterance_id, path, make)
+
+
+def _nemo_utterance(utterance_id: str, lines: Sequence[tuple[int, str]], path: Path) -> NBest:
+    hypotheses = []
+    for n, line in lines:
+        text, _, score = line.rpartition("\t")
+        where = f"{path}:{n}: hypothesis {text!r}"
+        hypotheses.append(Hypothesis(text, {ASR: number(score, "score", where)}))
+    return NBest(utterance_id, tuple(hypotheses))
 
 
 def _nemo_lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((n, line) for n, line in lines_of(path) if "\t" in line)
 
 
-def read_nemo_manifest(path: Path) -> Iterator[NBest]:
+def read_nemo_manifest(path: Path) -> Iterator[NBest | Refusal]:
     """NeMo's manifest: JSON lines with `audio_filepath`, `duration`, `text`, maybe `offset`.
 
-    The id is the recording's name without its ending, with the offset where one is given.
+    The id is the recording's name without its ending, with the offset where one is given; where
+    two recordings have one name, their paths. `pred_text` is a hypothesis and `beams` are several,
+    each with its score, natural log, taken as `asr`: NeMo and the Open ASR Leaderboard write them.
     """
-    for n, record in enumerate(json_values(path), 1):
-        where = f"{path}: entry {n}"
-        audio = get(record, "audio_filepath", str, where)
-        offset = record.get("offset")
-        known = ("audio_filepath", "duration", "text", "offset")
-        yield NBest(
-            id=Path(audio).stem + ("" if offset is None else f"-{offset}"),
-            audio=audio,
-            start_s=number(offset or 0.0, "offset", where),
-            duration_s=number(record["duration"], "duration", where)
-            if "duration" in record
-            else None,
-            reference=get(record, "text", str, where) if "text" in record else None,
-            extra={key: value for key, value in record.items() if key not in known},
-        )
+    records = list(json_values(path))
+    names = Counter(name for name, _ in {_names(record) for record in records})
+    for n, record in enumerate(records, 1):
+        name, long_name = _names(record)
+        utterance_id = name if names[name] < 2 else long_name
+        make = partial(_manifest_utterance, utterance_id, record, f"{path}: entry {n}")
+        yield attempt(utterance_id or f"entry {n}", path, make)
+
+
+def _names(record: Any) -> tuple[str, str]:
+    """What the recording of an entry is called without its folders, and with them."""
+    audio = record.get("audio_filepath") if isinstance(record, dict) else None
+    if not isinstance(audio, str):
+        return "", ""
+    offset = record.get("offset")
+    suffix = "" if offset is None else f"-{offset}"
+    file = PurePosixPath(audio)
+    return file.stem + suffix, str(file.with_suffix("") if file.name else file) + suffix
+
+
+def _manifest_utterance(utterance_id: str, record: Any, where: str) -> NBest:
+    known = ("audio_filepath", "duration", "text", "offset", "pred_text", "beams")
+    duration = record.get("duration")
+    beams = [_beam(beam, where) for beam in optional_list(record, "beams", where)]
+    if not beams and record.get("pred_text") is not None:
+        beams = [Hypothesis(get(record, "pred_text", str, where))]
+    return NBest(
+        id=utterance_id,
+        hypotheses=tuple(beams),
+        audio=get(record, "audio_filepath", str, where),
+        start_s=number(record.get("offset") or 0.0, "offset", where),
+        duration_s=None if duration is None else number(duration, "duration", where),
+        reference=get(record, "text", str, where) if "text" in record else None,
+        extra={key: value for key, value in record.items() if key not in known},
+    )
+
+
+def _beam(beam: Any, where: str) -> Hypothesis:
+    """A hypothesis of `[score, text]`, in this order or the other."""
+    texts = [part for part in beam if isinstance(part, str)]
+    scores = [part for part in beam if not isinstance(part, str)]
+    if len(texts) != 1 or len(scores) != 1:
+        raise FormatError(f"{where}: a beam is not a text with a score: {str(beam)[:40]}")
+    return Hypothesis(texts[0], {ASR: number(scores[0], "score", where)})

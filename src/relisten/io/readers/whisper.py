@@ -1,40 +1,69 @@
-"""Results of openai-whisper and the transformers pipeline: one hypothesis per segment."""
+"""Whisper: openai-whisper, faster-whisper, WhisperX, transformers, whisper.cpp."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from relisten.core.types import ASR, FormatError, Hypothesis, NBest
-from relisten.io.readers.common import fitting_word_ends, get, json_values, number
+from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
+from relisten.io.readers.common import (
+    Piece,
+    attempt,
+    get,
+    joined,
+    json_items,
+    json_values,
+    log_confidence,
+    number,
+    numbered,
+    optional_list,
+    word_ends,
+)
+
+SLOWEST_WORD_S = 1.0
+"""Chunks that start further apart than this are segments, though each holds one word only."""
+SENTENCE_ENDS = tuple(".?!。？！…।")
 
 
-def read_whisper(path: Path) -> Iterator[NBest]:
-    """A result of openai-whisper (`segments`) or of the transformers pipeline (`chunks`).
+def read_whisper(path: Path) -> Iterator[NBest | Refusal]:
+    """A result with `segments` (openai-whisper, faster-whisper, WhisperX) or `chunks` (the pipeline
+    of transformers), several of them, or a bare list of segments.
 
-    One utterance per segment, with its one hypothesis; several results (a list) are numbered.
-    openai-whisper's `avg_logprob` is the mean natural-log probability over the tokens of the
-    30 s window and EOS; every segment of a window carries the same, so
-    asr = avg_logprob · (tokens of the segment + 1). transformers gives no scores.
+    One utterance per segment, with its one hypothesis; several results are numbered. A result
+    without segments is one utterance. openai-whisper's `avg_logprob` is the mean natural-log
+    probability over the tokens of the 30 s window and EOS; every segment of a window carries the
+    same, so asr = avg_logprob · (tokens of the segment + 1). Without the tokens, and from
+    transformers, there is no score.
     """
-    results = [
-        result
-        for value in json_values(path)
-        for result in (value if isinstance(value, list) else [value])
-    ]
+    results = list(json_items(path))
+    if results and all(isinstance(r, dict) and "text" in r and "start" in r for r in results):
+        results = [{"segments": results}]
     for n, result in enumerate(results, 1):
         name = path.stem if len(results) == 1 else f"{path.stem}-{n:04d}"
-        where = f"{path}: result {n}"
-        if not isinstance(result, dict):
-            raise FormatError(f"{where}: is not an object with 'segments' or 'chunks'")
-        if "segments" in result:
-            for i, segment in enumerate(get(result, "segments", list, where), 1):
-                yield _segment(segment, f"{name}-{i:04d}", path)
-        elif "chunks" in result:
-            yield from _chunks(result, name, path)
-        else:
-            yield NBest(name, (Hypothesis(get(result, "text", str, where).strip()),))
+        try:
+            yield from _result(result, name, path)
+        except FormatError as error:
+            yield Refusal(name, str(error))
+
+
+def _result(result: Any, name: str, path: Path) -> Iterator[NBest | Refusal]:
+    where = f"{path}: '{name}'"
+    if not isinstance(result, dict):
+        raise FormatError(f"{where}: is not an object with 'segments' or 'chunks'")
+    if segments := optional_list(result, "segments", where):
+        for n, segment in enumerate(segments, 1):
+            segment_id = f"{name}-{n:04d}"
+            yield attempt(segment_id, path, partial(_segment, segment, segment_id, path))
+    elif chunks := optional_list(result, "chunks", where):
+        yield from _chunks(chunks, result.get("text"), name, path)
+    elif "text" in result or not {"segments", "chunks"} & result.keys():
+        text = get(result, "text", str, where).strip()
+        pieces = _pieces(optional_list(result, "words", where), 0.0, where)
+        yield NBest(name, (Hypothesis(text, word_ends_s=word_ends(text, pieces)),))
 
 
 def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
@@ -42,44 +71,99 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
     text = get(segment, "text", str, where).strip()
     start_s = number(segment.get("start"), "start", where)
     end_s = number(segment.get("end"), "end", where)
+    known = {"id", "start", "end", "text", "words"}
     scores = {}
-    if "avg_logprob" in segment:
-        n_tokens = len(get(segment, "tokens", list, where))
+    if segment.get("avg_logprob") is not None and isinstance(segment.get("tokens"), list):
+        n_tokens = len(segment["tokens"])
         scores[ASR] = number(segment["avg_logprob"], "avg_logprob", where) * (n_tokens + 1)
-    words = segment.get("words") or []
-    ends = [number(get(w, "end", object, where), "end", where) - start_s for w in words]
-    known = ("id", "start", "end", "text", "words", "tokens", "avg_logprob")
+        known |= {"tokens", "avg_logprob"}
+    pieces = _pieces(optional_list(segment, "words", where), start_s, where)
     return NBest(
         utterance_id,
-        (Hypothesis(text, scores, fitting_word_ends(text, ends) if words else None),),
+        (Hypothesis(text, scores, word_ends(text, pieces)),),
         start_s=start_s,
         duration_s=max(end_s - start_s, 0.0),
         extra={key: value for key, value in segment.items() if key not in known},
     )
 
 
-def _chunks(result: dict[str, Any], name: str, path: Path) -> Iterator[NBest]:
-    chunks = []
-    for chunk in get(result, "chunks", list, f"{path}: '{name}'"):
-        where = f"{path}: '{name}'"
-        text = get(chunk, "text", str, where).strip()
-        start, end = get(chunk, "timestamp", list, where)
-        # None where the end of the file cut it off.
+def _pieces(words: list[Any], start_s: float, where: str) -> list[Piece]:
+    """Words with their ends from start_s on; WhisperX gives none to digits and symbols."""
+    pieces: list[Piece] = []
+    for word in words:
+        end = word.get("end")
+        end_s = None if end is None else number(end, "end", where) - start_s
+        pieces.append((str(word.get("word", word.get("text", ""))), end_s))
+    return pieces
+
+
+Chunk = tuple[str, float, float | None]
+"""Text as it stands, start and end, s; no end where the end of the file cut it off."""
+
+
+def _chunks(items: list[Any], whole: object, name: str, path: Path) -> Iterator[NBest | Refusal]:
+    where = f"{path}: '{name}'"
+    chunks: list[Chunk] = []
+    for item in items:
+        start, end = get(item, "timestamp", list, where)
+        before_s = (chunks[-1][2] or chunks[-1][1]) if chunks else 0.0
+        start_s = before_s if start is None else number(start, "timestamp", where)
         end_s = None if end is None else number(end, "timestamp", where)
-        chunks.append((text, number(start, "timestamp", where), end_s))
-    if len(chunks) > 1 and all(len(text.split()) <= 1 for text, _, _ in chunks):
-        yield _timed_words([chunk for chunk in chunks if chunk[0]], name)
+        chunks.append((get(item, "text", str, where), start_s, end_s))
+    if _are_words(chunks):
+        # The last word may have no end: it then ends where it starts, as late as is known.
+        pieces = [(text, start_s if end_s is None else end_s) for text, start_s, end_s in chunks]
+        text = whole.strip() if isinstance(whole, str) else joined(pieces)
+        yield NBest(name, (Hypothesis(text, word_ends_s=word_ends(text, pieces)),))
         return
-    for i, (text, start_s, end_s) in enumerate(chunks, 1):
+    for n, (text, start_s, end_s) in enumerate(chunks, 1):
         yield NBest(
-            f"{name}-{i:04d}",
-            (Hypothesis(text),),
+            f"{name}-{n:04d}",
+            (Hypothesis(text.strip()),),
             start_s=start_s,
             duration_s=None if end_s is None else max(end_s - start_s, 0.0),
         )
 
 
-def _timed_words(words: list[tuple[str, float, float | None]], name: str) -> NBest:
-    text = " ".join(word for word, _, _ in words)
-    ends = [start_s if end_s is None else end_s for _, start_s, end_s in words]
-    return NBest(name, (Hypothesis(text, word_ends_s=fitting_word_ends(text, ends)),))
+def _are_words(chunks: list[Chunk]) -> bool:
+    """Whether chunks are timed words and not segments: several, no space within any, not each a
+    sentence, and as dense as speech."""
+    texts = [text.strip() for text, _, _ in chunks]
+    if len(chunks) < 2 or any(len(text.split()) > 1 for text in texts):
+        return False
+    if all(text.endswith(SENTENCE_ENDS) for text in texts):
+        return False
+    return median(later[1] - earlier[1] for earlier, later in pairwise(chunks)) < SLOWEST_WORD_S
+
+
+def read_whisper_cpp(path: Path) -> Iterator[NBest | Refusal]:
+    """whisper.cpp's `--output-json`: `transcription[]` with `offsets` in milliseconds.
+
+    With `--output-json-full` also the tokens: asr is the sum of the natural logs of their
+    probabilities `p`, those of special tokens (`[_BEG_]`) left out, EOS not among them.
+    """
+    for document in json_values(path):
+        segments = get(document, "transcription", list, str(path))
+        yield from numbered(path, segments, _cpp_segment)
+
+
+def _cpp_segment(segment: Any, utterance_id: str, where: str) -> NBest:
+    text = get(segment, "text", str, where).strip()
+    offsets = get(segment, "offsets", dict, where)
+    start_s = number(offsets.get("from"), "offset", where) / 1000
+    end_s = number(offsets.get("to"), "offset", where) / 1000
+    tokens = [t for t in segment.get("tokens") or [] if not str(t.get("text")).startswith("[_")]
+    scores = {}
+    if tokens and all("p" in token for token in tokens):
+        scores[ASR] = sum(log_confidence(token["p"], where) for token in tokens)
+    pieces = []
+    for token in tokens:
+        end = (token.get("offsets") or {}).get("to")
+        end_s_of = None if end is None else number(end, "offset", where) / 1000 - start_s
+        pieces.append((get(token, "text", str, where), end_s_of))
+    return NBest(
+        utterance_id,
+        (Hypothesis(text, scores, word_ends(text, pieces)),),
+        start_s=start_s,
+        duration_s=max(end_s - start_s, 0.0),
+    )

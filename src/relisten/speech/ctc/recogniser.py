@@ -23,6 +23,7 @@ from relisten.speech.ctc.likelihood import ctc_scores
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
 from relisten.speech.frames import FRAME_S
 from relisten.speech.hubert import HFEncoder
+from relisten.speech.no_speech import holds_speech
 
 
 class TransformersCTC:
@@ -71,12 +72,15 @@ class TransformersCTC:
                 noise = generator.gumbel(size=log_probs.shape) * options.temperature
                 sequences.append(ctc_collapse((log_probs + noise).argmax(1), self.blank))
             sequences = list(dict.fromkeys(sequences))
+            is_speech = holds_speech(recording, self._decode(sequences[0]))
+            if not is_speech:
+                sequences = [()]
             duration_s = len(recording) / RATE_HZ if timed else None
             hypotheses = tuple(
                 self._hypothesis(log_probs, ids, score, duration_s)
                 for ids, score in zip(sequences, self._scores(log_probs, sequences), strict=True)
             )
-            decoded.append(FirstPassResult(hypotheses, frames, frames))
+            decoded.append(FirstPassResult(hypotheses, frames, frames, is_speech))
         return decoded
 
     def align(

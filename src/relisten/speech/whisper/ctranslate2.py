@@ -16,6 +16,7 @@ from relisten.io.audio import RATE_HZ
 from relisten.speech.alignment import word_ends
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
 from relisten.speech.frames import FRAME_S, batches, n_frames
+from relisten.speech.no_speech import holds_speech
 from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.features import WINDOW_S
 from relisten.speech.whisper.tokens import (
@@ -49,6 +50,7 @@ class CTranslate2Whisper:
     on freshly loaded models give equal samples; later seeds change nothing.
     """
 
+    samples_follow_seed = False
     max_duration_s = float(WINDOW_S)
 
     def __init__(
@@ -98,9 +100,8 @@ class CTranslate2Whisper:
 
         check_durations(audio, self.max_duration_s)
         ctranslate2.set_random_seed(options.seed)
-        searches: list[dict[str, Any]] = [
-            {"beam_size": options.beam, "num_hypotheses": options.n_best}
-        ]
+        beam = {"beam_size": options.beam, "num_hypotheses": options.n_best}
+        searches: list[dict[str, Any]] = [{**beam, "return_no_speech_prob": True}]
         if options.samples:
             sampling = {"sampling_topk": 0, "sampling_temperature": options.temperature}
             searches.append({"beam_size": 1, "num_hypotheses": options.samples, **sampling})
@@ -116,10 +117,17 @@ class CTranslate2Whisper:
             outputs = self.encoder.to_numpy(encoded)
             for i, (recording, prompt) in enumerate(zip(batch, prompts, strict=True)):
                 summed = self._summed(outputs[i], full[i], [result[i] for result in results])
+                best, sum_logprob = next(iter(summed.items()))
+                no_speech_prob = results[0][i].no_speech_prob
+                is_speech = holds_speech(
+                    recording, self._decode(best), no_speech_prob, sum_logprob / max(1, len(best))
+                )
+                if not is_speech:
+                    summed = {(): self._empty_logprob(outputs[i], full[i])}
                 scored = [(self._decode(ids).strip(), ids, sum_) for ids, sum_ in summed.items()]
                 hypotheses = self._hypotheses(outputs[i], prompt, scored, recording, timed)
                 frames = outputs[i, : n_frames(recording)].copy()
-                decoded.append(FirstPassResult(hypotheses, frames, outputs[i]))
+                decoded.append(FirstPassResult(hypotheses, frames, outputs[i], is_speech))
         return decoded
 
     def align(
@@ -185,9 +193,12 @@ class CTranslate2Whisper:
                     if ids:
                         scored[tuple(ids)] = mean_logprob * len(ids)
                     else:  # a mean over no tokens is undefined
-                        forced = self._forced_scorer(output, prompt)
-                        scored[()] = forced.logprobs([(self.end,)])[0]
+                        scored[()] = self._empty_logprob(output, prompt)
         return scored
+
+    def _empty_logprob(self, output: np.ndarray, prompt: Sequence[int]) -> float:
+        """That of a transcript that ends at once, nats."""
+        return self._forced_scorer(output, prompt).logprobs([(self.end,)])[0]
 
     def _forced_scorer(
         self, window: np.ndarray, prompt: Sequence[int], context: int | None = None

@@ -6,6 +6,8 @@ START = "<|startoftranscript|>"
 TRANSCRIBE = "<|transcribe|>"
 NO_TIMESTAMPS = "<|notimestamps|>"
 END = "<|endoftext|>"
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
+"""What different releases call the token for it."""
 MAX_ALIGNED_TOKENS = 440
 """Whisper's decoder has 448 positions, those of the prompt and of the end included."""
 

@@ -23,11 +23,13 @@ from relisten.io.sources import weights_hash
 from relisten.speech.alignment import attention_token_ends, word_ends
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
 from relisten.speech.frames import FRAME_S, batches, n_frames
+from relisten.speech.no_speech import holds_speech
 from relisten.speech.whisper.encoder import TransformersWhisperEncoder
 from relisten.speech.whisper.features import WINDOW_S
 from relisten.speech.whisper.suppression import Suppression
 from relisten.speech.whisper.tokens import (
     MAX_ALIGNED_TOKENS,
+    NO_SPEECH,
     NO_TIMESTAMPS,
     START,
     TRANSCRIBE,
@@ -99,6 +101,7 @@ class TransformersWhisper:
             encoded = self.encoder.encode_window(batch)
             prompts = self._prompts(encoded)
             beams = self._generate(encoded, prompts, options.n_best, num_beams=options.beam)
+            no_speech_probs = self._no_speech_probs(encoded)
             draws: list[list[tuple[int, ...]]] = [[] for _ in batch]
             if options.samples:
                 sampling = {"do_sample": True, "temperature": options.temperature, "top_k": 0}
@@ -109,9 +112,19 @@ class TransformersWhisper:
                 hypotheses = self._hypotheses(
                     encoded[i], prompts[i], texts, sequences, recording, timed
                 )
+                is_speech = holds_speech(
+                    recording,
+                    texts[0],
+                    no_speech_probs[i],
+                    hypotheses[0].scores[ASR] / max(1, len(sequences[0])),
+                )
+                if not is_speech:
+                    hypotheses = self._hypotheses(
+                        encoded[i], prompts[i], [""], [()], recording, timed
+                    )
                 window = encoded[i].float().cpu().numpy()
                 frames = window[: n_frames(recording)].copy()
-                decoded.append(FirstPassResult(hypotheses, frames, window))
+                decoded.append(FirstPassResult(hypotheses, frames, window, is_speech))
         return decoded
 
     def align(
@@ -176,6 +189,15 @@ class TransformersWhisper:
             found = logits[:, [self._token(language) for language in known]].argmax(-1)
             languages = [known[int(i)] for i in found]
         return [[start, self._token(language), task, text_only] for language in languages]
+
+    def _no_speech_probs(self, encoded: Any) -> list[float]:
+        """Of encoded [B, T, dim]; 0 where the tokenizer has no token for it."""
+        vocabulary = self.tokenizer.get_vocab()
+        tokens = [vocabulary[name] for name in NO_SPEECH if name in vocabulary]
+        if not tokens:
+            return [0.0] * len(encoded)
+        logits = self._logits(encoded, [[self._token(START)]] * len(encoded)).logits[:, 0]
+        return logits.float().softmax(-1)[:, tokens[0]].tolist()
 
     def _logits(self, encoded: Any, inputs: Sequence[Sequence[int]], **options: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutput

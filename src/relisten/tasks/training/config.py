@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from relisten.core.types import UsageError
+from relisten.core.types import ModelError, UsageError
+from relisten.io.files import read_object, write_text
 from relisten.tasks.training.keys import (
     FilePath,
     Key,
@@ -64,7 +65,7 @@ def keep_config(state: Path, config: Any) -> None:
         # A key that an older version did not know had the meaning of its default.
         defaults = {name: key.default for name, key in known.items() if key.default is not MISSING}
         before = json.loads(json.dumps(defaults))
-        before |= _dotted(json.loads(path.read_text()), known, str(path))
+        before |= _dotted(_kept(path), known, str(path))
         now = _dotted(settings, known, str(path))
         if changed := sorted(
             name
@@ -75,7 +76,14 @@ def keep_config(state: Path, config: Any) -> None:
                 f"{state} holds a run with other {', '.join(changed)}; "
                 "name another output, or delete that folder to start anew"
             )
-    path.write_text(json.dumps(settings, indent=1) + "\n")
+    write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path, "the configuration of a run")
+    except ModelError as error:
+        raise UsageError(f"{error}; delete the folder {path.parent} to start anew") from error
 
 
 def current_name(name: str, known: Mapping[str, Key]) -> str:
@@ -146,7 +154,7 @@ def _read_mapping(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         sentence = " ".join(str(error).split())
         raise UsageError(f"{path}: is not YAML ({sentence})") from error
     if not isinstance(values, dict):
@@ -207,6 +215,6 @@ def _as_float(value: Any) -> float | None:
     """A finite number; also a text like 5e-4, which YAML takes for one, wanting a dot."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
