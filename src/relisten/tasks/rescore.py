@@ -33,16 +33,13 @@ def rescore(
     return walk(
         scored,
         output,
-<<<<<<< HEAD
         lambda chunk: [rank(one, weights or own(one), decision, confidence) for one in chunk],
-=======
-        lambda chunk: [rank(one, weights or own(one), decision) for one in chunk],
         {
             "command": "rescore",
             "weights": weights and weights.to_json(),
             "decision": decision,
+            "confidence": confidence,
         },
->>>>>>> main
         input_format=input_format,
         manifest=manifest,
         resume=resume,
