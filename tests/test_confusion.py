@@ -150,3 +150,11 @@ def test_sets_of_slots_as_integers_agree_with_a_table_of_costs(texts: list[list[
     places = align(texts).places
     found = [np.flatnonzero(row != EPSILON).tolist() for row in places]
     assert found == cheapest_by_table(texts)
+
+
+def test_more_slots_than_a_machine_word_has_bits() -> None:
+    """200 words, of which each of 8 hypotheses lacks, doubles or replaces one."""
+    words = [f"w{n % 37}" for n in range(200)]
+    texts = [[*words[:n], *["x"] * (n % 3), *words[n + (n % 2) :]] for n in range(0, 200, 25)]
+    found = [np.flatnonzero(row != EPSILON).tolist() for row in align(texts).places]
+    assert found == cheapest_by_table(texts)

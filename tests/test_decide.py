@@ -186,3 +186,14 @@ def test_the_order_of_the_list_does_not_matter() -> None:
         shuffled = NBest("u", tuple(ranked[n] for n in order))
         expected = decide(NBest("u", ranked), ASR, decision)
         assert decide(shuffled, ASR, decision) == expected
+
+
+@given(
+    st.lists(st.tuples(WORDS, st.floats(-9, 0)), min_size=1, max_size=6, unique_by=lambda h: h[0]),
+    st.sampled_from(DECISIONS),
+)
+def test_without_confidence_all_else_is_the_same(pairs: list[tuple[str, float]], decision) -> None:
+    listed = NBest("u", tuple(Hypothesis(text, {"asr": score}) for text, score in pairs))
+    first, *others = decide(listed, ASR, decision).hypotheses
+    without = decide(listed, ASR, decision, confidence=False).hypotheses
+    assert without == (replace(first, word_confidence=None), *others)

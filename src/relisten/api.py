@@ -156,9 +156,9 @@ class Rescorer:
         """The utterances, chosen text first; scores that are weighed and missing are added.
 
         Each hypothesis has its `posterior`, the first `word_confidence`. Of the options, phrases,
-        weights and decision count. With the model's own weights, scores that an utterance cannot
-        get (those of speech without `audio`) are left out of the sum; weights that the options name
-        are taken at their word, and raise FormatError where a score is missing.
+        weights, decision and confidence count. With the model's own weights, scores that an
+        utterance cannot get (those of speech without `audio`) are left out of the sum; weights that
+        the options name are taken at their word, and raise FormatError where a score is missing.
         """
         options = options or self._options
         weights = options.weights or self._loaded.weights
@@ -166,7 +166,7 @@ class Rescorer:
         ranked = []
         for one in self._with_missing(lists, weights, bool(options.weights), audio_beside):
             own = options.weights or fit_to(weights, held_scores(one))
-            ranked.append(rank(one, own, options.decision))
+            ranked.append(rank(one, own, options.decision, options.confidence))
         return ranked
 
     def _with_missing(

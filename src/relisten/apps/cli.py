@@ -20,6 +20,7 @@ from relisten.apps.console import (
 )
 from relisten.apps.options import (
     components_of,
+    confidence_option,
     decision_option,
     decoding_options,
     input_options,
@@ -89,6 +90,7 @@ def main() -> None:
     help="What each score counts for; by default the model's own weights.",
 )
 @decision_option
+@confidence_option
 @placement_options
 @quiet_option
 def transcribe(
@@ -331,6 +333,7 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
     "the lists.",
 )
 @decision_option
+@confidence_option
 @input_options
 @resume_option
 @quiet_option

@@ -118,6 +118,12 @@ decision_option = click.option(
     help="map: the highest sum; mbr: the fewest expected word errors; rover: word by word, the "
     "text need not be on the list.",
 )
+confidence_option = click.option(
+    "--confidence/--no-confidence",
+    default=True,
+    show_default=True,
+    help="Give each word of the chosen text a confidence; without it long lists rank faster.",
+)
 phrases_option = click.option(
     "--phrases",
     metavar="FILE",

@@ -37,14 +37,16 @@ from relisten.core.combine import (
     rank_hypotheses,
 )
 from relisten.core.confusion import EPSILON, ConfusionNetwork, align
-from relisten.core.text import Normaliser, cached_normaliser, normaliser
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.types import Hypothesis, NBest
 
 Decision = Literal["map", "mbr", "rover"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 
-def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
+def decide(
+    nbest: NBest, weights: Weights, decision: Decision = "map", confidence: bool = True
+) -> NBest:
     """The utterance with the chosen text first, posteriors and word confidence.
 
     After the chosen one the hypotheses are sorted by combined score (map, rover) or expected errors
@@ -52,6 +54,7 @@ def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
     `word_confidence`, one number per whitespace-separated word.
     rover: a text that no hypothesis has is a new one, marked `made_by`, with word ends of the
     hypotheses its words are from, without scores, rank and posterior.
+    confidence: whether the first gets `word_confidence`; without it, map and mbr align no words.
     Hypotheses of equal text should be merged first (`merge_hypotheses`).
     Raises FormatError where a hypothesis lacks a score that is weighted.
     """
@@ -64,9 +67,10 @@ def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
         replace(h, posterior=float(p), word_confidence=None)
         for h, p in zip(ranked.hypotheses, tempered, strict=True)
     ]
-    normalise_word = cached_normaliser(weights.normaliser)
-    network = align([word_keys(h.text, normalise_word) for h in hypotheses])
-    normalise = normaliser(weights.normaliser)
+    normalise = cached_normaliser(weights.normaliser)
+    network = None
+    if confidence or decision == "rover":
+        network = align([word_keys(h.text, normalise) for h in hypotheses])
     texts = [] if decision == "map" else [normalise(h.text) for h in hypotheses]
     order = list(range(len(hypotheses)))
     chosen = 0
@@ -74,15 +78,17 @@ def decide(nbest: NBest, weights: Weights, decision: Decision = "map") -> NBest:
         # Rounded: equal sums in another order are no preference, and the sort is stable.
         order.sort(key=np.round(expected_errors(texts, probabilities), 9).tolist().__getitem__)
         chosen = order[0]
-    elif decision == "rover":
+    elif network is not None and decision == "rover":
         voted, support = _vote(hypotheses, network, probabilities, tempered)
         if (text := normalise(voted.text)) not in texts:
-            voted = replace(voted, word_confidence=_confidence(support, weights))
+            if confidence:
+                voted = replace(voted, word_confidence=_confidence(support, weights))
             return replace(ranked, hypotheses=(voted, *hypotheses))
         chosen = texts.index(text)
         order.sort(key=lambda place: place != chosen)
-    confidence = _confidence(tempered @ network.agreement(chosen), weights)
-    hypotheses[chosen] = replace(hypotheses[chosen], word_confidence=confidence)
+    if network is not None and confidence:
+        of_words = _confidence(tempered @ network.agreement(chosen), weights)
+        hypotheses[chosen] = replace(hypotheses[chosen], word_confidence=of_words)
     return replace(ranked, hypotheses=tuple(hypotheses[place] for place in order))
 
 

@@ -14,6 +14,7 @@ def rescore(
     output: str,
     weights: Weights | None = None,
     decision: Decision = "map",
+    confidence: bool = True,
     input_format: str = "auto",
     manifest: str | None = None,
     resume: bool = False,
@@ -32,11 +33,12 @@ def rescore(
     return walk(
         scored,
         output,
-        lambda chunk: [rank(one, weights or own(one), decision) for one in chunk],
+        lambda chunk: [rank(one, weights or own(one), decision, confidence) for one in chunk],
         {
             "command": "rescore",
             "weights": weights and weights.to_json(),
             "decision": decision,
+            "confidence": confidence,
         },
         input_format=input_format,
         manifest=manifest,

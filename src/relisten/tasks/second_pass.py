@@ -26,6 +26,7 @@ from relisten.core.combine import (
 from relisten.core.decide import Decision, decide
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.pruning import prune_by_margin
+from relisten.core.text import cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
     CTC,
@@ -72,6 +73,8 @@ class SecondPassOptions:
     """What each score counts for. None: the model's own."""
     decision: Decision = "map"
     """How the combined scores choose; see `relisten.core.decide`."""
+    confidence: bool = True
+    """Whether the chosen text gets a confidence for each of its words."""
     margin: float | None = MARGIN
     """Nats; see `MARGIN`. None: every hypothesis gets every score."""
 
@@ -189,7 +192,10 @@ class SecondPass:
         expanded = self.expand(utterances, recordings, self._needs_word_ends, clock)
         with clock("scores"):
             scored = self.score(expanded)
-            ranked = [rank(one, self.weights, self.options.decision) for one in scored]
+            ranked = [
+                rank(one, self.weights, self.options.decision, self.options.confidence)
+                for one in scored
+            ]
         return self.time(expanded, ranked, clock)
 
     @property
@@ -403,9 +409,11 @@ def _scored(
     return scored
 
 
-def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBest:
-    """The utterance, equal texts merged, what `decision` chooses first, with posteriors and word
-    confidence (`core.decide`); marked where `weights` were tuned on it.
+def rank(
+    utterance: NBest, weights: Weights, decision: Decision = "map", confidence: bool = True
+) -> NBest:
+    """The utterance, equal texts merged, what `decision` chooses first, with posteriors and,
+    where asked for, word confidence (`core.decide`); marked where `weights` were tuned on it.
 
     Of equal texts the one that the first pass liked best stays, with its surface form, word ends
     and scores; `asr` alone becomes the log-sum-exp of all of theirs, since the first pass shared
@@ -423,10 +431,10 @@ def rank(utterance: NBest, weights: Weights, decision: Decision = "map") -> NBes
         pairs = [*zip(merged.hypotheses, is_within, strict=True)]
         merged = replace(merged, hypotheses=tuple(h for h, stays in pairs if stays))
         implausible = [replace(h, posterior=0.0) for h, stays in pairs if not stays]
-    ranked = decide(merged, with_context(weights), decision)
+    ranked = decide(merged, with_context(weights), decision, confidence)
     return replace(ranked, hypotheses=(*ranked.hypotheses, *implausible), extra=extra)
 
 
 def merge_equal(utterance: NBest, normaliser: str) -> NBest:
     """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    return merge_hypotheses(in_first_pass_order(utterance), normaliser_named(normaliser))
+    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser))
