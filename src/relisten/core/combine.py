@@ -154,8 +154,9 @@ def _todays_names(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_finite(number: object) -> bool:
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and abs(number) <= sys.float_info.max  # whole numbers may be larger
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    return abs(number) <= sys.float_info.max  # whole numbers may be larger
 
 
 DEFAULT_WEIGHTS = Weights({ASR: 1.0, LENGTH: DEFAULT_LENGTH_WEIGHT})
