@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from relisten.core.combine import Weights
 from relisten.core.length_bounds import within_length_bounds
+from relisten.core.scored_lists import ScoredLists
 from relisten.core.types import Hypothesis, NBest
 from relisten.tasks.second_pass import rank
 
@@ -59,3 +61,22 @@ def test_a_length_bonus_cannot_choose_a_loop() -> None:
     ranked = rank(nbest, Weights({"asr": 1.0, "length": 0.4}))
     assert ranked.hypotheses[0].text == "so it is"
     assert rank(ranked, Weights({"asr": 1.0, "length": 0.4})) == ranked, "ranking again is safe"
+
+
+def test_tuning_and_ranking_choose_alike() -> None:
+    """A fragment that ranking never chooses is none of tuning's errors either; where the score of
+    the speech counts, both may choose it."""
+    nbest = NBest(
+        "u",
+        (
+            Hypothesis(SENTENCE, {"asr": -2.9, "text": -60.0, "ctc": -54.0}),
+            Hypothesis("in order", {"asr": -5.6, "text": -18.0, "ctc": -780.0}),
+        ),
+        reference=SENTENCE,
+    )
+    lists = ScoredLists.of([nbest], ("asr", "text", "ctc"), "basic")
+    assert lists.errors_with(np.array([1.0, 0.44, 0.0])).tolist() == [10]
+    without = lists.only(("asr", "text"))
+    assert without.errors_with(np.array([1.0, 0.44])).tolist() == [0]
+    assert ScoredLists.of([nbest], ("asr", "text"), "basic").errors.tolist() == [[0, 0]]
+    assert without.rows(np.array([True])).is_within.tolist() == [[True, False]]

@@ -15,6 +15,7 @@ from relisten.core.combine import (
     merge_hypotheses,
 )
 from relisten.core.error_rates import errors_matrix
+from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.text import cached_normaliser
 from relisten.core.types import FormatError, NBest
 from relisten.core.weight_search import chosen_errors, fit_weights
@@ -32,13 +33,16 @@ class ScoredLists:
     which is never chosen, since of equal scores the first one wins.
 
     scores: float64 [U, N, C], differences from the first hypothesis. errors: int64 [U, N].
-    n_words: int64 [U]. components: C names; the weight of the first is 1.
+    n_words: int64 [U]. components: C names; the weight of the first is 1. is_within: bool [U, N],
+    hypotheses of a usual length; where no component is a score of the speech, the others are
+    replaced by the first one too, since ranking never chooses them (`core.length_bounds`).
     """
 
     components: tuple[str, ...]
     scores: FloatArray
     errors: IntArray
     n_words: IntArray
+    is_within: BoolArray
 
     @classmethod
     def of(
@@ -51,6 +55,7 @@ class ScoredLists:
         scores = np.zeros((len(merged), longest, len(components)))
         errors = np.zeros((len(merged), longest), dtype=np.int64)
         n_words = np.zeros(len(merged), dtype=np.int64)
+        is_within = np.ones((len(merged), longest), dtype=np.bool_)
         for row, nbest in enumerate(merged):
             reference = normalise(nbest.reference or "")
             n = len(nbest.hypotheses)
@@ -59,11 +64,22 @@ class ScoredLists:
                 continue
             of_list = errors_matrix(reference, [normalise(h.text) for h in nbest.hypotheses])
             errors[row, :n], errors[row, n:] = of_list, of_list[0]
+            is_within[row, :n] = within_length_bounds(nbest)
             for column, component in enumerate(components):
                 values = component_scores(nbest, component)
                 refuse_placeholders(nbest, component, values)
                 scores[row, :n, column] = values - values[0]
-        return cls(components, scores, errors, n_words)
+        return cls(components, scores, errors, n_words, is_within)._bounded()
+
+    def _bounded(self) -> ScoredLists:
+        """The same, unusual lengths replaced where no score of the speech counts."""
+        if has_speech_score(dict.fromkeys(self.components, 1.0)):
+            return self
+        return replace(
+            self,
+            scores=np.where(self.is_within[..., None], self.scores, 0.0),
+            errors=np.where(self.is_within, self.errors, self.errors[:, :1]),
+        )
 
     def rows(self, chosen: BoolArray) -> ScoredLists:
         """The utterances chosen, bool [U]."""
@@ -72,12 +88,14 @@ class ScoredLists:
             scores=self.scores[chosen],
             errors=self.errors[chosen],
             n_words=self.n_words[chosen],
+            is_within=self.is_within[chosen],
         )
 
     def only(self, components: tuple[str, ...]) -> ScoredLists:
         """The same without the other components."""
         columns = [self.components.index(component) for component in components]
-        return replace(self, components=components, scores=self.scores[:, :, columns])
+        left = replace(self, components=components, scores=self.scores[:, :, columns])
+        return left._bounded()
 
     def errors_with(self, values: FloatArray) -> IntArray:
         """Errors of the best hypothesis of each utterance, int64 [U].
