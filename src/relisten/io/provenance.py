@@ -15,7 +15,7 @@ Provenance = Mapping[str, Any]
 """A command with its options, models and inputs, as JSON has it."""
 
 
-def fingerprint(path: str | Path | None) -> str | None:
+def content_hash(path: str | Path | None) -> str | None:
     """16 hexadecimal digits that change with the content of a file, or of the files of a folder.
 
     None where there is nothing to compare: no path, a pipe, a file that does not exist.

@@ -22,6 +22,7 @@ from relisten.lm.sequences import Order
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
+from relisten.tasks.streams import Say
 from relisten.tasks.training.codebook import add_codes
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted, add_ctc_log_probs
@@ -43,7 +44,6 @@ from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.sources import Sources
 from relisten.tasks.training.trainable import Trainable, open_for_training
-from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)

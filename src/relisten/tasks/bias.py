@@ -7,7 +7,7 @@ from pathlib import Path
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import FormatError, NBest, UsageError
-from relisten.io.provenance import fingerprint
+from relisten.io.provenance import content_hash
 from relisten.tasks.second_pass import biasing_of
 from relisten.tasks.streams import Outcome, Tick, no_tick, walk
 
@@ -42,7 +42,7 @@ def bias(
         work,
         {
             "command": "bias",
-            "phrases": fingerprint(phrases),
+            "phrases": content_hash(phrases),
             "inject": inject,
             "normaliser": normaliser,
         },

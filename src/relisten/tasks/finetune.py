@@ -18,6 +18,7 @@ from relisten.lm.mwer import Combination
 from relisten.lm.scorer import Component, Scorer, SpeechOrder
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.frontend import bundle_frontend
+from relisten.tasks.streams import Say
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted
 from relisten.tasks.training.examples import WeightedSets, all_of
@@ -28,7 +29,6 @@ from relisten.tasks.training.mwer import Objective
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.trainable import Trainable, open_for_training, trained_parameters
-from relisten.tasks.weights import Say
 
 
 @dataclass(frozen=True)

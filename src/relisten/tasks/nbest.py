@@ -10,7 +10,7 @@ import numpy as np
 from relisten.core.types import NBest, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.bundle import resolve_bundle, scoring_hash
-from relisten.io.provenance import fingerprint
+from relisten.io.provenance import content_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import FIRST_PASS, MODEL
@@ -86,7 +86,7 @@ def make_nbest(
             "language": language,
             "decoding": asdict(decoding),
             "propose": propose,
-            "words": fingerprint(words),
+            "words": content_hash(words),
             "model": scoring_hash(resolve_bundle(model)) if propose else None,
             "normaliser": normaliser,
             "merge": merge,

@@ -30,6 +30,7 @@ from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
+from relisten.tasks.streams import Say
 from relisten.tasks.training.codebook import CodebookConfig, add_codes, codebook_of
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.ctc import CTCConfig, train_ctc_heads
@@ -43,7 +44,6 @@ from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.sources import Sources
 from relisten.tasks.training.trainable import add_lora, save_trained, thaw
-from relisten.tasks.weights import Say
 
 COMPONENT_OF: dict[Order, str] = {
     "text": TEXT,

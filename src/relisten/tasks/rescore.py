@@ -5,8 +5,8 @@ from __future__ import annotations
 from relisten.core.combine import Weights
 from relisten.core.decide import Decision
 from relisten.tasks.second_pass import rank
-from relisten.tasks.streams import Outcome, Tick, no_tick, walk
-from relisten.tasks.weights import OwnWeights, Say, say_nothing
+from relisten.tasks.streams import Outcome, Say, Tick, no_tick, say_nothing, walk
+from relisten.tasks.weights import OwnWeights
 
 
 def rescore(

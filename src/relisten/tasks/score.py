@@ -13,13 +13,15 @@ from relisten.tasks.second_pass import add_scores
 from relisten.tasks.streams import (
     Outcome,
     Refusal,
+    Say,
     Tick,
     load_recording,
     no_tick,
+    say_nothing,
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import Say, say_nothing, with_scored_by
+from relisten.tasks.weights import with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""

@@ -12,7 +12,7 @@ import numpy as np
 from relisten.core.types import AudioError, NBest, Refusal, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import NBestWriter, read_nbest, rebase_audio, resolve_audio
-from relisten.io.provenance import Provenance, fingerprint
+from relisten.io.provenance import Provenance, content_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ Tick = Callable[[int], None]
 
 def no_tick(n_utterances: int) -> None:
     """Nothing: the `Tick` of those who do not watch."""
+
+
+Say = Callable[[str], None]
+"""Told in a sentence what a person should know: progress, or what was decided unasked."""
+
+
+def say_nothing(sentence: str) -> None:
+    """A `Say` that drops the sentence."""
 
 
 Item = TypeVar("Item")
@@ -73,7 +81,7 @@ def walk(
         refused.append(refusal)
         tick(1)
 
-    inputs = {"input": fingerprint(source), "manifest": fingerprint(manifest)}
+    inputs = {"input": content_hash(source), "manifest": content_hash(manifest)}
     provenance = {**made_by, **inputs, "input format": input_format}
     utterances = read_nbest(source, input_format, manifest, refuse)
     with NBestWriter(output, resume, provenance) as writer:

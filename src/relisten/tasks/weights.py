@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,19 +29,13 @@ from relisten.io.bundle import (
 )
 from relisten.io.files import write_text
 from relisten.io.pinned import PINNED
+from relisten.tasks.streams import Say, say_nothing
 
 SCORED_BY = "scored_by"
 """Key of an utterance: score → which model gave it (`ModelIdentity`)."""
 UNTUNED_TEXT_WEIGHTS = Weights({ASR: 1.0, TEXT: 0.3, LENGTH: DEFAULT_LENGTH_WEIGHT})
 """Of a text LM that nobody tuned; SmolLM2-135M earns 0.28 for `text` on 600 utterances of read
 sentences."""
-
-Say = Callable[[str], None]
-"""Told, once each, what was decided that nobody asked for."""
-
-
-def say_nothing(sentence: str) -> None:
-    """A `Say` that drops the sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relisten.tasks.weights import Say
+from relisten.tasks.streams import Say
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from relisten.core.types import UsageError
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
-from relisten.tasks.streams import Refusal
+from relisten.tasks.streams import Refusal, Say
 from relisten.tasks.training.examples import (
     Example,
     TrainingData,
@@ -24,7 +24,6 @@ from relisten.tasks.training.features import (
     cache_untranscribed,
 )
 from relisten.tasks.training.text_corpus import TextExamples, read_references, read_texts
-from relisten.tasks.weights import Say
 
 DEV_UTTERANCES = 100
 """So many of each development set are evaluated on, evenly spread."""
