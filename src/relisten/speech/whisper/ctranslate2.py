@@ -15,7 +15,7 @@ from relisten.core.types import ASR, Hypothesis, ModelError, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.speech.alignment import word_ends
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult, check_durations
-from relisten.speech.frames import FRAME_S, batches, n_frames
+from relisten.speech.frames import FRAME_S, n_frames
 from relisten.speech.no_speech import holds_speech
 from relisten.speech.whisper.encoder import WhisperEncoder
 from relisten.speech.whisper.features import WINDOW_S
@@ -105,9 +105,10 @@ class CTranslate2Whisper:
         if options.samples:
             sampling = {"sampling_topk": 0, "sampling_temperature": options.temperature}
             searches.append({"beam_size": 1, "num_hypotheses": options.samples, **sampling})
-        decoded = []
-        for batch in batches(audio):
-            encoded = self.encoder.encode_window(batch)
+        decoded: dict[int, FirstPassResult] = {}
+        for rows, window_s in self.encoder.windows(audio):
+            batch = [audio[row] for row in rows]
+            encoded = self.encoder.encode_window(batch, window_s)
             prompts = self._prompts(encoded, len(batch))
             full = [[*prompt, self.text_only] for prompt in prompts]
             results = [
@@ -115,20 +116,34 @@ class CTranslate2Whisper:
                 for search in searches
             ]
             outputs = self.encoder.to_numpy(encoded)
-            for i, (recording, prompt) in enumerate(zip(batch, prompts, strict=True)):
-                summed = self._summed(outputs[i], full[i], [result[i] for result in results])
-                best, sum_logprob = next(iter(summed.items()))
-                no_speech_prob = results[0][i].no_speech_prob
-                is_speech = holds_speech(
-                    recording, self._decode(best), no_speech_prob, sum_logprob / max(1, len(best))
-                )
-                if not is_speech:
-                    summed = {(): self._empty_logprob(outputs[i], full[i])}
-                scored = [(self._decode(ids).strip(), ids, sum_) for ids, sum_ in summed.items()]
-                hypotheses = self._hypotheses(outputs[i], prompt, scored, recording, timed)
-                frames = outputs[i, : n_frames(recording)].copy()
-                decoded.append(FirstPassResult(hypotheses, frames, outputs[i], is_speech))
-        return decoded
+            for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+                found = [result[i] for result in results]
+                decoded[row] = self._result(outputs[i], prompt, found, batch[i], timed)
+        return [decoded[row] for row in range(len(audio))]
+
+    def _result(
+        self,
+        output: np.ndarray,
+        prompt: list[int],
+        results: Sequence[Any],
+        recording: np.ndarray,
+        timed: bool,
+    ) -> FirstPassResult:
+        """What the searches' results say of a recording; output: its window [T, dim]."""
+        full = [*prompt, self.text_only]
+        summed = self._summed(output, full, results)
+        best, sum_logprob = next(iter(summed.items()))
+        is_speech = holds_speech(
+            recording,
+            self._decode(best),
+            results[0].no_speech_prob,
+            sum_logprob / max(1, len(best)),
+        )
+        if not is_speech:
+            summed = {(): self._empty_logprob(output, full)}
+        scored = [(self._decode(ids).strip(), ids, sum_) for ids, sum_ in summed.items()]
+        hypotheses = self._hypotheses(output, prompt, scored, recording, timed)
+        return FirstPassResult(hypotheses, output[: n_frames(recording)].copy(), output, is_speech)
 
     def align(
         self,
@@ -152,7 +167,8 @@ class CTranslate2Whisper:
     ) -> CTranslate2TextScorer:
         """A scorer of given texts of one recording; see `FirstPass.scorer`."""
         if window is None:
-            window = self.encoder.to_numpy(self.encoder.encode_window([recording]))[0]
+            [(_, window_s)] = self.encoder.windows([recording])
+            window = self.encoder.to_numpy(self.encoder.encode_window([recording], window_s))[0]
         return CTranslate2TextScorer(self, recording, window, context)
 
     def tokens(self, text: str) -> tuple[int, ...]:
@@ -160,6 +176,13 @@ class CTranslate2Whisper:
         if not text.strip():
             return ()
         return tuple(self.tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids)
+
+    def prompt(self, language: str) -> list[int]:
+        """The tokens that a transcript in a language starts behind, before that for no times."""
+        start = self._token(START)
+        if not self.model.is_multilingual:
+            return [start]
+        return [start, self._token(language_token(language)), self._token(TRANSCRIBE)]
 
     def _token(self, text: str) -> int:
         token = self.tokenizer.token_to_id(text)
@@ -172,15 +195,10 @@ class CTranslate2Whisper:
 
     def _prompts(self, encoded: Any, n_recordings: int) -> list[list[int]]:
         """Start of transcript, and language and task where the model is multilingual."""
-        start = self._token(START)
-        if not self.model.is_multilingual:
-            return [[start]] * n_recordings
-        task = self._token(TRANSCRIBE)
-        if self.language == "auto":
-            languages = [found[0][0] for found in self.model.detect_language(encoded)]
-        else:
-            languages = [language_token(self.language)] * n_recordings
-        return [[start, self._token(language), task] for language in languages]
+        if not self.model.is_multilingual or self.language != "auto":
+            return [self.prompt(self.language)] * n_recordings
+        found = self.model.detect_language(encoded)
+        return [self.prompt(best[0][0].strip("<|>")) for best in found]
 
     def _summed(
         self, output: np.ndarray, prompt: list[int], results: Iterable[Any]

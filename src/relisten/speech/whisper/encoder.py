@@ -5,7 +5,8 @@ The first pass runs the same encoder, so units made of its frames cost no second
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ import numpy as np
 
 from relisten.core.types import ModelError
 from relisten.io.audio import RATE_HZ
+from relisten.io.files import read_object
 from relisten.io.sources import weights_hash
 from relisten.speech.frames import FRAME_RATE_HZ, batches, n_frames
 from relisten.speech.whisper.features import WINDOW_S, cut_windows, log_mel
+
+SHORT_WINDOWS = "relisten_window_silence_s"
+"""Key of config.json: silence, s, that a model trained on short windows is given behind speech."""
 
 
 class WhisperEncoder:
@@ -24,7 +29,9 @@ class WhisperEncoder:
 
     On its own it pads to the next 5 s (10 to 30 s) instead of Whisper's 30 s: for 10 s of speech
     that costs a fifth or less, and the frames have cosine 0.96 to 0.99 with those of the full
-    window. Recordings longer than 30 s are encoded window by window.
+    window. Recordings longer than 30 s are encoded window by window. A model that was trained on
+    short windows says so in its config.json (`SHORT_WINDOWS`): it always gets the next half second
+    and that much of silence.
     """
 
     frame_rate_hz = FRAME_RATE_HZ
@@ -52,13 +59,29 @@ class WhisperEncoder:
                 f"{folder}: CTranslate2 cannot load it on {device}: {error}"
             ) from error
         self.id = f"whisper-{weights_hash(self.folder)}"
+        config = self.folder / "config.json"
+        known = read_object(config, "a recogniser's configuration") if config.is_file() else {}
+        self._silence_s = known.get(SHORT_WINDOWS)
 
     @cached_property
     def dim(self) -> int:
         """Width of a frame: 384 for tiny, 512 for base."""
         return int(self.to_numpy(self.encode_window([np.zeros(0, np.float32)], 1)).shape[-1])
 
-    def encode_window(self, audio: Sequence[np.ndarray], window_s: int = WINDOW_S) -> Any:
+    def windows(self, audio: Sequence[np.ndarray]) -> Iterator[tuple[Sequence[int], float]]:
+        """Rows of recordings to be decoded together, and the window they are padded to, s.
+
+        A recording's window does not depend on its neighbours.
+        """
+        if self._silence_s is None:
+            lengths = [float(WINDOW_S)] * len(audio)
+        else:
+            lengths = [self._padded_s(samples) for samples in audio]
+        for window_s in sorted(set(lengths)):
+            same = [row for row, length_s in enumerate(lengths) if length_s == window_s]
+            yield from ((rows, window_s) for rows in batches(same))
+
+    def encode_window(self, audio: Sequence[np.ndarray], window_s: float = WINDOW_S) -> Any:
         """The encoder's output on padded recordings: a CTranslate2 view [B, window_s * 50, dim]."""
         import ctranslate2
 
@@ -76,8 +99,9 @@ class WhisperEncoder:
         """Frames, float32 [T, dim] each; see `SpeechEncoder.encode`."""
         pieces = [(i, piece) for i, samples in enumerate(audio) for piece in cut_windows(samples)]
         encoded: dict[int, np.ndarray] = {}
-        for window_s in sorted({_padded_s(piece) for _, piece in pieces}):
-            same = [p for p, (_, piece) in enumerate(pieces) if _padded_s(piece) == window_s]
+        lengths = [self._padded_s(piece) for _, piece in pieces]
+        for window_s in sorted(set(lengths)):
+            same = [p for p, length_s in enumerate(lengths) if length_s == window_s]
             for batch in batches(same):
                 view = self.encode_window([pieces[p][1] for p in batch], window_s)
                 for p, output in zip(batch, self.to_numpy(view), strict=True):
@@ -87,9 +111,16 @@ class WhisperEncoder:
             frames[i].append(encoded[p])
         return [np.concatenate(parts) for parts in frames]
 
+    def _padded_s(self, samples: np.ndarray) -> float:
+        if self._silence_s is None:
+            return float(max(10, 5 * -(-len(samples) // (5 * RATE_HZ))))
+        return short_window_s(len(samples) / RATE_HZ, self._silence_s)
 
-def _padded_s(samples: np.ndarray) -> int:
-    return max(10, 5 * -(-len(samples) // (5 * RATE_HZ)))
+
+def short_window_s(duration_s: float, silence_s: float) -> float:
+    """The window of a recording for a model trained on short ones: whole halves of a second and the
+    silence behind, at most 30 s."""
+    return min(float(WINDOW_S), math.ceil(2 * duration_s) / 2 + silence_s)
 
 
 class TransformersWhisperEncoder:
