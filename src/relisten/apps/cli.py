@@ -23,6 +23,7 @@ from relisten.apps.options import (
     confidence_option,
     decision_option,
     decoding_options,
+    format_option,
     input_options,
     language_option,
     model_option,
@@ -34,6 +35,7 @@ from relisten.apps.options import (
     quiet_option,
     resume_option,
     seed_option,
+    systems_of,
     taken,
 )
 from relisten.apps.training_commands import adapt, finetune, pretrain
@@ -161,6 +163,43 @@ def nbest(quiet: bool, **options: Any) -> None:
     decoding = taken(DecodingOptions, options)
     with progress("nbest", count_lines(options["manifest"]), quiet) as tick:
         outcome = make_nbest(**options, decoding=decoding, tick=tick)
+    finish(outcome.refused)
+
+
+@main.command(
+    epilog="Example: relisten combine whisper=whisper.jsonl canary=canary.jsonl -o lists.jsonl "
+    "--mix"
+)
+@click.argument("systems", nargs=-1, required=True, metavar="NAME=FILE...", callback=systems_of)
+@output_option
+@click.option(
+    "--mix",
+    is_flag=True,
+    help="Add texts that take over one stretch of words from another system's.",
+)
+@click.option(
+    "--key",
+    default="id",
+    show_default=True,
+    metavar="KEY",
+    help="What makes two lines one utterance: id, audio (the recording and its start), or a key of "
+    "the utterances.",
+)
+@normaliser_option
+@format_option
+@quiet_option
+def combine(quiet: bool, **options: Any) -> None:
+    """Join the outputs of several recognisers, FILEs of any layout, in one list an utterance.
+
+    The first NAME is the first pass, whose text stays where nothing is better: name the best one
+    first. Every other text gets its agreement with each system, which `tune` weighs and `rescore`
+    ranks by; both need no score of the recognisers.
+    """
+    from relisten.tasks.hypotheses.combine import combine
+
+    total = count_lines(next(iter(options["systems"].values())))
+    with progress("combine", total, quiet) as tick:
+        outcome = combine(**options, tick=tick, say=lambda line: note(line, quiet))
     finish(outcome.refused)
 
 
@@ -300,12 +339,19 @@ def score(quiet: bool, **options: Any) -> None:
     help="Key of the utterances, say domain, whose values get weights of their own, shrunk towards "
     "the shared ones as far as cross-validation asks.",
 )
+@click.option(
+    "--always",
+    is_flag=True,
+    help="Write the tuned weights even where it is not certain that they beat the first pass.",
+)
 @seed_option
 @input_options
 @quiet_option
-def tune(output: str, quiet: bool, **options: Any) -> None:
+def tune(output: str, always: bool, quiet: bool, **options: Any) -> None:
     """Find weights on development utterances that have scores and references.
 
+    Where no gain over the first pass, or over the best of combined systems, is certain, the weights
+    written keep that one's choice.
     With them go the temperature and the ceiling that make word confidence true.
     Where the output is a bundle's folder, they become the bundle's own.
     """
@@ -315,8 +361,8 @@ def tune(output: str, quiet: bool, **options: Any) -> None:
 
     with spinner("tuning", quiet):
         result, refused = tune(**options)
-    save_weights(result.weights, output)
-    print_tuning(result, to_stderr=output == "-")
+    save_weights(result.weights if always else result.cautious_weights, output)
+    print_tuning(result, to_stderr=output == "-", always=always)
     finish(refused)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -67,14 +67,15 @@ normaliser_option = click.option(
     show_default=True,
     help="Rules that make texts comparable (Whisper's).",
 )
+format_option = click.option(
+    "--input-format",
+    default="auto",
+    show_default=True,
+    metavar="FORMAT",
+    help="Layout of what is read: native, tsv, nemo, kaldi, whisper, …; auto looks.",
+)
 input_options = options(
-    click.option(
-        "--input-format",
-        default="auto",
-        show_default=True,
-        metavar="FORMAT",
-        help="Layout of what is read: native, tsv, nemo, kaldi, whisper, …; auto looks.",
-    ),
+    format_option,
     click.option(
         "--manifest",
         metavar="FILE",
@@ -151,3 +152,18 @@ def taken(kind: type[Options], options: dict[str, Any], **more: Any) -> Options:
 def components_of(ctx: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
     """`text,length` → ("text", "length")."""
     return tuple(name for part in value.split(",") if (name := part.strip()))
+
+
+def systems_of(
+    ctx: click.Context, argument: click.Parameter, given: Sequence[str]
+) -> dict[str, str]:
+    """`whisper=a.jsonl canary=b.jsonl` → name → file."""
+    systems: dict[str, str] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not (name.strip() and equals and path):
+            raise click.BadParameter(f"{one!r}: write NAME=FILE, as in whisper=whisper.jsonl")
+        if name in systems:
+            raise click.BadParameter(f"two systems are called {name!r}; give each its own name")
+        systems[name] = path
+    return systems

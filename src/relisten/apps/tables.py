@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relisten.apps.terminal import cell, printable, rate_text
+from relisten.core.types import FIRST_PASS_CHOICE
 
 if TYPE_CHECKING:
     from relisten.core.calibration import Calibration
@@ -31,6 +32,10 @@ def print_evaluation(report: EvaluationReport) -> None:
     table.add_column("choice")
     for heading in ("WER", "sub", "del", "ins", "CER"):
         table.add_column(heading, justify="right")
+    for name, system in report.systems.items():
+        partial = system.n_utterances < report.n_utterances
+        of = f", {system.n_utterances:,} utterances" if partial else ""
+        table.add_row(cell(f"{name} alone{of}"), *_counts(system.words))
     for name, errors in (
         ("first pass", report.first_pass),
         ("merged, length weight", report.merged),
@@ -47,8 +52,18 @@ def print_evaluation(report: EvaluationReport) -> None:
     low, high = report.relative_reduction_ci95
     lines = [
         f"rescored below first pass: {report.relative_reduction:+.1%} relative, "
-        f"95 % interval [{low:+.1%}, {high:+.1%}]"
+        f"95 % interval [{low:+.1%}, {high:+.1%}]",
+        f"utterances with fewer errors than the first pass {report.share_better:.1%}, with more "
+        f"{report.share_worse:.1%}",
     ]
+    if report.systems:
+        name, best = next(iter(report.systems.items()))
+        low, high = best.relative_reduction_ci95
+        lines.insert(
+            0,
+            f"rescored below the best single system, {name}: {best.relative_reduction:+.1%} "
+            f"relative, 95 % interval [{low:+.1%}, {high:+.1%}]",
+        )
     if report.confidence is not None:
         one = report.confidence
         lines.append(f"word confidence, {one.n_words:,} words: {_calibration(one)}")
@@ -78,8 +93,11 @@ def _subsets(breakdown: Breakdown) -> Table:
     return table
 
 
-def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
-    """Weights and gains, on standard output unless the weights themselves go there."""
+def print_tuning(result: TuningResult, to_stderr: bool = False, always: bool = False) -> None:
+    """Weights and gains, on standard output unless the weights themselves go there.
+
+    always: the weights were kept though no gain is certain.
+    """
     console = Console(stderr=to_stderr)
     weights = Table(title=f"weights tuned on {result.n_utterances:,} utterances")
     weights.add_column("score")
@@ -98,7 +116,10 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
     rates.add_column("choice")
     rates.add_column("WER", justify="right")
     rates.add_row("first pass", f"{result.first_pass_wer:.2%}")
-    rates.add_row("best without a language model", f"{result.baseline_wer:.2%}")
+    for system, rate in sorted(result.system_wers.items(), key=lambda one: one[1]):
+        rates.add_row(cell(f"{system} alone"), f"{rate:.2%}")
+    if not result.system_wers:
+        rates.add_row("best without a language model", f"{result.baseline_wer:.2%}")
     rates.add_row(
         f"tuned, cross-validated ({result.n_folds} folds)", f"{result.cross_validated_wer:.2%}"
     )
@@ -122,9 +143,36 @@ def print_tuning(result: TuningResult, to_stderr: bool = False) -> None:
             f"without temperature {confidence.temperature:.3g} and ceiling "
             f"{confidence.ceiling:.3f}: {_calibration(confidence.before)}"
         )
+    if FIRST_PASS_CHOICE in result.weights.values:
+        lines.append(
+            f"{FIRST_PASS_CHOICE}: another hypothesis overrules the first pass where it wins by "
+            "more than this"
+        )
+    lines.append(_kept_line(result, always))
     if result.left_out:
         lines.append(f"left out, since some hypotheses lack them: {', '.join(result.left_out)}")
     _print_lines(console, lines)
+
+
+def _kept_line(result: TuningResult, always: bool) -> str:
+    """Whether the weights, or the first pass, were written, and why."""
+    [name] = result.fallback.values
+    kept = "the first pass"
+    if name != FIRST_PASS_CHOICE:
+        kept = f"the best single system, {name.partition('.')[2]}"
+    gain = result.fallback_gain
+    interval = (
+        f"{gain.absolute * 100:+.2f} points, 95 % interval [{gain.absolute_low * 100:+.2f}, "
+        f"{gain.absolute_high * 100:+.2f}]"
+    )
+    if not result.is_kept:
+        return f"cross-validated below {kept}: {interval}"
+    if always:
+        return f"no gain over {kept} is certain: {interval}; the weights were written all the same"
+    return (
+        f"no gain over {kept} is certain: {interval}; so it stays the choice, and the weights "
+        "written say so; write the tuned ones with --always"
+    )
 
 
 def _domain_lines(result: TuningResult) -> list[str]:

@@ -22,6 +22,7 @@ from relisten.core.types import (
     ASR,
     COMPONENTS,
     CONTEXT,
+    FIRST_PASS_CHOICE,
     FORMER_NAMES,
     LENGTH,
     FormatError,
@@ -208,13 +209,20 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
 
 
 def component_scores(nbest: NBest, component: str) -> FloatArray:
-    """One component of each hypothesis, float64 [N]; `length` is counted, the others are stored.
+    """One component of each hypothesis, float64 [N]; `length` is counted, `first_pass` is 1 for the
+    first pass's choice, the others are stored.
 
     A missing `context` is a bonus of 0: no phrase was expected. Raises FormatError where a
     hypothesis lacks another one.
     """
     if component == LENGTH:
         return np.array([n_spoken_words(h.text) for h in nbest.hypotheses], dtype=np.float64)
+    if component == FIRST_PASS_CHOICE:
+        ranks = [
+            place if h.first_pass_rank is None else h.first_pass_rank
+            for place, h in enumerate(nbest.hypotheses)
+        ]
+        return np.array([rank == min(ranks) for rank in ranks], dtype=np.float64)
     if component == CONTEXT:
         return np.array([h.scores.get(CONTEXT, 0.0) for h in nbest.hypotheses], dtype=np.float64)
     for place, hypothesis in enumerate(nbest.hypotheses):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from relisten.core.agreement import is_agreement
 from relisten.core.combine import n_spoken_words
 from relisten.core.types import CTC, SPEECH_GIVEN_TEXT, TEXT_GIVEN_SPEECH, NBest
 
@@ -24,8 +25,12 @@ FEWEST_TO_JUDGE = 3
 
 
 def has_speech_score(values: Mapping[str, float]) -> bool:
-    """Whether weights count a score of the second pass that looks at the speech."""
-    return any(values.get(name) for name in (CTC, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT))
+    """Whether weights count a score of the second pass that looks at the speech, or agreement with
+    other recognisers, which did."""
+    return any(
+        weight and (name in (CTC, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT) or is_agreement(name))
+        for name, weight in values.items()
+    )
 
 
 def within_length_bounds(nbest: NBest) -> npt.NDArray[np.bool_]:

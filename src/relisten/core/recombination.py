@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
+
+from rapidfuzz.distance import Levenshtein
 
 Words = tuple[str, ...]
 
@@ -35,3 +37,18 @@ def recombinations(base: Words, others: Iterable[Words]) -> dict[Words, Change]:
                 change = Change(start, stop, other[other_start:other_stop])
                 made.setdefault(change.of(base), change)
     return {words: change for words, change in made.items() if words and words != base}
+
+
+def mixtures(texts: Sequence[Words], limit: int) -> list[Words]:
+    """At most `limit` new texts, each one of `texts` with one change towards another.
+
+    Those with the fewest word edits to all of them together come first, ties in the order of the
+    texts. The text without words is not among them.
+    """
+    distinct = list(dict.fromkeys(texts))
+    made: dict[Words, None] = {}
+    for base in distinct:
+        made |= dict.fromkeys(recombinations(base, distinct))
+    new = [words for words in made if words not in distinct]
+    new.sort(key=lambda words: sum(Levenshtein.distance(words, other) for other in texts))
+    return new[:limit]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from relisten.core.agreement import is_agreement
 from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.combine import (
     DEFAULT_WEIGHTS,
@@ -17,8 +18,8 @@ from relisten.core.combine import (
 from relisten.core.error_rates import errors_matrix
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.text import cached_normaliser
-from relisten.core.types import FormatError, NBest
-from relisten.core.weight_search import chosen_errors, fit_weights
+from relisten.core.types import ASR, FormatError, NBest
+from relisten.core.weight_search import fit_weights
 
 
 def merged_lists(nbests: Sequence[NBest], normaliser: str) -> list[NBest]:
@@ -97,20 +98,29 @@ class ScoredLists:
         left = replace(self, components=components, scores=self.scores[:, :, columns])
         return left._bounded()
 
-    def errors_with(self, values: FloatArray) -> IntArray:
+    def combined(self, values: FloatArray) -> FloatArray:
+        """The weighted sums, float64 [U, N]; values: weights of each utterance, float64 [U, C]."""
+        return np.asarray(np.einsum("unc,uc->un", self.scores, values))
+
+    def errors_with(self, values: FloatArray, margin: float = 0.0) -> IntArray:
         """Errors of the best hypothesis of each utterance, int64 [U].
 
-        values: weights of all utterances, float64 [C], or of each its own, float64 [U, C].
+        values: weights of all utterances, float64 [C], or of each its own, float64 [U, C]. margin:
+        a bonus for the first hypothesis, nats.
         """
-        if values.ndim == 1:
-            return chosen_errors(self.scores, self.errors, values)
-        best = np.argmax(np.einsum("unc,uc->un", self.scores, values), axis=1)
+        combined = self.scores @ values if values.ndim == 1 else self.combined(values)
+        combined[:, 0] += margin
+        best = np.argmax(combined, axis=1)
         return np.asarray(self.errors[np.arange(len(best)), best])
 
     @property
     def default_values(self) -> FloatArray:
-        """The weights of the components without tuning, float64 [C]; the first is 1."""
-        centre = np.array([DEFAULT_WEIGHTS.values.get(c, 0.0) for c in self.components])
+        """The weights of the components without tuning, float64 [C]; the first is 1. Agreements
+        count the same, and words nothing beside them: the weight of `length` is for `asr`."""
+        defaults = dict(DEFAULT_WEIGHTS.values)
+        if votes := [c for c in self.components if is_agreement(c)]:
+            defaults = {**dict.fromkeys(votes, 1.0), ASR: 1.0}
+        centre = np.array([defaults.get(c, 0.0) for c in self.components])
         centre[0] = 1.0
         return centre
 

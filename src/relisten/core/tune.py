@@ -2,21 +2,24 @@
 
 Fitted weights look best on the data that they were fitted to, so the expected result is estimated
 by cross-validation of the whole procedure, by speaker, and compared with the best result that needs
-no tuned scores.
+no tuned scores. Where others than the first pass win by little and are wrong more often than right,
+a margin is tuned too (`core.overruling`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from relisten.core.agreement import agreement_name, errors_of_systems
 from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
 from relisten.core.calibration import ConfidenceFit, WordVotes, cross_fit_confidence
 from relisten.core.combine import Weights, domain_of, fingerprint, without_voted_text
 from relisten.core.domains import DomainResult, tune_domains
+from relisten.core.overruling import choose_margin
 from relisten.core.scored_lists import (
     ScoredLists,
     assign_folds,
@@ -25,7 +28,7 @@ from relisten.core.scored_lists import (
     speaker_groups,
 )
 from relisten.core.text import cached_normaliser
-from relisten.core.types import ASR, LENGTH, NBest, UsageError
+from relisten.core.types import ASR, FIRST_PASS_CHOICE, LENGTH, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
 
 
@@ -35,8 +38,12 @@ class TuningResult:
 
     weights: fitted to all utterances. fitted_wer: their WER on the same utterances: optimistic.
     cross_validated_wer: of the same procedure on the fold that it did not see: the WER to expect.
-    baseline_wer: the lower of the first pass's and, cross-validated on the same folds, `asr` with
-        a tuned length weight (where more than these two were tuned).
+    baseline_wer: the lowest of the first pass's, that of each system of combined lists and,
+        cross-validated on the same folds, `asr` with a tuned length weight (where more than these
+        two were tuned).
+    system_wers: system → its own WER, of lists that were combined; of systems with every utterance.
+    fallback: the weights that keep the best of these systems, or the first pass. fallback_gain: of
+        cross-validated (by domain, where asked for) over that.
     gain: of cross-validated over baseline, with its 95 % interval.
     n_folds, n_groups: folds, and speakers (or utterances, where unknown) they were made of.
     left_out: scores that only some hypotheses have, hence not tuned.
@@ -58,6 +65,9 @@ class TuningResult:
     baseline_wer: float
     cross_validated_wer: float
     gain: BootstrapInterval
+    system_wers: Mapping[str, float]
+    fallback: Weights
+    fallback_gain: BootstrapInterval
     left_out: tuple[str, ...]
     intervals: Mapping[str, tuple[float, float]]
     confidence: ConfidenceFit
@@ -69,6 +79,16 @@ class TuningResult:
     def is_gain_certain(self) -> bool:
         """Whether the whole interval of the gain is above zero."""
         return self.gain.absolute_low > 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is not certain that the weights beat the first pass, or the best system."""
+        return self.fallback_gain.absolute_low <= 0
+
+    @property
+    def cautious_weights(self) -> Weights:
+        """The weights where they certainly make fewer errors, else those of the fallback."""
+        return self.fallback if self.is_kept else self.weights
 
 
 def tune_weights(
@@ -100,8 +120,6 @@ def tune_weights(
         raise UsageError(f"no utterance has the key {by!r}, by which weights were to be tuned")
     lists, groups = data.lists, data.groups
     held_out_values = cross_validate(lists, data.assignment, seed)
-    held_out = lists.errors_with(held_out_values)
-    baseline = data.baseline_errors(seed)
     values = _rounded(lists.fit(seed))
     domains = None
     if by is not None:
@@ -111,17 +129,28 @@ def tune_weights(
         )
     judged_by = held_out_values if domains is None else domains.held_out_values
     confidence = cross_fit_confidence(data.votes(judged_by, normaliser), data.assignment)
+    margin = choose_margin(lists.combined(held_out_values), lists.errors, data.assignment)
+    held_out, systems = margin.errors, data.system_errors(normaliser)
+    judged = held_out if domains is None else lists.errors_with(judged_by)
+    best_system = min(systems, key=lambda name: int(systems[name].sum()), default=None)
+    kept = lists.errors[:, 0] if best_system is None else systems[best_system]
+    baseline = min(data.baseline_errors(seed), kept, key=lambda errors: int(errors.sum()))
     n_words = max(1, int(lists.n_words.sum()))
+    weights = _weights(data, values, domains, confidence, normaliser, margin.nats)
+    fallback = {FIRST_PASS_CHOICE if best_system is None else agreement_name(best_system): 1.0}
     return TuningResult(
-        weights=_weights(data, values, domains, confidence, normaliser),
+        weights=weights,
         n_utterances=len(nbests),
         n_folds=data.n_folds,
         n_groups=len(set(groups)),
         first_pass_wer=int(lists.errors[:, 0].sum()) / n_words,
-        fitted_wer=int(lists.errors_with(values).sum()) / n_words,
+        fitted_wer=int(lists.errors_with(values, margin.nats).sum()) / n_words,
         baseline_wer=int(baseline.sum()) / n_words,
         cross_validated_wer=int(held_out.sum()) / n_words,
         gain=paired_bootstrap(baseline, held_out, lists.n_words, groups, seed=seed),
+        system_wers={name: int(errors.sum()) / n_words for name, errors in systems.items()},
+        fallback=replace(weights, values=fallback, by=None, domains={}),
+        fallback_gain=paired_bootstrap(kept, judged, lists.n_words, groups, seed=seed),
         left_out=data.left_out,
         intervals=_intervals(lists, values, groups, seed, n_resamples) if n_resamples else {},
         confidence=confidence,
@@ -185,6 +214,11 @@ class _Data:
         held_out = plain.errors_with(cross_validate(plain, self.assignment, seed))
         return min(first_pass, held_out, key=lambda errors: int(errors.sum()))
 
+    def system_errors(self, normaliser: str) -> dict[str, IntArray]:
+        """Errors of each system of combined lists that has every utterance, int64 [U]."""
+        errors = errors_of_systems(self.merged, cached_normaliser(normaliser))
+        return {name: np.array(own, dtype=np.int64) for name, own in errors.items()}
+
     def votes(self, values: FloatArray, normaliser: str) -> WordVotes:
         """The votes on the words of each utterance's choice by its own weights, float64 [U, C]."""
         combined = [
@@ -205,9 +239,11 @@ def _weights(
     domains: DomainResult | None,
     confidence: ConfidenceFit,
     normaliser: str,
+    margin: float,
 ) -> Weights:
     def by_name(some: FloatArray) -> dict[str, float]:
-        return dict(zip(data.lists.components, _rounded(some).tolist(), strict=True))
+        values = dict(zip(data.lists.components, _rounded(some).tolist(), strict=True))
+        return {**values, FIRST_PASS_CHOICE: margin} if margin else values
 
     own = {} if domains is None else domains.values
     return Weights(

@@ -19,6 +19,13 @@ SPEECH_GIVEN_TEXT = "speech_given_text"
 CTC = "ctc"
 LENGTH = "length"
 CONTEXT = "context"
+FIRST_PASS_CHOICE = "first_pass"
+"""A component that is not stored: 1 for the first pass's own choice, 0 for all others. Its weight
+is the margin, in nats, by which another hypothesis must win to overrule it."""
+AGREEMENT = "agreement"
+"""`agreement.NAME`: how far a text agrees with what recogniser NAME said (`core.agreement`)."""
+SYSTEMS = "systems"
+"""Key of an utterance of combined lists: recogniser → its best text."""
 
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from relisten.core.agreement import default_votes, is_agreement
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, DEFAULT_WEIGHTS, Weights
 from relisten.core.types import (
     ASR,
     COMPONENTS,
     CONTEXT,
+    FIRST_PASS_CHOICE,
     LENGTH,
     TEXT,
     FormatError,
@@ -114,6 +116,11 @@ def held_scores(utterance: NBest) -> frozenset[str]:
     return frozenset.intersection(*names) if names else frozenset()
 
 
+def _names_in_order(utterance: NBest) -> list[str]:
+    """The scores of the first hypothesis, in the order of the file."""
+    return list(utterance.hypotheses[0].scores) if utterance.hypotheses else []
+
+
 def fit_to(weights: Weights, held: frozenset[str], say: Say = say_nothing) -> Weights:
     """The weights without those of scores that a list does not hold.
 
@@ -121,7 +128,7 @@ def fit_to(weights: Weights, held: frozenset[str], say: Say = say_nothing) -> We
     keeps its order, since no model here knows better than the recogniser alone.
     """
     weighed = {name for name, value in weights.values.items() if value}
-    missing = sorted(weighed - held - {LENGTH, CONTEXT})
+    missing = sorted(weighed - held - {LENGTH, CONTEXT, FIRST_PASS_CHOICE})
     if ASR in missing:
         say(
             f"the first pass gave no scores ({ASR}), so its order is kept; tune weights for such "
@@ -153,6 +160,9 @@ class OwnWeights:
 
     def __call__(self, utterance: NBest) -> Weights:
         held = held_scores(utterance)
+        votes = [name for name in _names_in_order(utterance) if is_agreement(name)]
+        if votes and ASR not in held:
+            return self._vote(tuple(votes))
         record = utterance.extra.get(SCORED_BY)
         scored = sorted(held & set(COMPONENTS))
         models = {name: record.get(name) for name in scored} if isinstance(record, dict) else {}
@@ -160,6 +170,18 @@ class OwnWeights:
         if key not in self._known:
             self._known[key] = self._find(scored, models, held)
         return self._known[key]
+
+    def _vote(self, votes: tuple[str, ...]) -> Weights:
+        """The untuned weights of combined lists."""
+        if votes not in self._known:
+            values = default_votes(votes)
+            self._known[votes] = Weights(values)
+            counted = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            self._tell(
+                f"nobody tuned these lists: ranked by the vote of the systems, {counted}; weights "
+                "that fit your speech come from `relisten tune` on lists with references"
+            )
+        return self._known[votes]
 
     def _find(
         self, scored: Sequence[str], models: Mapping[str, object], held: frozenset[str]

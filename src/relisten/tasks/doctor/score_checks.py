@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from relisten.core.agreement import is_agreement
 from relisten.core.arrays import FloatArray
 from relisten.core.list_statistics import IntervalEstimate, agreement, elasticity, exponent
 from relisten.core.scored_lists import PLACEHOLDER, speaker_groups
@@ -58,7 +59,7 @@ def check_presence(lists: Lists) -> Check:
         meaning = f"some lack {', '.join(partial)}, which therefore cannot be tuned"
         remedy = f"relisten score FILE -o SCORED --components {','.join(partial)}"
         return Check("scores present", "look here", finding, meaning, remedy, statistics)
-    if ASR not in counts:
+    if ASR not in counts and not any(is_agreement(name) for name in whole):
         meaning = "the first pass's own score is not known"
         remedy = "export the recogniser's scores as `asr`, or tune weights that leave it out"
         return Check("scores present", "look here", finding, meaning, remedy, statistics)

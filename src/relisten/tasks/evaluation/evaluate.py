@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from relisten.core.agreement import texts_of_systems
 from relisten.core.bootstrap import bootstrap_rate, paired_bootstrap
 from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
 from relisten.core.combine import (
@@ -36,6 +37,19 @@ class Errors:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemErrors:
+    """Word errors of one recogniser of combined lists, on the utterances that it has.
+
+    relative_reduction: of its WER, to rescored on the same utterances; with its 95 % interval.
+    """
+
+    words: ErrorCounts
+    n_utterances: int
+    relative_reduction: float
+    relative_reduction_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """Error rates over all utterances with a reference (rates are fractions, 0.3 = 30 %).
 
@@ -47,6 +61,8 @@ class EvaluationReport:
         interval of its WER, whole speakers resampled where `speaker` is known.
     n_resampled: speakers, or utterances, that the intervals were drawn from.
     relative_reduction: of the WER, from first pass to rescored; with its interval, paired.
+    share_better, share_worse: utterances with fewer, and more, word errors than the first pass.
+    systems: recogniser → its own errors, best first, where lists were combined.
     confidence: calibration of the `word_confidence` of the chosen texts, over the utterances that
         have it; None where none has.
     by: errors by the values of the keys asked for, where any utterance has the key.
@@ -64,6 +80,9 @@ class EvaluationReport:
     relative_reduction: float
     relative_reduction_ci95: tuple[float, float]
     n_resampled: int
+    share_better: float
+    share_worse: float
+    systems: Mapping[str, SystemErrors] = field(default_factory=dict)
     confidence: Calibration | None = None
     by: tuple[Breakdown, ...] = ()
     refused: tuple[Refusal, ...] = ()
@@ -93,6 +112,18 @@ class EvaluationReport:
             "relative_reduction": self.relative_reduction,
             "relative_reduction_ci95": list(self.relative_reduction_ci95),
             "n_resampled": self.n_resampled,
+            "share_better": self.share_better,
+            "share_worse": self.share_worse,
+            "systems": {
+                name: {
+                    "wer": one.words.rate,
+                    "words": asdict(one.words),
+                    "n_utterances": one.n_utterances,
+                    "relative_reduction": one.relative_reduction,
+                    "relative_reduction_ci95": list(one.relative_reduction_ci95),
+                }
+                for name, one in self.systems.items()
+            },
             "confidence": _confidence(self.confidence) if self.confidence else None,
             "by": {one.key: [subset.to_json() for subset in one.subsets] for one in self.by},
         }
@@ -162,6 +193,9 @@ class _Tally:
     n_utterances: int = 0
     n_hypotheses: int = 0
     rows: ResampledRows = field(default_factory=lambda: ResampledRows(5))
+    n_better: int = 0
+    n_worse: int = 0
+    systems: dict[str, _SystemTally] = field(default_factory=dict)
     confidence: CalibrationTally = field(default_factory=CalibrationTally)
     by: list[BreakdownTally] = field(default_factory=list)
 
@@ -180,6 +214,11 @@ class _Tally:
         merged = None if text is None or self.merged is None else count(text)
         self.merged = None if merged is None else _plus(self.merged or _NO_ERRORS, merged)
         self.n_utterances += 1
+        self.n_better += chosen.errors < words[0].errors
+        self.n_worse += chosen.errors > words[0].errors
+        for name, text in texts_of_systems(utterance).items():
+            tally = self.systems.setdefault(name, _SystemTally())
+            tally.add(utterance.speaker, count.words(text), chosen)
         self.n_hypotheses += len(utterance.hypotheses)
         errors = (words[0], chosen, merged.words if merged else words[0], oracle)
         self.rows.add(utterance.speaker, *(one.errors for one in errors), chosen.n_reference)
@@ -232,10 +271,36 @@ class _Tally:
             relative_reduction=interval.relative,
             relative_reduction_ci95=(interval.relative_low, interval.relative_high),
             n_resampled=interval.n_resampled,
+            share_better=self.n_better / self.n_utterances,
+            share_worse=self.n_worse / self.n_utterances,
+            systems={
+                name: tally.result(n_resamples, seed)
+                for name, tally in sorted(self.systems.items(), key=lambda one: one[1].words.rate)
+            },
             confidence=self.confidence.result(),
             by=tuple(found for one in self.by if (found := one.result(seed))),
             refused=refused,
         )
+
+
+@dataclass
+class _SystemTally:
+    """Errors of one system so far, beside those of what was chosen on the same utterances."""
+
+    words: ErrorCounts = _NO_ERRORS.words
+    n_utterances: int = 0
+    rows: ResampledRows = field(default_factory=lambda: ResampledRows(3))
+
+    def add(self, speaker: str | None, own: ErrorCounts, chosen: ErrorCounts) -> None:
+        self.words += own
+        self.n_utterances += 1
+        self.rows.add(speaker, own.errors, chosen.errors, own.n_reference)
+
+    def result(self, n_resamples: int, seed: int) -> SystemErrors:
+        own, chosen, n_words = self.rows.columns()
+        gain = paired_bootstrap(own, chosen, n_words, None, n_resamples, seed)
+        interval = (gain.relative_low, gain.relative_high)
+        return SystemErrors(self.words, self.n_utterances, gain.relative, interval)
 
 
 def hypotheses_or_empty(utterance: NBest) -> tuple[Hypothesis, ...]:
