@@ -149,7 +149,11 @@ class RecogniserTraining:
             tokens[row, : n_prompt + len(ids)] = torch.tensor([*self.prompt, *ids])
             ended = torch.tensor([*ids, self.recogniser.end])
             labels[row, n_prompt - 1 : n_prompt + len(ids)] = ended
-        return torch.from_numpy(mels).to(self.device), tokens.to(self.device), labels.to(self.device)
+        return (
+            torch.from_numpy(mels).to(self.device),
+            tokens.to(self.device),
+            labels.to(self.device),
+        )
 
 
 def played(samples: np.ndarray, speed: float) -> np.ndarray:
