@@ -504,12 +504,12 @@ def test_description():
     ]
     left_out = [
         Refusal("d", "lasts 31.5 s, and at most 30 s are learnt from at once"),
-        Refusal("e", "/tmp/e.wav: no such file"),
+        Refusal("e", "speech/e.wav: no such file"),
         Refusal("f", "lasts 99.0 s, and at most 30 s are learnt from at once"),
     ]
     assert describe_speech(learnt, [NBest("h", duration_s=36.0, reference="z")], left_out) == [
         "learnt from: 1.00 h, 3 utterances, 2 with a text, 1 of unknown duration, 1 speaker",
         "held out: 0.01 h, 1 utterances, 1 with a text",
         "2 left out, for example 'd': lasts 31.5 s, and at most 30 s are learnt from at once",
-        "1 left out: 'e': /tmp/e.wav: no such file",
+        "1 left out: 'e': speech/e.wav: no such file",
     ]

@@ -132,11 +132,9 @@ def transcribe(
 @click.option(
     "--first-pass",
     multiple=True,
-    default=(FIRST_PASS,),
-    show_default=True,
     metavar="NAME",
-    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id. Again for "
-    "another one: its hypotheses join the list, rated by the first.",
+    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id; by default those "
+    "of the model. Again for another one: its hypotheses join the list, rated by the first.",
 )
 @language_option
 @decoding_options

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relisten.core.combine import n_spoken_words
-from relisten.core.types import CTC, SPEECH_GIVEN_TEXT, TEXT_GIVEN_SPEECH, NBest
+from relisten.core.types import ADAPTED, CTC, SPEECH_GIVEN_TEXT, TEXT_GIVEN_SPEECH, NBest
 
 MOST_TIMES, SPARE_WORDS = 2.0, 2
 """A text may have so many times as many words as another, or as few, and so many words more or
@@ -25,7 +25,7 @@ FEWEST_TO_JUDGE = 3
 
 def has_speech_score(values: Mapping[str, float]) -> bool:
     """Whether weights count a score of the second pass that looks at the speech."""
-    return any(values.get(name) for name in (CTC, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT))
+    return any(values.get(name) for name in (CTC, ADAPTED, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT))
 
 
 def within_length_bounds(nbest: NBest) -> npt.NDArray[np.bool_]:
