@@ -99,10 +99,13 @@ def test_few_speakers_or_few_known_ones_are_no_reason_to_hold_out_speakers():
     four = [utterance(n, speaker=f"s{n % 4}") for n in range(80)]
     _, held = split(four)
     assert len(held) == 8
-    mostly_unknown = [utterance(n, speaker=f"s{n}" if n < 30 else None) for n in range(80)]
+    once = [utterance(n, speaker=f"s{n}") for n in range(400)]
+    runs_of = {int(u.id[1:]) // MAX_RUN for u in split(once)[1]}
+    assert len(runs_of) == 4
+    mostly_unknown = [utterance(n, speaker=f"s{n // 3}" if n < 30 else None) for n in range(80)]
     _, held = split(mostly_unknown)
-    assert {u.speaker for u in held} - {f"s{n}" for n in range(30)}
-    known = [utterance(n, speaker=f"s{n}" if n < 45 else None) for n in range(80)]
+    assert not all(u.speaker for u in held)
+    known = [utterance(n, speaker=f"s{n // 3}" if n < 45 else None) for n in range(80)]
     _, held = split(known)
     assert all(u.speaker for u in held)
 

@@ -29,11 +29,11 @@ def hold_out(
 ) -> tuple[list[NBest], list[NBest]]:
     """(learnt from, held out), both in the order of `utterances`, each of which is in one of them.
 
-    Held out are whole speakers where at least MIN_SPEAKERS are known and most utterances name
-    theirs; else whole recordings, in runs of neighbours by name, and of these only recordings whose
-    texts occur in no other, where enough are such. Of several mixtures, it is the one that comes
-    nearest to the share and has the fewest texts that are also learnt from. Utterances without a
-    reference are never held out, whoever speaks.
+    Held out are whole speakers where at least MIN_SPEAKERS are known, most utterances name theirs,
+    and one has several; else whole recordings, in runs of neighbours by name, and of these only
+    recordings whose texts occur in no other, where enough are such. Of several mixtures, it is the
+    one that comes nearest to the share and has the fewest texts that are also learnt from.
+    Utterances without a reference are never held out, whoever speaks.
     share: of the duration of the utterances with a reference, where all say theirs, else of their
     number. at_most: utterances, strictly. seed: the same gives the same.
     Raises UsageError where there are no two groups, or none that is small enough.
@@ -71,14 +71,15 @@ def _text(utterance: NBest) -> str:
 
 
 def _speakers(candidates: Sequence[NBest]) -> _Groups:
-    """The utterances of each speaker; none where too few speakers are known."""
+    """The utterances of each speaker; none where too few speakers are known, or all speak once:
+    then neighbours in runs are as new, and names may be those of utterances."""
     groups: dict[str, list[NBest]] = defaultdict(list)
     for utterance in candidates:
         if utterance.speaker:
             groups[utterance.speaker].append(utterance)
     n_known = sum(map(len, groups.values()))
-    is_usual = 2 * n_known >= len(candidates)
-    return [*groups.values()] if len(groups) >= MIN_SPEAKERS and is_usual else []
+    is_known = MIN_SPEAKERS <= len(groups) < n_known and 2 * n_known >= len(candidates)
+    return [*groups.values()] if is_known else []
 
 
 def _runs(candidates: Sequence[NBest], texts: Mapping[str, str], share: float) -> _Groups:
