@@ -398,6 +398,24 @@ def test_a_bad_row_is_refused_and_the_others_are_read(tmp_path):
     assert "2 utterances, 1 with a text; 4 could not be read" in said
 
 
+def test_a_torn_first_line_does_not_hide_what_the_file_is(tmp_path):
+    for line, torn in (
+        ('{"id": "a", "audio": "a.wav"}', '{"id": "b", '),
+        ('{"audio": "a.wav"}', "{"),
+    ):
+        (tmp_path / "all.jsonl").write_text(f"{torn}\n{line}\n")
+        (u,), (refusal,), _ = gather(tmp_path, tmp_path / "all.jsonl")
+        assert u.id == "a"
+        assert "all.jsonl:1: is not one JSON object" in refusal.reason
+
+
+def test_the_row_numbers_that_pandas_writes_are_no_ids(tmp_path):
+    (tmp_path / "all.csv").write_text(",path,text,age\n0,a.wav,one,9\n1,b.wav,two,\n")
+    (a, b), _, _ = gather(tmp_path, tmp_path / "all.csv")
+    assert (a.id, a.start_s, dict(a.extra)) == ("a", 0.0, {"age": "9"})
+    assert (b.id, b.reference, dict(b.extra)) == ("b", "two", {})
+
+
 def test_names_that_no_file_can_have_are_no_faults(tmp_path):
     """The null byte is refused here; the name that is too long, where the recording is opened."""
     rows = f"path,sentence\na.wav,one\n\0.wav,two\n{'x' * 5000}.wav,three\n"

@@ -5,7 +5,6 @@ N-best lists of other recognisers are read by `relisten.io.readers`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.io.corpora.common import Tell, is_recording, natural_order
+from relisten.io.corpora.common import Tell, is_recording, json_lines, natural_order
 from relisten.io.corpora.folders import TEXT_ENDINGS, read_recordings_folder
 from relisten.io.corpora.kaldi import read_kaldi_data
 from relisten.io.corpora.lhotse import (
@@ -28,7 +27,7 @@ from relisten.io.corpora.tables import read_json_table, read_table, roles_of
 from relisten.io.files import is_stream, opened
 from relisten.io.native import attempt_lines
 from relisten.io.nbest import read_nbest
-from relisten.io.readers import checked, is_native_line
+from relisten.io.readers import checked, is_native_record
 from relisten.io.readers.tables import lines_of
 
 Read = Callable[[Tell], Iterator[NBest | Refusal]]
@@ -106,19 +105,19 @@ def _marked(folder: Path, files: Sequence[str]) -> list[Path]:
 
 
 def _of_file(path: Path, name: str) -> Corpus:
-    """The corpus of a file that is recognised by its first line."""
+    """The corpus of a file that is recognised by its first line, or its first JSON object."""
     _, line = next(lines_of(path), (0, ""))
     read: Read = partial(_read_listed, path)
     if path.name == "wav.scp":
         read = partial(read_kaldi_data, path)
     elif not line.lstrip().startswith(("{", "[")):
         read = partial(read_table, path)
-    elif isinstance(record := _object(line), dict):
+    elif record := next((r for _, r in json_lines(path) if isinstance(r, dict)), None):
         kind = lhotse_kind(record)
         if kind is not None:
             return _lhotse(path, name, kind)
         roles = roles_of([*record])
-        if is_native_line(line.encode()) and roles.get("text", "reference") == "reference":
+        if is_native_record(record) and roles.get("text", "reference") == "reference":
             read = partial(_read_native, path)
         elif "audio" in roles:
             read = partial(read_json_table, path)
@@ -134,13 +133,6 @@ def _lhotse(path: Path, name: str, kind: Kind) -> Corpus:
             return Corpus(name, path, partial(read_recordings, path))
         path = supervisions
     return Corpus(name, path, partial(read_supervisions, path))
-
-
-def _object(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _read_native(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
