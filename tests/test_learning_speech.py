@@ -504,7 +504,7 @@ def test_a_manifest_beside_its_recordings_is_not_read_twice_over(tmp_path):
         (clips / name).touch()
     os.symlink(tmp_path / "data", clips / "loop")
     listed = tmp_path / "data" / "list.csv"
-    listed.write_text("path,text\na.wav,one\n")
+    listed.write_text(f"path,text\n{clips / 'a.wav'},one\n")
     read, refused, said = gather(tmp_path, listed, clips, listed)
     assert [(u.id, u.reference) for u in read] == [("a", "one"), ("b", None)]
     assert "left out without a text, because another source gives them one: 1" in said

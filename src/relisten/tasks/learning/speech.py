@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def gather_speech(
         utterances, refusals = _read(corpus, manifest, say)
         gathered.append((corpus.name, utterances))
         refused += refusals
-    unique = _with_unique_ids(_without_copies(gathered, say), say)
+    unique = _with_unique_ids(_without_copies(gathered, manifest, say), say)
     save_nbest(unique, manifest)
     return len(unique), tuple(refused)
 
@@ -85,22 +86,28 @@ def _clean(text: str | None) -> str | None:
     return None if text is None else " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _without_copies(gathered: Sequence[Named], say: Say) -> list[Named]:
+def _without_copies(gathered: Sequence[Named], manifest: Path, say: Say) -> list[Named]:
     """Without recordings that have no text in one source and have one in another: a list and the
     folder of its recordings were named."""
-    sources: dict[str | None, set[int]] = {}
+    folder = manifest.parent.resolve()
+    sources: dict[str, set[int]] = defaultdict(set)
     for n, (_, some) in enumerate(gathered):
         for u in some:
             if u.reference is not None:
-                sources.setdefault(u.audio, set()).add(n)
+                sources[_place(u, folder)].add(n)
     kept: list[Named] = [
-        (name, [u for u in some if u.reference is not None or sources.get(u.audio, {n}) == {n}])
+        (name, [u for u in some if u.reference is not None or sources[_place(u, folder)] <= {n}])
         for n, (name, some) in enumerate(gathered)
     ]
     n_copies = sum(len(some) for _, some in gathered) - sum(len(some) for _, some in kept)
     if n_copies:
         say(f"left out without a text, because another source gives them one: {n_copies:,}")
     return kept
+
+
+def _place(utterance: NBest, folder: Path) -> str:
+    """Where its recording lies, however the manifest in `folder` names it."""
+    return os.path.normpath(folder / (utterance.audio or ""))
 
 
 def _with_unique_ids(gathered: Sequence[Named], say: Say) -> list[NBest]:
