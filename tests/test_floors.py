@@ -39,7 +39,8 @@ INFERENCE = (
     ),
 )
 """Files and folders that train nothing."""
-TRAINING = "relisten.tasks.training"
+TRAINING = ("relisten.tasks.training", "relisten.tasks.learning")
+"""Folders of what trains."""
 
 Sources = Mapping[str, str]
 """Module of ours → its source."""
@@ -125,9 +126,9 @@ def circles(sources: Sources) -> set[str]:
 
 
 def trainers(sources: Sources) -> set[str]:
-    """Modules of INFERENCE that reach the training folder, even by way of others."""
+    """Modules of INFERENCE that reach a folder of TRAINING, even by way of others."""
     inference = {module for module in sources if is_within(module, INFERENCE)}
-    return {m for m in inference if any(is_within(r, [TRAINING]) for r in reached(sources, [m]))}
+    return {m for m in inference if any(is_within(r, TRAINING) for r in reached(sources, [m]))}
 
 
 def screen_users(sources: Sources) -> set[str]:

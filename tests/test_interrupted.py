@@ -85,7 +85,7 @@ def test_resume_refuses_what_another_run_made(tmp_path, lists, change, named, is
 def test_samples_that_ignore_the_seed_are_not_resumed(monkeypatch):
     """The list of a resumed run was another one than that of an undisturbed run."""
     recogniser = SimpleNamespace(name="w", samples_follow_seed=False)
-    monkeypatch.setattr("relisten.tasks.nbest.load_first_pass", lambda *_: recogniser)
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: recogniser)
     assert not CTranslate2Whisper.samples_follow_seed
     with pytest.raises(UsageError, match="cannot be resumed"):
         make_nbest("in.jsonl", "out.jsonl", decoding=DecodingOptions(samples=2), resume=True)

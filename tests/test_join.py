@@ -19,7 +19,6 @@ from relisten.io.nbest import load_nbest, save_nbest
 from relisten.speech.codebook import Codebook
 from relisten.speech.ctc.head import CTCHead
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult
-from relisten.tasks import nbest as nbest_task
 from relisten.tasks.frontend import SpeechFrontend
 from relisten.tasks.hypotheses.join import join_lists, written_like
 from relisten.tasks.hypotheses.propose import make_proposer
@@ -215,7 +214,7 @@ def recognisers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recogniser]:
         "a": Recogniser("a", ("Yes.", -1.0), ("No.", -2.0)),
         "b": Recogniser("bb", ("Yes.", -0.5), ("Oh?", -3.0)),
     }
-    monkeypatch.setattr(nbest_task, "load_first_pass", lambda name, *_: made[name])
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda name, *_: made[name])
     return made
 
 

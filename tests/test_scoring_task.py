@@ -30,7 +30,6 @@ from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult
-from relisten.tasks import nbest as nbest_task
 from relisten.tasks import transcribe as transcribe_task
 from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
 from relisten.tasks.loading import load_rescorer
@@ -120,7 +119,7 @@ def bundle(tmp_path: Path, lm_folder: Path) -> Path:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
-    monkeypatch.setattr(nbest_task, "load_first_pass", lambda *_: first_pass)
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: first_pass)
     monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
     monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: first_pass)
     return first_pass

@@ -99,7 +99,8 @@ def test_from_the_leaderboard_to_the_table(tmp_path: Path) -> None:
     done = run("rescore", lists, "-o", ranked)
     assert "agreement.a 1.5, agreement.b 1" in done.stderr
     done = run("evaluate", ranked, "--json", tmp_path / "report.json")
-    assert "a alone" in done.stdout and "best single system" in done.stdout
+    assert "a alone" in done.stdout
+    assert "best single system" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["rescored"]["wer"] == 0
     assert [one["wer"] for one in report["systems"].values()] == [pytest.approx(8 / 72)] * 3

@@ -10,7 +10,6 @@ from relisten.core.types import AudioError, NBest
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.hypotheses.join import check_names
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.score import CHUNK_SIZE, ListScorer, check_components
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank, with_phrases
@@ -35,7 +34,7 @@ class Rescorer:
         self,
         loaded: LoadedRescorer,
         first_pass: Sequence[str] = (),
-        language: str = "en",
+        language: str | None = None,
         decoding: DecodingOptions = DecodingOptions(),
         options: SecondPassOptions = SecondPassOptions(),
         device: str = "auto",
@@ -43,7 +42,7 @@ class Rescorer:
     ) -> None:
         self._loaded = loaded
         self._names = tuple(first_pass) or (loaded.first_pass,)
-        self._language, self._device, self._dtype = language, device, dtype
+        self._language, self._device, self._dtype = language or loaded.language, device, dtype
         self._decoding, self._options = decoding, options
         self._first_passes: list[FirstPass] = []
 
@@ -53,7 +52,7 @@ class Rescorer:
         model: str = MODEL,
         *,
         first_pass: str | Sequence[str] = (),
-        language: str = "en",
+        language: str | None = None,
         decoding: DecodingOptions = DecodingOptions(),
         options: SecondPassOptions = SecondPassOptions(),
         device: str = "auto",
@@ -63,7 +62,7 @@ class Rescorer:
 
         first_pass: the recogniser of `transcribe`, or several, of which the first rates what the
         others add; by default the one that the model's weights are for, loaded when it is needed.
-        language: of a multilingual recogniser, as an ISO code, or "auto".
+        language: of a multilingual recogniser, as an ISO code, or "auto"; by default the model's.
         Raises ModelError where the model cannot be had, or its parts do not belong together.
         """
         names = (first_pass,) if isinstance(first_pass, str) else tuple(first_pass)
@@ -112,7 +111,6 @@ class Rescorer:
                 load_first_pass(name, self._device, self._dtype, self._language)
                 for name in self._names
             ]
-            check_names(self._first_passes)
         second_pass = SecondPass.of(
             self._loaded,
             self._first_passes,

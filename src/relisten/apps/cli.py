@@ -38,7 +38,7 @@ from relisten.apps.options import (
     systems_of,
     taken,
 )
-from relisten.apps.training_commands import adapt, finetune, pretrain
+from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
@@ -134,11 +134,9 @@ def transcribe(
 @click.option(
     "--first-pass",
     multiple=True,
-    default=(FIRST_PASS,),
-    show_default=True,
     metavar="NAME",
-    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id. Again for "
-    "another one: its hypotheses join the list, rated by the first.",
+    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id; by default those "
+    "of the model. Again for another one: its hypotheses join the list, rated by the first.",
 )
 @language_option
 @decoding_options
@@ -237,6 +235,7 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
+main.add_command(learn)
 main.add_command(pretrain)
 main.add_command(finetune)
 main.add_command(adapt)

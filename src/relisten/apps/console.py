@@ -95,13 +95,17 @@ def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next batch; elsewhere nothing happens.
 
     By default it hands freed activations back to the kernel, which then clears the same pages for
-    every batch: half the time went into that on two cores (`LOG.md`, 2026-11-22).
+    every batch: half the time went into that on two cores (`LOG.md`, 2026-11-22). The heaps of
+    further threads are handed back whatever the thresholds, so all threads share one: a first pass
+    by CTranslate2 took 25 s before and 20 s after (`LOG.md`, 2026-11-28).
     """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1  # numbers of <malloc.h>
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # numbers of <malloc.h>
+    most = 2**31 - 1
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(trim_threshold, most)
         mallopt(mmap_threshold, most)
+        mallopt(arena_max, 1)
 
 
 @contextmanager

@@ -85,9 +85,9 @@ input_options = options(
 
 language_option = click.option(
     "--language",
-    default="en",
-    show_default=True,
-    help="Spoken language of a multilingual recogniser, as an ISO code; auto: detected.",
+    metavar="CODE",
+    help="Spoken language of a multilingual recogniser, as an ISO code; auto: detected. By default "
+    "the model's.",
 )
 decoding_options = options(
     click.option("--beam", default=10, show_default=True, help="Width of the beam search."),

@@ -9,7 +9,7 @@ recogniser does not share costs its weight: minimum Bayes risk, with weights tha
 recogniser without the utterance gives 0 to all: it does not vote.
 
 Likeness of letters, the number of systems that agree, pairs of systems and counts over the whole
-set were tried beside it; cross-validated, none had fewer errors (`docs/combining.md`).
+set were tried beside it; cross-validated, none had clearly fewer errors (`LOG.md`, 2026-11-28).
 """
 
 from __future__ import annotations

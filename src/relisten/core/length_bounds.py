@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from relisten.core.agreement import is_agreement
 from relisten.core.combine import n_spoken_words
-from relisten.core.types import CTC, SPEECH_GIVEN_TEXT, TEXT_GIVEN_SPEECH, NBest
+from relisten.core.types import ADAPTED, CTC, SPEECH_GIVEN_TEXT, TEXT_GIVEN_SPEECH, NBest
 
 MOST_TIMES, SPARE_WORDS = 2.0, 2
 """A text may have so many times as many words as another, or as few, and so many words more or
@@ -27,9 +27,9 @@ FEWEST_TO_JUDGE = 3
 def has_speech_score(values: Mapping[str, float]) -> bool:
     """Whether weights count a score of the second pass that looks at the speech, or agreement with
     other recognisers, which did."""
+    of_speech = (CTC, ADAPTED, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
     return any(
-        weight and (name in (CTC, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT) or is_agreement(name))
-        for name, weight in values.items()
+        weight and (name in of_speech or is_agreement(name)) for name, weight in values.items()
     )
 
 

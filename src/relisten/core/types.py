@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ASR = "asr"
+ADAPTED = "asr.adapted"
 TEXT = "text"
 TEXT_GIVEN_SPEECH = "text_given_speech"
 SPEECH_GIVEN_TEXT = "speech_given_text"
@@ -29,9 +30,10 @@ SYSTEMS = "systems"
 
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""
-COMPONENTS = (*LM_COMPONENTS, CTC)
-"""Scores that relisten adds: the language model's, and log P(labels|speech) of a CTC head trained
-on the domain (`speech.ctc.head`). `asr` comes from the first pass; `context` from a list of phrases
+COMPONENTS = (*LM_COMPONENTS, CTC, ADAPTED)
+"""Scores that relisten adds: the language model's, log P(labels|speech) of a CTC head trained on
+the domain (`speech.ctc.head`), and log P(y|speech) of a recogniser taught the user's speech
+(`relisten learn`). `asr` comes from the first pass; `context` from a list of phrases
 (`core.biasing`)."""
 
 FORMER_NAMES: Mapping[str, str] = {"letters": CTC}

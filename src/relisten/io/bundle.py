@@ -6,6 +6,7 @@
     ctc_head.safetensors, words.txt   the CTC head, if any, and the words that it may propose
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
+    recogniser/              the first pass taught the user's speech, if any: a CTranslate2 Whisper
 
 A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
 """
@@ -34,6 +35,7 @@ WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"
+RECOGNISER = "recogniser"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 """The bundles that come with relisten, one folder each."""
 
@@ -47,7 +49,8 @@ class BundleConfig:
     """The content of relisten.json.
 
     base: reference of the LM (a folder, a known name, a hub id); base_hash: of its weights.
-    first_pass: the recogniser the weights were tuned with. text_form: how the LM reads text
+    first_pass: the recogniser the weights were tuned with. language: of the speech, an ISO code.
+    text_form: how the LM reads text
     (`lm.texts.TextForm`). components: the scores it was trained to give. speech_order: how
     `text_given_speech` is asked (`lm.scorer.SpeechOrder`).
     encoder, encoder_id: the speech encoder's reference, and the id its codebook must have; both
@@ -61,6 +64,7 @@ class BundleConfig:
     weights: Weights
     components: tuple[str, ...] = ("text",)
     first_pass: str = "whisper-tiny.en"
+    language: str = "en"
     speech_order: str = "chunked"
     encoder: str | None = None
     encoder_id: str | None = None
@@ -105,7 +109,7 @@ def read_bundle(folder: Path) -> BundleConfig:
 
 def _check_types(path: Path, record: dict[str, Any]) -> None:
     """Raises ModelError for a value of another type than its key has."""
-    texts = ("base", "base_hash", "text_form", "first_pass", "speech_order")
+    texts = ("base", "base_hash", "text_form", "first_pass", "language", "speech_order")
     wrong = [name for name in texts if not isinstance(record.get(name, ""), str)]
     nullable = ("encoder", "encoder_id")
     wrong += [name for name in nullable if not isinstance(record.get(name), str | None)]
@@ -128,7 +132,7 @@ def scoring_hash(folder: Path) -> str:
     config = read_bundle(folder)
     named = (config.base_hash, config.text_form, config.components, config.speech_order)
     digest = hashlib.sha256(repr((*named, config.encoder_id)).encode())
-    parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG)
+    parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG, f"{RECOGNISER}/model.bin")
     for path in (*(folder / name for name in parts), ctc_head_path(folder)):
         if path is not None and path.is_file():
             digest.update(bytes.fromhex(file_hash(path)))

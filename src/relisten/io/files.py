@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, BinaryIO
 
-from relisten.core.types import ModelError, UsageError
+from relisten.core.types import FormatError, ModelError, UsageError
 
 _SCRATCH, _LOCK = ".relisten-", "lock"
 
@@ -24,6 +26,23 @@ def is_stream(file: str | Path) -> bool:
     device."""
     is_lasting = os.path.isfile(file) or os.path.isdir(file)
     return str(file) == "-" or (os.path.exists(file) and not is_lasting)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to read bytes from, unpacked if it is gzipped. Raises FormatError if it cannot be."""
+    try:
+        with open(path, "rb") as file:
+            is_packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            with gzip.open(file) if is_packed else nullcontext(file) as content:
+                yield content  # type: ignore[misc]
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FormatError(f"{path}: cannot be read ({reason})") from error
+
+
+_GZIP = b"\x1f\x8b"
 
 
 @contextmanager

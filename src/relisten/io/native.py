@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest
+from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest, Refusal
+from relisten.io.files import opened
 
 CONTENT = ("hypotheses", "audio", "reference")
 """A line of ours holds at least one of these, unless nothing is known but where it lies."""
@@ -38,19 +39,26 @@ MOST_CHARACTERS = 1_000_000
 
 def read_native(path: Path) -> Iterator[NBest]:
     """The utterances of a native file, one at a time; see `relisten.io.nbest.read_nbest`."""
-    try:
-        with open(path, "rb") as file:
-            yield from read_lines(file, str(path))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+    with opened(path) as file:
+        yield from read_lines(file, str(path))
 
 
 def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
     """The utterances of the lines of the file `name`; blank lines are skipped.
 
-    Raises FormatError with file, line and id, also for an id that occurs twice: a file of ours that
-    does not fit was torn or edited, and is not to be trusted. The ids are kept for that: some 130
-    bytes each.
+    Raises FormatError with file, line and id for the first line that does not fit: a list of ours
+    that does not was torn or edited, and is not to be trusted.
+    """
+    for one in attempt_lines(lines, name):
+        if isinstance(one, Refusal):
+            raise FormatError(one.reason)
+        yield one
+
+
+def attempt_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest | Refusal]:
+    """As `read_lines`, but a line that does not fit is refused and the others are read.
+
+    Refused is also an id that occurs twice. The ids are kept for that: some 130 bytes each.
     """
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
@@ -59,11 +67,15 @@ def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
-        nbest = line_to_nbest(line, where)
+        try:
+            nbest = line_to_nbest(line, where)
+        except FormatError as error:
+            yield Refusal(where, str(error))
+            continue
         if nbest.id in seen:
-            raise FormatError(
-                f"{where} '{nbest.id}': this id occurs twice; give each utterance its own"
-            )
+            reason = f"{where} '{nbest.id}': this id occurs twice; give each utterance its own"
+            yield Refusal(nbest.id, reason)
+            continue
         seen.add(nbest.id)
         yield nbest
 

@@ -44,24 +44,26 @@ class Speech:
     codes: int32 [T, levels], the codebook's indices. unit_s: seconds of a unit. frames: float
     [T, D], pooled encoder frames, where the LM takes them, else None. ctc_log_probs: float
     [T, S, 1 + labels], the CTC head's log-probabilities at each unit's S steps, where there is a
-    head, else None.
+    head, else None. window: float32 [T', D'], what an adapted recogniser's decoder attends to.
     """
 
     codes: np.ndarray
     unit_s: float
     frames: np.ndarray | None = None
     ctc_log_probs: np.ndarray | None = None
+    window: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def stretched(self, n_units: int) -> Speech:
-        """The same speech slowed down or sped up to n_units, by repeating or dropping units."""
+        """The same speech slowed down or sped up to n_units, by repeating or dropping units; the
+        window stays as it is."""
         rows = np.arange(n_units) * len(self) // n_units
         frames, ctc_log_probs = (
             None if values is None else values[rows] for values in (self.frames, self.ctc_log_probs)
         )
-        return Speech(self.codes[rows], self.unit_s, frames, ctc_log_probs)
+        return Speech(self.codes[rows], self.unit_s, frames, ctc_log_probs, self.window)
 
     def chunks(self, word_ends_s: Seq[float]) -> np.ndarray:
         """Half-open ranges of units, int64 [W + 1, 2]: one per word, one for what follows them.

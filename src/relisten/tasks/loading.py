@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from relisten.core.combine import Weights
-from relisten.core.types import CTC, TEXT, TEXT_GIVEN_SPEECH, ModelError, NBest, UsageError
+from relisten.core.types import (
+    ADAPTED,
+    ASR,
+    CTC,
+    TEXT,
+    TEXT_GIVEN_SPEECH,
+    ModelError,
+    NBest,
+    UsageError,
+)
 from relisten.io.bundle import (
     ADAPTER,
     CODEBOOK,
     CONFIG,
     CTC_HEAD,
     EXTENSION,
+    RECOGNISER,
     read_bundle,
     resolve_base,
     resolve_bundle,
@@ -32,9 +42,15 @@ from relisten.lm.load import (
 )
 from relisten.lm.model import SpeechExtension, SpeechTextLM
 from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
+from relisten.lm.sequences import Speech
 from relisten.lm.texts import TextEncoder, TextForm
+from relisten.speech.first_pass import FirstPass
+from relisten.speech.frames import FRAME_S
+from relisten.speech.load import load_first_pass
+from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
+from relisten.tasks.hypotheses.join import check_names
 from relisten.tasks.weights import UNTUNED_TEXT_WEIGHTS, ModelIdentity, identify
 
 TEXT_FORM: TextForm = "spoken"
@@ -47,6 +63,7 @@ class LoadedRescorer:
     """A language model ready to score, its speech frontend (None: it reads text only), and weights.
 
     first_pass: reference of the recogniser that the weights are for. identity: which model it is.
+    language: of its speech. adapted: a recogniser taught the user's speech, if any.
     """
 
     scorer: Scorer
@@ -54,20 +71,42 @@ class LoadedRescorer:
     identity: ModelIdentity
     frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
+    language: str = "en"
+    adapted: CTranslate2Whisper | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
         """The scores it can give."""
         has_ctc_head = self.frontend is not None and self.frontend.ctc_head is not None
-        return (*self.scorer.components, *((CTC,) if has_ctc_head else ()))
+        has = {CTC: has_ctc_head, ADAPTED: self.adapted is not None}
+        return (*self.scorer.components, *(name for name, is_given in has.items() if is_given))
 
     def check(self, component: str) -> None:
         """Raises ModelError where it cannot give this score."""
-        if component != CTC:
+        if component not in (CTC, ADAPTED):
             self.scorer.order_of(cast(Component, component))
         elif component not in self.components:
-            known = ", ".join(self.components)
-            raise ModelError(f"this model has no CTC head for {CTC}; it scores {known}")
+            known, lacks = ", ".join(self.components), "CTC head"
+            lacks = lacks if component == CTC else "adapted recogniser"
+            raise ModelError(f"this model has no {lacks} for {component}; it scores {known}")
+
+    def encode(self, recordings: Sequence[np.ndarray], components: Sequence[str]) -> list[Speech]:
+        """What the scores of speech are computed from, of recordings, 16 kHz float32 [T] each.
+
+        Raises UsageError for a recording that is too long for the adapted recogniser, where its
+        score is asked for.
+        """
+        others = [name for name in components if name not in (TEXT, ADAPTED)]
+        if others:
+            speeches = self.need_frontend().encode(recordings, others)
+        else:
+            speeches = [Speech(np.zeros((0, 1), np.int32), FRAME_S) for _ in recordings]
+        if ADAPTED not in components:
+            return speeches
+        self.check(ADAPTED)
+        assert self.adapted is not None
+        windows = self.adapted.windows(recordings)
+        return [replace(one, window=its) for one, its in zip(speeches, windows, strict=True)]
 
     def lacks(self, utterance: NBest, components: Sequence[str], has_speech: bool) -> str | None:
         """What an utterance lacks that one of these scores needs, as a sentence; None where all can
@@ -97,6 +136,8 @@ class LoadedRescorer:
         needs.
         """
         self.check(component)
+        if component == ADAPTED:
+            return [self._adapted_scores(utterance) for utterance in utterances]
         if component != CTC:
             return self.scorer.score(utterances, cast(Component, component))
         ctc_head = self.need_frontend().ctc_head
@@ -107,6 +148,14 @@ class LoadedRescorer:
                 raise UsageError(f"{CTC} is scored on the utterance's speech, and it has none")
             scores.append(ctc_head.score(utterance.speech.ctc_log_probs, utterance.texts))
         return scores
+
+    def _adapted_scores(self, utterance: ScoringInput) -> np.ndarray:
+        if utterance.speech is None or utterance.speech.window is None:
+            raise UsageError(f"{ADAPTED} is scored on the utterance's speech, and it has none")
+        assert self.adapted is not None
+        scorer = self.adapted.scorer(np.zeros(0, np.float32), utterance.speech.window)
+        rated = scorer.score(utterance.texts, timed=False)
+        return np.array([hypothesis.scores[ASR] for hypothesis in rated])
 
     def need_frontend(self) -> SpeechFrontend:
         """Its speech frontend. Raises ModelError where it reads text only."""
@@ -151,7 +200,49 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
-    return LoadedRescorer(scorer, config.weights, identity, frontend, config.first_pass)
+    return LoadedRescorer(
+        scorer,
+        config.weights,
+        identity,
+        frontend,
+        config.first_pass,
+        config.language,
+        load_adapted(folder, config.language, device),
+    )
+
+
+def load_first_passes(
+    reference: str,
+    names: Sequence[str] = (),
+    language: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> list[FirstPass]:
+    """The recognisers of these names; where none is named, those of the model `reference`: the one
+    that its weights are for and the one that it holds itself. language: None for the model's own.
+
+    Raises ModelError where one cannot be had, UsageError where two have one name.
+    """
+    folder = resolve_bundle(reference)
+    config = read_bundle(folder) if (folder / CONFIG).is_file() else None
+    language = language or (config.language if config else "en")
+    first_pass = config.first_pass if config else FIRST_PASS
+    recognisers = [
+        load_first_pass(name, device, dtype, language) for name in names or (first_pass,)
+    ]
+    if not names and (adapted := load_adapted(folder, language, device, dtype)) is not None:
+        recognisers.append(adapted)
+    check_names(recognisers)
+    return recognisers
+
+
+def load_adapted(
+    folder: Path, language: str, device: str = "auto", dtype: str = "auto"
+) -> CTranslate2Whisper | None:
+    """The recogniser in a bundle that was taught the user's speech; None where there is none."""
+    path = folder / RECOGNISER
+    name = ADAPTED.rpartition(".")[2]
+    return CTranslate2Whisper(path, device, dtype, language, name) if path.is_dir() else None
 
 
 def _check_fit(folder: Path, extension: SpeechExtension, frontend: SpeechFrontend) -> None:

@@ -7,14 +7,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from relisten.core.types import NBest, UsageError
+from relisten.core.types import ADAPTED, ASR, NBest, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.provenance import content_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
-from relisten.speech.load import load_first_pass
-from relisten.tasks.defaults import FIRST_PASS, MODEL
-from relisten.tasks.hypotheses.join import check_names
+from relisten.tasks.defaults import MODEL
+from relisten.tasks.loading import load_first_passes
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions
 from relisten.tasks.streams import (
     Outcome,
@@ -25,6 +24,7 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
+from relisten.tasks.weights import identify, with_scored_by
 
 CHUNK_SIZE = 8
 """Utterances decoded at once."""
@@ -33,8 +33,8 @@ CHUNK_SIZE = 8
 def make_nbest(
     manifest: str,
     output: str,
-    first_pass: tuple[str, ...] = (FIRST_PASS,),
-    language: str = "en",
+    first_pass: tuple[str, ...] = (),
+    language: str | None = None,
     decoding: DecodingOptions = DecodingOptions(),
     propose: int = 0,
     words: str | None = None,
@@ -50,15 +50,17 @@ def make_nbest(
 
     Hypotheses stand in the decoder's own order (samples after the beam), each with the time at
     which its words end; those whose texts are equal under `normaliser` are merged by log-sum-exp.
-    first_pass: the recognisers; what those behind the first and `manifest` itself add to the list
-    is rated by the first: see `join_lists`. propose, words: see `SecondPassOptions`; the CTC head
-    is that of the bundle `model`. Recordings that cannot be read, or last longer than a first pass
-    decodes at once, are refused. Raises UsageError for two recognisers of one name, and for
-    samples together with `resume` where a recogniser has `samples_follow_seed = False`.
+    first_pass: the recognisers, by default those of the bundle `model`; what those behind the first
+    and `manifest` itself add to the list is rated by the first: see `join_lists`. language: None
+    for the bundle's. propose, words: see `SecondPassOptions`; the CTC head is the bundle's.
+    Recordings that cannot be read, or last longer than a first pass decodes at once, are refused.
+    Raises UsageError for two recognisers of one name, and for samples together with `resume` where
+    a recogniser has `samples_follow_seed = False`.
     """
     options = SecondPassOptions(propose, words)
-    recognisers = [load_first_pass(name, device, dtype, language) for name in first_pass]
-    check_names(recognisers)
+    recognisers = load_first_passes(model, first_pass, language, device, dtype)
+    has_adapted = any(f"{ASR}.{one.name}" == ADAPTED for one in recognisers)
+    identity = identify(model) if has_adapted else None
     if resume and decoding.samples:
         _check_seeds(recognisers)
     frontend, proposer = None, None
@@ -74,7 +76,8 @@ def make_nbest(
 
     def expanded(loaded: Sequence[tuple[NBest, np.ndarray]]) -> list[NBest]:
         utterances, recordings = [u for u, _ in loaded], [audio for _, audio in loaded]
-        return second_pass.expand(utterances, recordings).utterances if loaded else []
+        made = second_pass.expand(utterances, recordings).utterances if loaded else []
+        return [with_scored_by(one, identity, (ADAPTED,)) for one in made] if identity else made
 
     return walk(
         manifest,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from relisten.core.types import COMPONENTS, TEXT, NBest, UsageError
+import numpy as np
+
+from relisten.core.types import ADAPTED, COMPONENTS, TEXT, NBest, UsageError
+from relisten.io.audio import RATE_HZ
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
@@ -21,7 +24,7 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import with_scored_by
+from relisten.tasks.weights import SCORED_BY, held_scores, with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
@@ -128,6 +131,8 @@ class ListScorer:
             return tuple(self.components)
         kept = []
         for component in self.rescorer.weights.to_score or (TEXT,):
+            if component == ADAPTED and self._has_adapted(utterance):
+                continue
             if self.rescorer.lacks(utterance, [component], utterance.audio is not None) is None:
                 kept.append(component)
             elif component not in self._left_out:
@@ -141,9 +146,10 @@ class ListScorer:
     ) -> list[NBest | Refusal]:
         speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
         if any(component != TEXT for component in components):
-            frontend = self.rescorer.need_frontend()
-            recordings = [load_recording(utterance, source) for utterance in chunk]
-            speeches = work_on_accepted(recordings, lambda some: frontend.encode(some, components))
+            recordings = [self._recording(utterance, components, source) for utterance in chunk]
+            speeches = work_on_accepted(
+                recordings, lambda some: self.rescorer.encode(some, components)
+            )
             if self.wrong_speech:
                 speeches = work_on_accepted(speeches, self._exchanged)
         identity = replace(self.rescorer.identity, wrong_speech=self.wrong_speech)
@@ -151,6 +157,26 @@ class ListScorer:
             one if isinstance(one, Refusal) else with_scored_by(one, identity, components)
             for one in add_scores(self.rescorer, chunk, speeches, components)
         ]
+
+    def _has_adapted(self, utterance: NBest) -> bool:
+        """Whether the list was made with this model's own recogniser."""
+        record = utterance.extra.get(SCORED_BY)
+        by = record.get(ADAPTED) if isinstance(record, dict) else None
+        is_own = by == self.rescorer.identity.to_json() and not self.wrong_speech
+        return is_own and ADAPTED in held_scores(utterance)
+
+    def _recording(
+        self, utterance: NBest, components: Sequence[str], source: str
+    ) -> np.ndarray | Refusal:
+        samples = load_recording(utterance, source)
+        if ADAPTED in components and not isinstance(samples, Refusal):
+            assert self.rescorer.adapted is not None
+            max_s = self.rescorer.adapted.max_duration_s
+            if len(samples) > max_s * RATE_HZ:
+                lasts = f"it lasts {len(samples) / RATE_HZ:.1f} s"
+                reason = f"{lasts}, and {ADAPTED} is given to at most {max_s:g} s; cut it"
+                return Refusal(utterance.id, reason)
+        return samples
 
     def _exchanged(self, speeches: Sequence[Speech]) -> list[Speech]:
         swapped = exchanged(speeches, self._last_speech)

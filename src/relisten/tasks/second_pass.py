@@ -29,6 +29,8 @@ from relisten.core.pruning import prune_by_margin
 from relisten.core.text import cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
+    ADAPTED,
+    ASR,
     CTC,
     SPEECH_GIVEN_TEXT,
     TEXT,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from relisten.tasks.hypotheses.propose import Proposer
     from relisten.tasks.loading import LoadedRescorer
 
-STAGES = ((CTC,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
+STAGES = ((CTC,), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
 """Scores by what they cost. The last reads all units behind every text and shares none of them."""
 MARGIN = 8.0
 """Nats below the best hypothesis, by the scores known so far, at which one gets no more expensive
@@ -153,9 +155,11 @@ class SecondPass:
         decoding: DecodingOptions,
         options: SecondPassOptions,
     ) -> SecondPass:
-        """All four steps with the model's frontend and weights, or those of the options.
+        """All four steps with the model's frontend and weights, or those of the options; a
+        recogniser that the model itself holds joins the first passes.
 
-        Raises ModelError where the model has no CTC head to propose with.
+        Raises ModelError where the model has no CTC head to propose with, UsageError where two
+        recognisers have one name.
         """
         weights = options.weights or rescorer.weights
         frontend, proposer = rescorer.frontend, None
@@ -163,9 +167,11 @@ class SecondPass:
             from relisten.tasks.hypotheses.propose import make_proposer
 
             proposer = make_proposer(rescorer.need_frontend(), options.propose, options.words)
-        return cls(
-            first_passes, decoding, options, rescorer, frontend, proposer, weights.normaliser
-        )
+        from relisten.tasks.hypotheses.join import check_names
+
+        recognisers = [*first_passes, *([rescorer.adapted] if rescorer.adapted else [])]
+        check_names(recognisers)
+        return cls(recognisers, decoding, options, rescorer, frontend, proposer, weights.normaliser)
 
     @property
     def weights(self) -> Weights:
@@ -222,6 +228,7 @@ class SecondPass:
         speeches: Sequence[Speech | None] = [None] * len(recordings)
         components = set(self.weights.to_score) if self.rescorer else set()
         components |= {CTC} if self.proposer else set()
+        components -= {f"{ASR}.{one.name}" for one in self.first_passes}
         if components - {TEXT}:
             with clock("units"):
                 speeches = self._encode(sorted(components), recordings)
@@ -268,11 +275,10 @@ class SecondPass:
     def _encode(self, components: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Speech]:
         """As `score` encodes them. The first pass's own frames would save this work, but they are
         of a 30 s window, and models are trained on shorter ones: scores differed by nats."""
-        frontend = self.frontend
-        if frontend is None:
-            assert self.rescorer is not None, "proposals and scores of speech need a frontend"
-            frontend = self.rescorer.need_frontend()
-        return frontend.encode(recordings, components)
+        if self.rescorer is not None:
+            return self.rescorer.encode(recordings, components)
+        assert self.frontend is not None, "proposals need a frontend"
+        return self.frontend.encode(recordings, components)
 
     def _with_proposals(
         self,
@@ -297,7 +303,7 @@ class SecondPass:
         that may still win, once there is much of it: see `MARGIN`."""
         assert self.rescorer is not None
         weights = with_context(self.weights)
-        unknown = set(weights.to_score)
+        unknown = set(weights.to_score) - {f"{ASR}.{one.name}" for one in self.first_passes}
         lists = expanded.utterances
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]

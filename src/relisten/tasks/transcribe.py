@@ -15,7 +15,6 @@ from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_first_pass
 from relisten.speech.segmentation import split_audio
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.hypotheses.join import check_names
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.second_pass import Clock, SecondPass, SecondPassOptions
 from relisten.tasks.streams import Refusal, Tick, no_tick
@@ -32,7 +31,7 @@ def transcribe(
     audio: Sequence[str],
     model: str = MODEL,
     first_pass: tuple[str, ...] = (),
-    language: str = "en",
+    language: str | None = None,
     decoding: DecodingOptions = DecodingOptions(),
     options: SecondPassOptions = SecondPassOptions(),
     device: str = "auto",
@@ -41,13 +40,14 @@ def transcribe(
 ) -> tuple[list[Transcript], tuple[Refusal, ...]]:
     """The transcripts of recordings, and the recordings that cannot be read.
 
-    first_pass: recognisers; by default the one that the model's weights are for.
+    first_pass: recognisers; by default the one that the model's weights are for. language: of
+    multilingual ones, by default the model's.
     Raises AudioError where none can be read.
     """
     rescorer = load_rescorer(model, device, dtype)
     names = first_pass or (rescorer.first_pass,)
+    language = language or rescorer.language
     recognisers = [load_first_pass(name, device, dtype, language) for name in names]
-    check_names(recognisers)
     second_pass = SecondPass.of(rescorer, recognisers, decoding, options)
     transcripts: list[Transcript] = []
     refused: list[Refusal] = []

@@ -71,8 +71,21 @@ def read_foreign(
     read = READERS[format]
     if format == "nemo" and known is not None:
         read = partial(read_nemo, manifest=list(known.values()))
+    yield from checked(read(path), path, format, known)
+
+
+def checked(
+    utterances: Iterator[NBest | Refusal],
+    path: Path,
+    format: str,
+    known: Mapping[str, NBest] | None = None,
+) -> Iterator[NBest | Refusal]:
+    """What a reader of `path` gives, each id once, and keys of ours only where they mean the same.
+
+    format: what keys of theirs that have the name of one of ours are called after.
+    """
     seen: set[str] = set()
-    for utterance in _guarded(read(path), path, format):
+    for utterance in _guarded(utterances, path, format):
         if isinstance(utterance, Refusal):
             yield utterance
             continue
@@ -142,9 +155,14 @@ def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> N
 def is_native_line(line: bytes) -> bool:
     """Whether a file whose first line that is not blank is this one is in the native format."""
     try:
-        return _recognise_json(json.loads(line.decode("utf-8-sig"))) == "native"
+        return is_native_record(json.loads(line.decode("utf-8-sig")))
     except (ValueError, RecursionError):
         return False
+
+
+def is_native_record(record: Any) -> bool:
+    """Whether a file whose first JSON value is this one is in the native format."""
+    return _recognise_json(record) == "native"
 
 
 def recognise(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 from relisten.core.text import join_unspaced
 from relisten.core.types import FormatError, Hypothesis, NBest, Refusal
+from relisten.io.files import opened
 from relisten.io.native import unique_keys
 
 CONFIDENCE_FLOOR = 1e-6
@@ -23,9 +25,8 @@ CONFIDENCE_FLOOR = 1e-6
 def read_text(path: Path) -> str:
     """A whole text file. Raises FormatError if it is missing or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
+        with opened(path) as file:
+            return io.TextIOWrapper(file, encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: is not UTF-8 ({error.reason}); convert the file") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
+from relisten.io.files import opened
 from relisten.io.readers.common import attempt, get, json_values, number, optional_list
 
 _NEMO_WIDTH = re.compile(r"(?:width|size)(\d+)")
@@ -20,12 +22,11 @@ _NEMO_WIDTH = re.compile(r"(?:width|size)(\d+)")
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, line without its line break) of a text file, blank lines left out."""
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for n, line in enumerate(file, 1):
+        with opened(path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
+            for n, line in enumerate(text, 1):
                 if line.strip():
                     yield n, line.rstrip("\r\n")
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: is not UTF-8 ({error.reason}); convert the file") from error
 
@@ -84,40 +85,55 @@ def _rows(path: Path) -> Iterator[Row]:
     first = next(lines, None)
     if first is None:
         return
-    separator = "tabs"
-    fields_of: Iterable[tuple[int, list[str]]]
     if is_table_header(first[1]):
         columns = _header(first[1])
         if len(set(columns)) < len(columns):
             raise FormatError(f"{path}:{first[0]}: two columns have one name; rename one")
     else:
         lines = chain([first], lines)
-    if "\t" in first[1]:
-        fields_of = ((n, line.split("\t")) for n, line in lines)
+    yield from table_rows(path, lines, columns, "\t" if "\t" in first[1] else ",")
+
+
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
+
+
+def table_rows(
+    path: Path, lines: Iterable[tuple[int, str]], columns: Sequence[str], separator: str
+) -> Iterator[Row]:
+    """The rows of a table below its header. With commas or semicolons as `separator`, as in CSV, a
+    field in quotes may hold separators and line breaks; with tabs or bars, none can."""
+    fields_of: Iterable[tuple[int, list[str]]]
+    if separator in ",;":
+        fields_of = _csv_fields(path, lines, separator)
     else:
-        separator, fields_of = "commas", _csv_fields(lines)
+        fields_of = ((n, line.split(separator)) for n, line in lines)
     for n, fields in fields_of:
         if len(fields) == len(columns):
             yield n, dict(zip(columns, fields, strict=True))
         else:
-            yield (
-                n,
-                FormatError(
-                    f"{path}:{n}: has {len(fields)} columns; it must have {len(columns)}: "
-                    f"{', '.join(columns)}, with {separator} between"
-                ),
+            error = (
+                f"{path}:{n}: has {len(fields)} columns; it must have {len(columns)}: "
+                f"{', '.join(columns)}, with {_SEPARATORS[separator]} between"
             )
+            yield n, FormatError(error)
 
 
-def _csv_fields(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    """(last line number, fields) of CSV: a field in quotes may hold commas and line breaks."""
+def _csv_fields(
+    path: Path, lines: Iterable[tuple[int, str]], separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    """(last line number, fields) of CSV."""
     numbers, texts = tee(lines)
-    n_read = 0
-    records = csv.reader(line + "\n" for _, line in texts)
-    for fields in records:
-        *_, (n, _) = islice(numbers, records.line_num - n_read)
-        n_read = records.line_num
-        yield n, fields
+    n = n_read = 0
+    records = csv.reader((line + "\n" for _, line in texts), delimiter=separator)
+    try:
+        for fields in records:
+            *_, (n, _) = islice(numbers, records.line_num - n_read)
+            n_read = records.line_num
+            yield n, fields
+    except csv.Error as error:
+        raise FormatError(
+            f"{path}: cannot be read as CSV after line {n} ({error}); is a quote not closed there?"
+        ) from error
 
 
 def read_nemo(path: Path, manifest: Sequence[NBest] | None = None) -> Iterator[NBest | Refusal]:

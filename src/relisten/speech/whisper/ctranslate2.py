@@ -162,13 +162,21 @@ class CTranslate2Whisper:
             ends.append(self._ends(recording_frames, prompt, tokens, recording))
         return ends
 
+    def windows(self, audio: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What the decoder attends to, float32 [T, dim], of each recording; `scorer` takes it."""
+        check_durations(audio, self.max_duration_s)
+        found: dict[int, np.ndarray] = {}
+        for rows, window_s in self.encoder.windows(audio):
+            encoded = self.encoder.encode_window([audio[row] for row in rows], window_s)
+            found |= dict(zip(rows, self.encoder.to_numpy(encoded), strict=True))
+        return [found[row] for row in range(len(audio))]
+
     def scorer(
         self, recording: np.ndarray, window: np.ndarray | None = None, context: int | None = None
     ) -> CTranslate2TextScorer:
         """A scorer of given texts of one recording; see `FirstPass.scorer`."""
         if window is None:
-            [(_, window_s)] = self.encoder.windows([recording])
-            window = self.encoder.to_numpy(self.encoder.encode_window([recording], window_s))[0]
+            [window] = self.windows([recording])
         return CTranslate2TextScorer(self, recording, window, context)
 
     def tokens(self, text: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ Scoring and decoding do not need it: they run in `whisper.ctranslate2` and `whis
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np

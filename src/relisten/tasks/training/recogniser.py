@@ -2,7 +2,8 @@
 back into CTranslate2's form, in which it decodes as fast as before.
 
 The recordings are played faster and slower and get gaps in time and frequency (SpecAugment,
-arXiv:1904.08779). Transcripts keep their way of writing; what is all in capitals becomes lower case.
+arXiv:1904.08779). Transcripts keep their way of writing; what is all in capitals becomes lower
+case.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from relisten.tasks.training.schedule import Schedule
 
 SILENCE_S = 0.5
 """Behind the speech of each window."""
-BATCH_SIZE = 16
-SPEEDS = (0.9, 1.0, 1.1)
+UTTERANCES_PER_STEP = 16
+PLAYED_AT = (0.9, 1.0, 1.1)
 TIME_MASKS, TIME_MASK_SHARE = 2, 0.1
 """Gaps in time, each up to a share of the window."""
 BAND_MASKS, BAND_MASK_MELS = 2, 12
@@ -132,11 +133,11 @@ class RecogniserTraining:
 
     def _batch(self, rng: np.random.Generator, n_mels: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features [B, n_mels, T], tokens and labels int64 [B, L] of recordings of like length."""
-        size = min(BATCH_SIZE, len(self.examples))
+        size = min(UTTERANCES_PER_STEP, len(self.examples))
         start = int(rng.integers(1 - size, len(self.examples)))
         start = min(max(start, 0), len(self.examples) - size)
         chosen = self.examples[start : start + size]
-        audio = [played(one.samples(), float(rng.choice(SPEEDS))) for one in chosen]
+        audio = [played(one.samples(), float(rng.choice(PLAYED_AT))) for one in chosen]
         longest_s = max(map(len, audio)) / RATE_HZ
         mels = log_mel(audio, short_window_s(longest_s, SILENCE_S), n_mels)
         for features in mels:
@@ -149,7 +150,8 @@ class RecogniserTraining:
             tokens[row, : n_prompt + len(ids)] = torch.tensor([*self.prompt, *ids])
             ended = torch.tensor([*ids, self.recogniser.end])
             labels[row, n_prompt - 1 : n_prompt + len(ids)] = ended
-        return torch.from_numpy(mels).to(self.device), tokens.to(self.device), labels.to(self.device)
+        features = torch.from_numpy(mels)
+        return features.to(self.device), tokens.to(self.device), labels.to(self.device)
 
 
 def played(samples: np.ndarray, speed: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Learning the speech of a user: what there is of it, and what can be learnt from."""
