@@ -365,18 +365,23 @@ def test_lhotse_supervisions_of_a_long_cut_and_what_cannot_be_read(tmp_path):
         {"id": "fast", **bare, "recording": fast},
         {"id": "piped", **bare, "recording": piped},
         {"id": "left", **bare, "recording": stereo, "channel": 0},
+        {"id": "right", **bare, "recording": stereo, "channel": [1]},
+        {"id": "odd", **bare, "recording": recording, "supervisions": ["text"]},
         {"id": "silent", **bare, "recording": recording},
+        {"id": "both", **bare, "recording": stereo, "channel": [0, 1]},
     ]
     read, refused, _ = gather(tmp_path, write_lines(tmp_path / "cuts.jsonl", cuts))
     assert [(u.id, u.start_s, u.duration_s, u.reference) for u in read] == [
         ("s1", 12.5, 1.5, "one"),
         ("s2", 9.0, 3.0, "two"),
         ("silent", 0.0, 4.0, None),
+        ("both", 0.0, 4.0, None),
     ]
     expected = {"mixed": "several tracks", "fast": "by Speed", "piped": "is command"}
+    expected["odd"] = "supervisions is no list"
     for refusal in refused:
-        assert expected.get(refusal.id, "channel 0 of 2") in refusal.reason
-    assert len(refused) == 4
+        assert expected.get(refusal.id, "of 2, and recordings are read with all") in refusal.reason
+    assert {r.id for r in refused} == {"mixed", "fast", "piped", "left", "right", "odd"}
 
 
 def test_a_bad_row_is_refused_and_the_others_are_read(tmp_path):
@@ -391,6 +396,33 @@ def test_a_bad_row_is_refused_and_the_others_are_read(tmp_path):
     assert places == ["3", "4", "5", "6"]
     assert "recordings from 'path', text from 'sentence', start from 'start'" in said
     assert "2 utterances, 1 with a text; 4 could not be read" in said
+
+
+def test_a_torn_first_line_does_not_hide_what_the_file_is(tmp_path):
+    for line, torn in (
+        ('{"id": "a", "audio": "a.wav"}', '{"id": "b", '),
+        ('{"audio": "a.wav"}', "{"),
+    ):
+        (tmp_path / "all.jsonl").write_text(f"{torn}\n{line}\n")
+        (u,), (refusal,), _ = gather(tmp_path, tmp_path / "all.jsonl")
+        assert u.id == "a"
+        assert "all.jsonl:1: is not one JSON object" in refusal.reason
+
+
+def test_the_row_numbers_that_pandas_writes_are_no_ids(tmp_path):
+    (tmp_path / "all.csv").write_text(",path,text,age\n0,a.wav,one,9\n1,b.wav,two,\n")
+    (a, b), _, _ = gather(tmp_path, tmp_path / "all.csv")
+    assert (a.id, a.start_s, dict(a.extra)) == ("a", 0.0, {"age": "9"})
+    assert (b.id, b.reference, dict(b.extra)) == ("b", "two", {})
+
+
+def test_names_that_no_file_can_have_are_no_faults(tmp_path):
+    """The null byte is refused here; the name that is too long, where the recording is opened."""
+    rows = f"path,sentence\na.wav,one\n\0.wav,two\n{'x' * 5000}.wav,three\n"
+    (tmp_path / "all.csv").write_text(rows)
+    read, refused, _ = gather(tmp_path, tmp_path / "all.csv")
+    assert [u.reference for u in read] == ["one", "three"]
+    assert "null byte" in refused[0].reason
 
 
 def test_a_broken_line_of_a_manifest_is_refused_with_its_place(tmp_path):
@@ -459,7 +491,7 @@ def test_ids_of_several_sources_get_the_name_of_theirs(tmp_path):
     read, _, said = gather(tmp_path, *sources)
     assert [u.id for u in read] == ["train-a", "one", "train-2-a", "two", "s1/c", "s2/c"]
     assert [u.speaker for u in read[-2:]] == ["s1", "s2"]
-    assert "1 ids stand in several sources" in said
+    assert "ids of several sources begin with the source's name (1): 'a' is 'train-a' now" in said
     again, _, _ = gather(tmp_path, *sources)
     assert again == read
 
@@ -472,10 +504,10 @@ def test_a_manifest_beside_its_recordings_is_not_read_twice_over(tmp_path):
         (clips / name).touch()
     os.symlink(tmp_path / "data", clips / "loop")
     listed = tmp_path / "data" / "list.csv"
-    listed.write_text("path,text\na.wav,one\n")
+    listed.write_text(f"path,text\n{clips / 'a.wav'},one\n")
     read, refused, said = gather(tmp_path, listed, clips, listed)
     assert [(u.id, u.reference) for u in read] == [("a", "one"), ("b", None)]
-    assert "left out are 1 recordings without a text that another source gives one" in said
+    assert "left out without a text, because another source gives them one: 1" in said
     assert "was named before; it is read once" in said
     assert refused == ()
 
@@ -495,6 +527,52 @@ def test_recordings_themselves_and_a_stream(tmp_path, monkeypatch):
     assert (u.id, u.audio, u.reference) == ("p", "../a.wav", "piped")
 
 
+def test_what_a_folder_holds_besides_is_said(tmp_path):
+    """A list lies beside the recordings that it is of; a text has no recording."""
+    for name in (
+        "train.jsonl",
+        "a.wav",
+        "a.mp3",
+        "a.txt",
+        "b.txt",
+        "x.log",
+        "README",
+        ".hidden.wav",
+    ):
+        (tmp_path / name).touch()
+    read, refused, said = gather(tmp_path, tmp_path)
+    assert [(u.id, u.reference) for u in read] == [("a.mp3", ""), ("a.wav", "")]
+    assert (
+        "texts from the files beside them, not read: README, b.txt, train.jsonl and 1 more" in said
+    )
+    assert "name a file to read it as a list of recordings" in said
+    assert refused == ()
+
+
+def test_texts_are_composed_letters_with_single_spaces(tmp_path):
+    row = 'a.wav,"Die Gro\u0308\u00dfe\nist  gut"\n'
+    (tmp_path / "a.csv").write_text("path,text\n" + row, encoding="utf-8")
+    (u,), _, _ = gather(tmp_path, tmp_path / "a.csv")
+    assert u.reference == "Die Gr\u00f6\u00dfe ist gut"
+
+
+def test_nemo_lines_that_do_not_fit_leave_the_others(tmp_path):
+    """Segments of one file are told apart by their start; predictions are no references."""
+    lines = [
+        '{"audio_filepath": "a.wav", "offset": 1.5, "duration": 2, "text": "one"}',
+        '{"audio_filepath": "a.wav", "offset": 3.5, "duration": 2, "pred_text": "two"}',
+        '{"audio_filepath": "a.wav", "offset": "x", "duration": 2, "text": "three"}',
+        '{"audio_filepath": "b.wav", "dur',
+    ]
+    (tmp_path / "m.json").write_text("\n".join(lines))
+    read, refused, _ = gather(tmp_path, tmp_path / "m.json")
+    assert [(u.id, u.start_s, u.duration_s, u.reference) for u in read] == [
+        ("a-1.5", 1.5, 2.0, "one"),
+        ("a-3.5", 3.5, 2.0, None),
+    ]
+    assert [r.reason.split(":")[1].split(" ")[0] for r in refused] == ["3", "4"]
+
+
 def test_description():
     """0.5 + 0.5 h; two reasons of one kind are one sentence."""
     learnt = [
@@ -509,7 +587,7 @@ def test_description():
     ]
     assert describe_speech(learnt, [NBest("h", duration_s=36.0, reference="z")], left_out) == [
         "learnt from: 1.00 h, 3 utterances, 2 with a text, 1 of unknown duration, 1 speaker",
-        "held out: 0.01 h, 1 utterances, 1 with a text",
+        "held out: 0.01 h, 1 utterance, 1 with a text",
         "2 left out, for example 'd': lasts 31.5 s, and at most 30 s are learnt from at once",
         "1 left out: 'e': speech/e.wav: no such file",
     ]

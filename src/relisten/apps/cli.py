@@ -36,7 +36,7 @@ from relisten.apps.options import (
     seed_option,
     taken,
 )
-from relisten.apps.training_commands import adapt, finetune, pretrain
+from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
@@ -196,6 +196,7 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
+main.add_command(learn)
 main.add_command(pretrain)
 main.add_command(finetune)
 main.add_command(adapt)

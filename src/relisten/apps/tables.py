@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relisten.tasks.codebook import CodebookReport
     from relisten.tasks.evaluation.breakdown import Breakdown
     from relisten.tasks.evaluation.evaluate import EvaluationReport
+    from relisten.tasks.learning.outcome import LearningReport
 
 ORACLES_SHOWN = (2, 5, 10, 20, 50)
 SUBSETS_SHOWN = 20
@@ -176,3 +177,46 @@ def print_codebook(report: CodebookReport) -> None:
 def _counts(counts: ErrorCounts) -> tuple[str, str, str, str]:
     kinds = (counts.substitutions, counts.deletions, counts.insertions)
     return rate_text(counts.rate), *(f"{n:,}" for n in kinds)
+
+
+def print_learning(report: LearningReport, bundle: str) -> None:
+    """What `learn` found, as a table on standard output, and what to do next."""
+    table = Table(
+        title=f"{report.n_utterances:,} utterances of held-out speech, {report.n_words:,} words, "
+        f"{report.n_groups:,} speakers or recordings"
+    )
+    table.add_column("choice")
+    for heading in ("WER", "below the first pass", "95 % interval"):
+        table.add_column(heading, justify="right")
+    if report.n_seen:
+        table.add_column("new texts", justify="right")
+    for choice in report.choices:
+        gain = choice.gain
+        cells = [rate_text(choice.wer), "", ""]
+        if gain is not None:
+            interval = f"[{gain.relative_low:+.1%}, {gain.relative_high:+.1%}]"
+            cells = [rate_text(choice.wer), f"{gain.relative:+.1%}", interval]
+        if report.n_seen:
+            cells.append(rate_text(choice.unseen_wer))
+        table.add_row(choice.name, *cells)
+    table.add_row("best of each list (oracle)", rate_text(report.oracle_wer))
+    console = Console()
+    console.print(table)
+    one = report.over_adapted
+    lines = [
+        f"the bundle below the fine-tuned recogniser alone: {one.relative:+.1%} "
+        f"[{one.relative_low:+.1%}, {one.relative_high:+.1%}]",
+        f"utterances with fewer errors than the first pass: {report.better:.1%}, with more: "
+        f"{report.worse:.1%}",
+        "seconds of work per second of speech: "
+        + ", ".join(f"{name} {factor:.2f}" for name, factor in report.real_time_factors.items()),
+    ]
+    if report.n_seen:
+        lines.append(
+            f"{report.n_seen:,} of these texts were also learnt from; 'new texts' leaves them out"
+        )
+    if report.is_certain:
+        lines.append(f"use it: relisten transcribe RECORDING --model {bundle}")
+    else:
+        lines.append("keep what you have: no gain over the first pass is certain")
+    _print_lines(console, lines)

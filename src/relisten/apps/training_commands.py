@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from relisten.apps.configured import ConfiguredCommand
-from relisten.apps.console import note
-from relisten.apps.options import quiet_option
+from relisten.apps.console import note, progress
+from relisten.apps.options import quiet_option, seed_option
+from relisten.tasks.defaults import MODEL
 
 config_argument = click.argument(
     "config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False)
@@ -106,3 +108,71 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
         f"  relisten tune SCORED -o {bundle}",
         quiet,
     )
+
+
+@click.command(
+    epilog="Example: relisten learn my-speech.jsonl -o my-bundle, then "
+    "relisten transcribe talk.mp3 --model my-bundle"
+)
+@click.argument("speech", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder of the bundle.")
+@click.option(
+    "--from",
+    "model",
+    default=MODEL,
+    show_default=True,
+    metavar="BUNDLE",
+    help="Bundle to start from.",
+)
+@click.option(
+    "--first-pass",
+    metavar="NAME",
+    help="The recogniser to teach, a Whisper in CTranslate2 form; by default the bundle's.",
+)
+@click.option("--language", metavar="CODE", help="Of the speech; by default the bundle's.")
+@click.option(
+    "--dev",
+    multiple=True,
+    metavar="SPEECH",
+    help="Held out instead of a part of the speech: other speakers or recordings, transcribed.",
+)
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="FILE",
+    help="Text of the domain for the language model: .txt, a paragraph a line, or .jsonl.",
+)
+@click.option("--steps", type=int, help="Of the recogniser's training; by the speech by default.")
+@seed_option
+@click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
+@quiet_option
+def learn(
+    speech: tuple[str, ...], output: str, json_path: str | None, quiet: bool, **options: Any
+) -> None:
+    """Teach a recogniser and its second pass your SPEECH, and see what that gains.
+
+    SPEECH: recordings with their transcripts, as a manifest (JSON lines, NeMo, CSV, TSV), a Kaldi
+    data folder, or a folder with texts beside the recordings; recordings without a transcript serve
+    where the bundle is confident of what they say. Some speakers are held out, and judge. A run
+    that was stopped goes on when it is started again.
+    """
+    from relisten.apps.tables import print_learning
+    from relisten.io.files import write_text
+    from relisten.tasks.learning.learn import LearnOptions, learn
+    from relisten.tasks.training.config import need_train_extra
+
+    need_train_extra()
+    report = learn(
+        speech,
+        output,
+        LearnOptions(**options),
+        lambda line: note(line, quiet),
+        lambda label, total: progress(label, total, quiet),
+    )
+    if report is None:
+        return
+    if json_path:
+        write_text(json_path, json.dumps(report.to_json(), indent=1) + "\n")
+    if json_path != "-":
+        print_learning(report, output)

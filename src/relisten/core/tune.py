@@ -25,7 +25,7 @@ from relisten.core.scored_lists import (
     speaker_groups,
 )
 from relisten.core.text import cached_normaliser
-from relisten.core.types import ASR, LENGTH, NBest, UsageError
+from relisten.core.types import ADAPTED, ASR, LENGTH, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
 
 
@@ -86,8 +86,8 @@ def tune_weights(
     make 2 to 18 % more errors than the best weights for exactly these utterances would; on other
     utterances as few or fewer.
     Equal texts are merged first. components: the scores to weight; by default every score that all
-    hypotheses have, and `length`. The weight of `asr` (without it, of the first) is 1. Folds keep
-    each speaker (key `speaker` of the utterance) whole where there are two or more. The same seed
+    hypotheses have, and `length`. The weight of `asr.adapted`, else of `asr`, else of the first,
+    is 1. Folds keep each speaker (key `speaker` of the utterance) whole where there are two or more. The same seed
     gives the same weights. by: a key of the utterances whose values get weights of their own,
     shrunk towards the shared ones (`core.domains`). n_resamples: of the speakers, for the intervals
     of the weights; 0: none are computed.
@@ -250,7 +250,10 @@ def _components(
             (set.intersection(*scored), set.union(*scored)) if scored else (set(), set())
         )
         components, left_out = [*sorted(in_all), LENGTH], in_some - in_all
-    scores = sorted(set(components) - {LENGTH}, key=lambda c: (c != ASR, list(components).index(c)))
+    scale = ADAPTED if ADAPTED in components else ASR
+    scores = sorted(
+        set(components) - {LENGTH}, key=lambda c: (c != scale, list(components).index(c))
+    )
     if not scores:
         raise UsageError("no score to weight: tuning needs one, beside length, in all hypotheses")
     return (*scores, *([LENGTH] if LENGTH in components else [])), tuple(sorted(left_out))

@@ -5,7 +5,6 @@ N-best lists of other recognisers are read by `relisten.io.readers`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.io.corpora.common import Tell, is_recording, natural_order
-from relisten.io.corpora.folders import TRANSCRIPTS, read_recordings_folder
+from relisten.io.corpora.common import Tell, is_recording, json_lines, natural_order
+from relisten.io.corpora.folders import TEXT_ENDINGS, read_recordings_folder
 from relisten.io.corpora.kaldi import read_kaldi_data
 from relisten.io.corpora.lhotse import (
     Kind,
@@ -28,7 +27,7 @@ from relisten.io.corpora.tables import read_json_table, read_table, roles_of
 from relisten.io.files import is_stream, opened
 from relisten.io.native import attempt_lines
 from relisten.io.nbest import read_nbest
-from relisten.io.readers import checked, is_native_line
+from relisten.io.readers import checked, is_native_record
 from relisten.io.readers.tables import lines_of
 
 Read = Callable[[Tell], Iterator[NBest | Refusal]]
@@ -58,9 +57,9 @@ def corpora_at(source: str | Path) -> list[Corpus]:
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
     if is_recording(path.name) and path.is_file():
-        return [
-            Corpus(path.stem, path, partial(read_recordings_folder, path.parent, [path.name], ()))
-        ]
+        beside = [path.with_suffix(ending).name for ending in TEXT_ENDINGS]
+        files = [path.name, *(name for name in beside if (path.parent / name).is_file())]
+        return [Corpus(path.stem, path, partial(read_recordings_folder, path.parent, files))]
     if not path.is_dir():
         return [_of_file(path, path.name.split(".")[0])]
     found = [*_in_folder(path)]
@@ -79,8 +78,7 @@ audio folder (Hugging Face) and of LJ Speech, and Common Voice's list of all tha
 
 def _in_folder(root: Path) -> Iterator[Corpus]:
     """The corpora of a folder and of those below it; recordings of no other are one more."""
-    recordings: list[str] = []
-    transcripts: list[str] = []
+    others: list[str] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(root, followlinks=True):
         folder = Path(place)
@@ -92,11 +90,9 @@ def _in_folder(root: Path) -> Iterator[Corpus]:
         seen.add(os.path.realpath(folder))
         folders[:] = sorted((f for f in folders if f[0] not in "._"), key=natural_order)
         shown = sorted((f for f in files if f[0] not in "._"), key=natural_order)
-        below = folder.relative_to(root)
-        recordings += [(below / file).as_posix() for file in shown if is_recording(file)]
-        transcripts += [(below / file).as_posix() for file in shown if file.endswith(TRANSCRIPTS)]
-    if recordings:
-        read = partial(read_recordings_folder, root, recordings, transcripts)
+        others += [(folder.relative_to(root) / file).as_posix() for file in shown]
+    if any(map(is_recording, others)):
+        read = partial(read_recordings_folder, root, others)
         yield Corpus(root.resolve().name, root / "*", read)
 
 
@@ -109,21 +105,21 @@ def _marked(folder: Path, files: Sequence[str]) -> list[Path]:
 
 
 def _of_file(path: Path, name: str) -> Corpus:
-    """The corpus of a file that is recognised by its first line."""
+    """The corpus of a file that is recognised by its first line, or its first JSON object."""
     _, line = next(lines_of(path), (0, ""))
     read: Read = partial(_read_listed, path)
     if path.name == "wav.scp":
         read = partial(read_kaldi_data, path)
     elif not line.lstrip().startswith(("{", "[")):
         read = partial(read_table, path)
-    elif isinstance(record := _object(line), dict):
+    elif record := next((r for _, r in json_lines(path) if isinstance(r, dict)), None):
         kind = lhotse_kind(record)
         if kind is not None:
             return _lhotse(path, name, kind)
         roles = roles_of([*record])
-        if is_native_line(line.encode()) and roles.get("text", "reference") == "reference":
+        if is_native_record(record) and roles.get("text", "reference") == "reference":
             read = partial(_read_native, path)
-        elif "audio" in roles and "audio_filepath" not in record:
+        elif "audio" in roles:
             read = partial(read_json_table, path)
     return Corpus(name, path, read)
 
@@ -139,13 +135,6 @@ def _lhotse(path: Path, name: str, kind: Kind) -> Corpus:
     return Corpus(name, path, partial(read_supervisions, path))
 
 
-def _object(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _read_native(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
     """Of a manifest, line by line: one that does not fit leaves the others."""
     with opened(path) as file:
@@ -153,7 +142,7 @@ def _read_native(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
 
 
 def _read_listed(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
-    """What other commands read, too: NeMo's manifests, N-best lists that name recordings."""
+    """What other commands read, too: lists that name recordings, a manifest from a pipe."""
     refused: list[Refusal] = []
     yield from read_nbest(path, refuse=refused.append)
     yield from refused

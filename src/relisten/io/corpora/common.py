@@ -75,7 +75,7 @@ class RecordingFinder:
         endings = ("",) if is_recording(name) else ("", *AUDIO_ENDINGS)
         for guess in self._guesses:
             path = os.path.normpath(os.path.join(guess[0], name + guess[1]))
-            if guess[1] in endings and (self._folder / path).is_file():
+            if guess[1] in endings and os.path.isfile(self._folder / path):
                 self._guesses.remove(guess)  # the next one probably lies there, too
                 self._guesses.insert(0, guess)
                 return path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.io.corpora.common import Tell, recording_ids
+from relisten.io.corpora.common import Tell, is_recording, natural_order, recording_ids
 from relisten.io.readers.common import read_text
 from relisten.io.readers.tables import lines_of
 
@@ -21,50 +21,57 @@ _PART = re.compile(r"(train|dev|test|valid|val|eval)([^a-z].*|ation)?", re.IGNOR
 
 
 def read_recordings_folder(
-    folder: Path, recordings: Sequence[str], transcripts: Sequence[str], tell: Tell
+    folder: Path, files: Sequence[str], tell: Tell
 ) -> Iterator[NBest | Refusal]:
-    """The recordings of a folder, each with the text beside it, where there is one.
+    """The recordings among the files of a folder, each with the text beside it, where there is one.
 
-    recordings, transcripts: paths relative to the folder, in order. The speakers are the folders
-    that recordings lie in where these are several, those of LibriSpeech its first numbers.
+    files: paths relative to the folder, in order. The speakers are the folders that recordings lie
+    in where these are several, those of LibriSpeech its first numbers.
     """
-    spoken: dict[str, str] = {}
-    refused = []
-    present = {str(PurePosixPath(name).with_suffix("")) for name in recordings}
-    for file in transcripts:
-        for n, line in lines_of(folder / file):
-            key, _, words = line.partition(" ")
-            name = str(PurePosixPath(file).parent / key)
-            spoken[name] = words.strip()
-            if name not in present:
-                where = f"{folder / file}:{n} '{key}'"
-                refused.append(Refusal(key, f"{where}: its recording is not beside it"))
+    recordings = [name for name in files if is_recording(name)]
+    transcripts, refused = _transcripts(folder, files, {_bare(name) for name in recordings})
+    texts = {name for name in files if not is_recording(name) and not name.endswith(TRANSCRIPTS)}
+    unread = set(texts)
     speakers = _speakers(recordings)
     utterances: list[NBest | Refusal] = []
     ids = recording_ids([(name, 0.0) for name in recordings])
     for name, utterance_id in zip(recordings, ids, strict=True):
-        bare = str(PurePosixPath(name).with_suffix(""))
-        speaker = speakers.get(name)
-        if bare in spoken:
-            speaker = PurePosixPath(bare).name.split("-")[0]
-        extra = {"speaker": speaker} if speaker else {}
+        text, speaker = transcripts.get(_bare(name)), speakers.get(name)
+        if text is not None:
+            speaker = PurePosixPath(name).name.split("-")[0]
+        beside = next((f for end in TEXT_ENDINGS if (f := _bare(name) + end) in texts), None)
         try:
-            text = spoken[bare] if bare in spoken else _text_beside(folder / name)
+            if text is None and beside is not None:
+                unread.discard(beside)
+                text = " ".join(read_text(folder / beside).split())
+            extra = {"speaker": speaker} if speaker else {}
             utterances.append(NBest(utterance_id, (), name, reference=text, extra=extra))
         except FormatError as error:
             utterances.append(Refusal(utterance_id, str(error)))
-    tell(_decisions(folder, utterances, bool(transcripts)))
+    tell(_decisions(folder, utterances, bool(transcripts), sorted(unread)))
     yield from utterances
     yield from refused
 
 
-def _text_beside(recording: Path) -> str | None:
-    """The text of a recording: in the file of its name that ends in one of TEXT_ENDINGS."""
-    for ending in TEXT_ENDINGS:
-        beside = recording.with_suffix(ending)
-        if beside.is_file():
-            return " ".join(read_text(beside).split())
-    return None
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _transcripts(
+    folder: Path, files: Sequence[str], recordings: Set[str]
+) -> tuple[Mapping[str, str], Sequence[Refusal]]:
+    """Recording without its ending → text, of all files of transcripts; those of no recording."""
+    texts: dict[str, str] = {}
+    refused = []
+    for file in files:
+        for n, line in lines_of(folder / file) if file.endswith(TRANSCRIPTS) else ():
+            key, _, text = line.partition(" ")
+            name = str(PurePosixPath(file).parent / key)
+            texts[name] = text.strip()
+            if name not in recordings:
+                where = f"{folder / file}:{n} '{key}'"
+                refused.append(Refusal(key, f"{where}: its recording is not beside it"))
+    return texts, refused
 
 
 def _speakers(recordings: Sequence[str]) -> Mapping[str, str]:
@@ -79,14 +86,26 @@ def _speakers(recordings: Sequence[str]) -> Mapping[str, str]:
     return {}
 
 
-def _decisions(folder: Path, utterances: Sequence[NBest | Refusal], is_librispeech: bool) -> str:
+def _decisions(
+    folder: Path,
+    utterances: Sequence[NBest | Refusal],
+    is_librispeech: bool,
+    unread: Sequence[str],
+) -> str:
+    """Where texts and speakers come from, and what was left aside, as a sentence."""
     read = [one for one in utterances if isinstance(one, NBest)]
-    n_texts = sum(one.reference is not None for one in read)
-    speakers = sorted({one.speaker for one in read if one.speaker})
-    beside = f"their {TRANSCRIPTS} files" if is_librispeech else "files beside them"
-    parts = [f"{len(utterances):,} recordings", f"{n_texts:,} texts from {beside}"]
+    speakers = sorted({one.speaker for one in read if one.speaker}, key=natural_order)
+    source = f"*{TRANSCRIPTS}" if is_librispeech else "the files"
+    has_texts = any(one.reference is not None for one in read)
+    parts = [f"texts from {source} beside them" if has_texts else "no texts beside them"]
     if speakers:
         whose = "LibriSpeech's numbers" if is_librispeech else "the folders"
-        shown = ", ".join(speakers[:3]) + (", …" if len(speakers) > 3 else "")
-        parts.append(f"{len(speakers):,} speakers from {whose} {shown}")
-    return f"{folder}: {', '.join(parts)}"
+        parts.append(f"{len(speakers):,} speakers from {whose} {_some(speakers)}")
+    if unread:
+        parts.append(f"not read: {_some(unread)} (name a file to read it as a list of recordings)")
+    return f"{folder}: recordings with {', '.join(parts)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -33,8 +33,8 @@ def read_kaldi_data(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
     )
     finder = RecordingFinder(data.folder, toolkit_places(data.folder))
     utterances = data.segments or data.recordings
-    cut = "cut by segments" if data.segments else "one a recording"
-    tell(f"{data.folder}: a Kaldi data folder, {len(utterances):,} utterances, {cut}")
+    cut = "the lines of segments" if data.segments else "whole recordings"
+    tell(f"{data.folder}: a data folder of Kaldi; its utterances are {cut}")
     for utterance_id in utterances:
         yield attempt(utterance_id, path, partial(data.utterance, utterance_id, finder))
     for utterance_id, (n, _) in data.texts.items():

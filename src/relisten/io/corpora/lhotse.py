@@ -47,6 +47,9 @@ def read_cuts(path: Path, tell: Tell) -> Iterator[NBest | Refusal]:
             continue
         cut_id = str(cut.get("id", n))
         supervisions = cut.get("supervisions") or [{}]
+        if not isinstance(supervisions, list) or not all(isinstance(s, dict) for s in supervisions):
+            yield Refusal(cut_id, f"{path}:{n} '{cut_id}': supervisions is no list of objects")
+            continue
         for supervision in supervisions:
             own_id = cut_id if len(supervisions) == 1 else str(supervision.get("id", cut_id))
             make = partial(_of_cut, own_id, cut, supervision, finder, f"{path}:{n} '{own_id}'")
@@ -144,7 +147,8 @@ def _file(recording: Mapping[str, Any], channel: object, where: str) -> str:
             f"{where}: its recording is changed by {', '.join(changes)}; save it as it then is"
         )
     n_channels = len(optional_list(sources[0], "channels", where))
-    if n_channels > 1 and isinstance(channel, int):
+    n_wanted = len(channel) if isinstance(channel, list) else 1
+    if channel is not None and n_wanted < n_channels:
         raise FormatError(
             f"{where}: is channel {channel} of {n_channels}, and recordings are read with all "
             "channels together; save the channel into a file of its own"

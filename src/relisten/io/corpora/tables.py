@@ -129,15 +129,15 @@ def _utterances(
         if isinstance(row, FormatError):
             yield Refusal(f"{path}:{n}", str(row))
             continue
-        own = row.get(roles.get("id", ""))
-        utterance_id = str(own) if own not in (None, "") else utterance_id
+        own = _cell(row, roles, "id")
+        utterance_id = utterance_id if own is None else str(own)
         make = partial(_utterance, utterance_id, file, row, roles, f"{path}:{n} '{utterance_id}'")
         yield attempt(utterance_id, path, make)
 
 
 def _recording(row: Record, column: str, finder: RecordingFinder) -> str:
     """The path of a row's recording, "" where it names none."""
-    name = "" if isinstance(row, FormatError) else row.get(column)
+    name = None if isinstance(row, FormatError) else row.get(column)
     if not isinstance(name, str) or not name.strip():
         return ""
     return finder.find(name.strip()) or name.strip()
@@ -164,7 +164,7 @@ def _utterance(
 ) -> NBest:
     if not file:
         raise FormatError(f"{where}: names no recording; give it one, or drop the row")
-    text, speaker = (row.get(roles.get(role, "")) for role in ("text", "speaker"))
+    text, speaker = _cell(row, roles, "text"), _cell(row, roles, "speaker")
     if text is not None and not isinstance(text, str):
         raise FormatError(f"{where}: {roles['text']} is {text!r}; it must be a text")
     start_s = _time(row, roles, "start", where) or 0.0
@@ -173,8 +173,11 @@ def _utterance(
         duration_s = end_s - start_s
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise FormatError(f"{where}: lasts {duration_s} s from {start_s} s on; it has no sound")
-    extra = {k: v for k, v in row.items() if k not in roles.values() and v not in (None, "")}
-    if speaker not in (None, ""):
+    taken = {*roles.values(), "", None}
+    extra = {
+        key: value for key, value in row.items() if key not in taken and value not in ("", None)
+    }
+    if speaker is not None:
         extra["speaker"] = str(speaker)
     reference = text.strip() if text else None
     return NBest(utterance_id, (), file, start_s, duration_s, reference or None, extra=extra)
@@ -182,5 +185,11 @@ def _utterance(
 
 def _time(row: Mapping[str, Any], roles: Roles, role: str, where: str) -> float | None:
     """Seconds; None where the row does not say."""
-    value = row.get(roles.get(role, ""))
-    return None if value in (None, "") else seconds(value, roles[role], where)
+    value = _cell(row, roles, role)
+    return None if value is None else seconds(value, roles[role], where)
+
+
+def _cell(row: Mapping[str, Any], roles: Roles, role: str) -> Any:
+    """What a row holds; None where it has no such column, or nothing in it."""
+    value = row.get(roles[role]) if role in roles else None
+    return None if value == "" else value

@@ -155,9 +155,14 @@ def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> N
 def is_native_line(line: bytes) -> bool:
     """Whether a file whose first line that is not blank is this one is in the native format."""
     try:
-        return _recognise_json(json.loads(line.decode("utf-8-sig"))) == "native"
+        return is_native_record(json.loads(line.decode("utf-8-sig")))
     except (ValueError, RecursionError):
         return False
+
+
+def is_native_record(record: Any) -> bool:
+    """Whether a file whose first JSON value is this one is in the native format."""
+    return _recognise_json(record) == "native"
 
 
 def recognise(path: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from relisten.core.text import cached_normaliser
 from relisten.core.types import NBest, UsageError
 from relisten.io.corpora.common import natural_order
+from relisten.tasks.streams import in_chunks
 
 MIN_SPEAKERS = 5
 """Fewer are not representative of those who will speak: recordings are held out instead."""
@@ -29,14 +30,15 @@ def hold_out(
 ) -> tuple[list[NBest], list[NBest]]:
     """(learnt from, held out), both in the order of `utterances`, each of which is in one of them.
 
-    Held out are whole speakers where at least MIN_SPEAKERS are known and most utterances name
-    theirs; else whole recordings, in runs of neighbours by name, and of these only recordings whose
-    texts occur in no other, where enough are such. Of several mixtures, it is the one that comes
-    nearest to the share and has the fewest texts that are also learnt from. Utterances without a
-    reference are never held out, whoever speaks.
+    Held out are whole speakers where at least MIN_SPEAKERS are known, most utterances name theirs,
+    and one has several; else whole recordings, in runs of neighbours by name, and of these only
+    recordings whose texts occur in no other, where enough are such. Of several mixtures, it is the
+    one that comes nearest to the share and has the fewest texts that are also learnt from.
+    Utterances without a reference are never held out, whoever speaks. Of recordings that are all
+    too long for `at_most`, neighbouring segments are held out.
     share: of the duration of the utterances with a reference, where all say theirs, else of their
     number. at_most: utterances, strictly. seed: the same gives the same.
-    Raises UsageError where there are no two groups, or none that is small enough.
+    Raises UsageError where the references are not of two recordings at least.
     """
     if not 0 < share < 1 or at_most < 1:
         raise UsageError(
@@ -48,14 +50,13 @@ def hold_out(
     share = min(share, at_most / max(len(candidates), 1))
     texts = {utterance.id: _text(utterance) for utterance in candidates}
     draw = random.Random(seed)
-    for groups in (_speakers(candidates), _runs(candidates, texts, share)):
+    for groups in (_speakers(candidates), _runs(candidates, texts, share, most)):
         if held := _best_mixture(groups, candidates, texts, share, most, draw):
             learnt = [utterance for utterance in utterances if utterance.id not in held]
             return learnt, [utterance for utterance in utterances if utterance.id in held]
     raise UsageError(
         f"nothing can be held out of {len(candidates)} utterances with a reference in "
-        f"{len(_by_recording(candidates))} recordings: it takes two recordings, one of them with "
-        f"at most {at_most} utterances; name more speech"
+        f"{len(_by_recording(candidates))} recordings: it takes two recordings; name more speech"
     )
 
 
@@ -71,26 +72,34 @@ def _text(utterance: NBest) -> str:
 
 
 def _speakers(candidates: Sequence[NBest]) -> _Groups:
-    """The utterances of each speaker; none where too few speakers are known."""
+    """The utterances of each speaker; none where too few speakers are known, or all speak once:
+    then neighbours in runs are as new, and names may be those of utterances."""
     groups: dict[str, list[NBest]] = defaultdict(list)
     for utterance in candidates:
         if utterance.speaker:
             groups[utterance.speaker].append(utterance)
     n_known = sum(map(len, groups.values()))
-    is_usual = 2 * n_known >= len(candidates)
-    return [*groups.values()] if len(groups) >= MIN_SPEAKERS and is_usual else []
+    is_known = MIN_SPEAKERS <= len(groups) < n_known and 2 * n_known >= len(candidates)
+    return [*groups.values()] if is_known else []
 
 
-def _runs(candidates: Sequence[NBest], texts: Mapping[str, str], share: float) -> _Groups:
+def _runs(
+    candidates: Sequence[NBest], texts: Mapping[str, str], share: float, most: int
+) -> _Groups:
     """Runs of neighbouring recordings; none where there is only one recording.
 
     texts: id → normalised reference. Recordings are left out of their run that have a text of
-    another one, unless too few remain then.
+    another one, unless too few remain then. One of more than `most` utterances counts as several,
+    each of neighbouring segments.
     """
     by_name = _by_recording(candidates)
     if len(by_name) < 2:
         return []
-    recordings = [by_name[name] for name in sorted(by_name, key=natural_order)]
+    recordings: list[list[NBest]] = []
+    for name in sorted(by_name, key=natural_order):
+        some = sorted(by_name[name], key=lambda utterance: utterance.start_s)
+        size = len(some) if len(some) <= most else math.ceil(most / RUNS)
+        recordings += in_chunks(some, size)
     occurs = Counter(text for some in recordings for text in {texts[u.id] for u in some} - {""})
     are_own = [all(occurs[texts[u.id]] < 2 for u in some) for some in recordings]
     n_own = sum(len(some) for some, is_own in zip(recordings, are_own, strict=True) if is_own)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +26,10 @@ def gather_speech(
     """How many utterances of all sources were written to `manifest`, and what cannot be read.
 
     sources: files, folders, or "-", in any form that `relisten.io.corpora` reads. The order is
-    theirs. An id that several sources use begins with the name of its source afterwards. Hypotheses
-    are dropped; a recording without a text is left out where it also stands with one. What was
-    decided is said. An earlier manifest is unchanged on an error.
+    theirs. An id that several sources use begins with the name of its source afterwards. Texts are
+    NFC with single spaces, hypotheses are dropped, and a recording without a text is left out where
+    another source gives it one. What was decided is said. An earlier manifest is unchanged where
+    an error is raised.
     Raises FormatError for a source that is missing, has no known form, or of which nothing can be
     read; UsageError where the manifest cannot be written.
     """
@@ -38,7 +41,7 @@ def gather_speech(
         utterances, refusals = _read(corpus, manifest, say)
         gathered.append((corpus.name, utterances))
         refused += refusals
-    unique = _with_unique_ids(_without_copies(gathered, say), say)
+    unique = _with_unique_ids(_without_copies(gathered, manifest, say), say)
     save_nbest(unique, manifest)
     return len(unique), tuple(refused)
 
@@ -64,38 +67,47 @@ def _read(corpus: Corpus, manifest: Path, say: Say) -> tuple[list[NBest], list[R
             if isinstance(one, NBest):
                 resolve_audio(one, corpus.file)
                 extra = {key: value for key, value in one.extra.items() if key != SCORED_BY}
-                line = replace(one, hypotheses=(), extra=extra)
+                line = replace(one, hypotheses=(), reference=_clean(one.reference), extra=extra)
                 utterances.append(rebase_audio(line, corpus.file, manifest))
             else:
                 refused.append(one)
-        except FormatError as error:
+        except (FormatError, ValueError) as error:  # ValueError: a null byte in a path
             refused.append(Refusal(one.id, str(error)))
     if refused and not utterances:
         raise FormatError(refused[0].reason)
     n_texts = sum(utterance.reference is not None for utterance in utterances)
-    say(
-        f"{corpus.file}: {len(utterances):,} utterances, {n_texts:,} with a text"
-        + (f"; {len(refused):,} could not be read" if refused else "")
-    )
+    unread = f"; {len(refused):,} could not be read" if refused else ""
+    say(f"{corpus.file}: {_count(utterances, 'utterance')}, {n_texts:,} with a text{unread}")
     return utterances, refused
 
 
-def _without_copies(gathered: Sequence[Named], say: Say) -> list[Named]:
+def _clean(text: str | None) -> str | None:
+    """A text in composed letters (NFC), as recognisers write it, with single spaces."""
+    return None if text is None else " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _without_copies(gathered: Sequence[Named], manifest: Path, say: Say) -> list[Named]:
     """Without recordings that have no text in one source and have one in another: a list and the
     folder of its recordings were named."""
-    sources: dict[str | None, set[int]] = {}
+    folder = manifest.parent.resolve()
+    sources: dict[str, set[int]] = defaultdict(set)
     for n, (_, some) in enumerate(gathered):
         for u in some:
             if u.reference is not None:
-                sources.setdefault(u.audio, set()).add(n)
+                sources[_place(u, folder)].add(n)
     kept: list[Named] = [
-        (name, [u for u in some if u.reference is not None or sources.get(u.audio, {n}) == {n}])
+        (name, [u for u in some if u.reference is not None or sources[_place(u, folder)] <= {n}])
         for n, (name, some) in enumerate(gathered)
     ]
     n_copies = sum(len(some) for _, some in gathered) - sum(len(some) for _, some in kept)
     if n_copies:
-        say(f"left out are {n_copies:,} recordings without a text that another source gives one")
+        say(f"left out without a text, because another source gives them one: {n_copies:,}")
     return kept
+
+
+def _place(utterance: NBest, folder: Path) -> str:
+    """Where its recording lies, however the manifest in `folder` names it."""
+    return os.path.normpath(folder / (utterance.audio or ""))
 
 
 def _with_unique_ids(gathered: Sequence[Named], say: Say) -> list[NBest]:
@@ -116,11 +128,11 @@ def _with_unique_ids(gathered: Sequence[Named], say: Say) -> list[NBest]:
                 while new in taken:
                     new += "'"
                 taken.add(new)
-                example = example or f"{utterance.id!r} of {name} is {new!r} now"
+                example = example or f"{utterance.id!r} is {new!r} now"
             unique.append(replace(utterance, id=new))
     if example:
         n_shared = sum(n > 1 for n in counts.values())
-        say(f"{n_shared:,} ids stand in several sources and begin with their names now: {example}")
+        say(f"ids of several sources begin with the source's name ({n_shared:,}): {example}")
     return unique
 
 
@@ -151,11 +163,15 @@ def _amount(utterances: Sequence[NBest]) -> str:
     n_untimed = len(utterances) - len(timed)
     n_texts = sum(utterance.reference is not None for utterance in utterances)
     speakers = {utterance.speaker for utterance in utterances if utterance.speaker}
-    parts = [f"{len(utterances):,} utterances", f"{n_texts:,} with a text"]
+    parts = [_count(utterances, "utterance"), f"{n_texts:,} with a text"]
     if n_untimed < len(utterances):
         parts.insert(0, f"{sum(timed) / 3600:.2f} h")
     if n_untimed:
         parts.append(f"{n_untimed:,} of unknown duration")
     if speakers:
-        parts.append(f"{len(speakers):,} speaker{'s' * (len(speakers) > 1)}")
+        parts.append(_count(speakers, "speaker"))
     return ", ".join(parts)
+
+
+def _count(items: Collection[object], noun: str) -> str:
+    return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"

@@ -1,0 +1,283 @@
+"""From an hour of a user's speech to a bundle, and to the truth about what it gained.
+
+The recogniser is taught the speech (`tasks.training.recogniser`), the language model its words. On
+speakers of whom nothing was learnt, the lists of the recogniser as it was and as it is now are
+joined, scored and weighed, and all is compared with what a user would do instead: take the
+recogniser alone, fine-tuned on the same speech. Every stage keeps what it made, and a run that was
+stopped goes on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelerate import PartialState
+
+from relisten.core.combine import Weights, fingerprint
+from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, NBest, UsageError
+from relisten.io.bundle import (
+    CONFIG,
+    RECOGNISER,
+    WORDS,
+    ctc_head_path,
+    read_bundle,
+    resolve_bundle,
+    write_bundle,
+)
+from relisten.io.nbest import read_nbest, save_nbest
+from relisten.io.sources import resolve_model
+from relisten.speech.first_pass import DecodingOptions
+from relisten.tasks.defaults import MODEL
+from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
+from relisten.tasks.learning.prepare import Prepared, prepare
+from relisten.tasks.nbest import make_nbest
+from relisten.tasks.score import score
+from relisten.tasks.streams import Say, Tick, no_tick
+from relisten.tasks.training.config import STATE, keep_config
+from relisten.tasks.training.examples import Example, TrainingData
+from relisten.tasks.training.lm import Training, train_lm
+from relisten.tasks.training.loop import products_dtype
+from relisten.tasks.training.pseudo import pseudo_references
+from relisten.tasks.training.recogniser import UTTERANCES_PER_STEP, RecogniserTraining
+from relisten.tasks.training.recordings import kept_recordings
+from relisten.tasks.training.run import Run
+from relisten.tasks.training.schedule import Schedule
+from relisten.tasks.training.text_corpus import read_references, read_texts
+from relisten.tasks.training.trainable import open_for_training
+from relisten.tasks.weights import save_weights
+
+Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
+"""(what is done, how many utterances) → a progress bar."""
+
+UNTUNED = Weights({ADAPTED: 1.0, ASR: 0.1, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
+"""Where no transcript is left to tune on: what 413 lists of read sentences asked for."""
+PASSES, FEWEST_STEPS, MOST_STEPS = 3.0, 100, 400
+"""Of the recogniser's training: most is learnt in the first pass over the speech."""
+LM_PASSES, LM_BATCH_TOKENS = 3.0, 768
+"""Of the language model over the transcripts, at most; it stops where watched texts lose."""
+MIN_CONFIDENCE = 0.8
+"""Lowest posterior of a text that is taken for the transcript of a recording without one."""
+
+
+@dataclass(frozen=True)
+class LearnOptions:
+    """What `relisten learn` is asked for; a run with other settings needs another output.
+
+    model: bundle to start from. first_pass: the recogniser to teach; None: the bundle's. language:
+    of the speech, an ISO code; None: the bundle's. dev: manifests that are held out instead of a
+    part of the speech. texts: text corpora of the domain, for the language model. steps: of the
+    recogniser's training; None: by the amount of speech.
+    """
+
+    model: str = MODEL
+    first_pass: str | None = None
+    language: str | None = None
+    dev: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    steps: int | None = None
+    seed: int = 0
+
+
+def no_stage(name: str, n_utterances: int | None) -> AbstractContextManager[Tick]:
+    """The `Stage` of those who do not watch."""
+    return nullcontext(no_tick)
+
+
+def learn(
+    sources: Sequence[str],
+    output: str,
+    options: LearnOptions = LearnOptions(),
+    say: Say = print,
+    stage: Stage = no_stage,
+) -> LearningReport | None:
+    """What was gained by the bundle that is written to the folder `output`; None where no
+    transcript was left to judge by.
+
+    sources: the user's speech, in any form that `gather_speech` reads. Raises UsageError where
+    there is nothing to learn from, or the recogniser is none that can be taught.
+    """
+    folder = Path(output)
+    run = Run(folder / STATE, options.seed, say)
+    run.state.mkdir(parents=True, exist_ok=True)
+    keep_config(run.state, options)
+    bundle = read_bundle(_bundle_folder(options.model))
+    language = options.language or bundle.language
+    first_pass = options.first_pass or bundle.first_pass
+    normaliser = "english" if language == "en" else "basic"
+    with stage("reading", None) as tick:
+        speech = prepare(sources, options.dev, run.state / "speech", options.seed, say, tick)
+    if known := sum(fingerprint(one) in bundle.weights.tuned_on for one in speech.held_out):
+        say(
+            f"{known} of the held-out utterances served to make {options.model}, so its own part "
+            "may look better than it is; hold out others with --dev"
+        )
+    if speech.untranscribed:
+        speech = _with_pseudo_references(speech, options.model, run)
+    _teach_recogniser(speech, first_pass, language, normaliser, folder, options, run)
+    _teach_lm(speech, folder, options, run)
+    seen = frozenset(map(fingerprint, [*speech.learnt, *speech.watched]))
+    _finish_bundle(folder, first_pass, language, normaliser, seen)
+    if not speech.held_out:
+        say("no transcript was left to tune or judge by; the weights are those of other speech")
+        return None
+    report = _judged(speech, folder, language, normaliser, stage, options.seed)
+    save_weights(report.tuning.weights, output)
+    manifest = speech.folder / "held-out.jsonl"
+    factors = real_time_factors(output, speech.held_out, str(manifest))
+    return replace(report, real_time_factors=factors)
+
+
+def _bundle_folder(model: str) -> Path:
+    folder = resolve_bundle(model)
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"{model}: is no bundle; start from one, such as {MODEL}")
+    return folder
+
+
+def _with_pseudo_references(speech: Prepared, model: str, run: Run) -> Prepared:
+    """Recordings without a transcript, with what the bundle is confident of in its place."""
+    bundle = read_bundle(_bundle_folder(model))
+    found = pseudo_references(
+        str(speech.folder / "untranscribed.jsonl"),
+        model,
+        bundle,
+        run.state / "pseudo",
+        MIN_CONFIDENCE,
+        run.inside("pseudo"),
+    )
+    known = [replace(u, reference=found[u.id].text) for u in speech.untranscribed if u.id in found]
+    return replace(speech, learnt=[*speech.learnt, *known])
+
+
+def _teach_recogniser(
+    speech: Prepared,
+    first_pass: str,
+    language: str,
+    normaliser: str,
+    output: Path,
+    options: LearnOptions,
+    run: Run,
+) -> None:
+    """Write the taught recogniser to the bundle, unless it is there."""
+    if (output / RECOGNISER).is_dir():
+        return
+    folder = resolve_model(first_pass)
+    if not (folder / "model.bin").is_file():
+        raise UsageError(
+            f"{first_pass}: only a Whisper in CTranslate2 form can be taught; convert it with "
+            "`ct2-transformers-converter`, or name another --first-pass"
+        )
+    inside = run.inside("recogniser")
+    training = RecogniserTraining(
+        folder,
+        language,
+        normaliser,
+        kept_recordings(speech.learnt, speech.recordings),
+        kept_recordings(speech.watched, speech.recordings),
+        inside,
+    )
+    schedule = recogniser_schedule(len(training.examples), bool(speech.watched), options.steps)
+    run.say(f"recogniser: {len(training.examples)} utterances, {schedule.steps} steps")
+    made = inside.state / "made"
+    training.train(schedule, made)
+    made.rename(output / RECOGNISER)
+
+
+def recogniser_schedule(n_utterances: int, is_watched: bool, steps: int | None = None) -> Schedule:
+    """How long the recogniser is trained on so many utterances."""
+    wanted = round(PASSES * n_utterances / UTTERANCES_PER_STEP)
+    steps = steps or min(max(wanted, FEWEST_STEPS), MOST_STEPS)
+    return Schedule(
+        steps,
+        3e-5,
+        warmup_steps=min(50, steps // 4),
+        eval_every=max(1, steps // 8 if is_watched else steps // 4),
+        patience=3 if is_watched else 0,
+    )
+
+
+def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -> None:
+    """Write the bundle's language model, which has read the transcripts, unless it is there."""
+    if (output / CONFIG).is_file():
+        return
+    inside = run.inside("lm")
+    inside.state.mkdir(parents=True, exist_ok=True)
+    dtype = products_dtype("auto")
+    trainable = open_for_training(options.model, dtype, 16, PartialState().device, options.seed)
+    references = [
+        [example for example in read_references(str(path), trainable.texts) if example is not None]
+        for path in (_manifest(speech.learnt, inside), speech.folder / "watched.jsonl")
+    ]
+    learnt, watched = references
+    sets: list[tuple[Sequence[Example], float]] = [(learnt, 1.0)] if learnt else []
+    sets += [(read_texts(path, trainable.texts, inside.state), 1.0) for path in options.texts]
+    if sets:
+        n_tokens = sum(len(word) for example in learnt for word in example.words)
+        steps = min(max(round(LM_PASSES * n_tokens / LM_BATCH_TOKENS), 20), 150)
+        schedule = Schedule(
+            steps,
+            2e-4,
+            warmup_steps=min(10, steps // 2),
+            eval_every=max(1, steps // 6),
+            patience=2 if watched else 0,
+        )
+        run.say(f"language model: {len(learnt)} transcripts, {steps} steps")
+        training = Training({"text": 1.0}, LM_BATCH_TOKENS, schedule, dtype)
+        train_lm(trainable.model, training, TrainingData(sets, watched), inside)
+    trainable.save(output, replace(UNTUNED, tuned_on=trainable.config.weights.tuned_on))
+
+
+def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
+    path = run.state / "transcripts.jsonl"
+    bare = [NBest(u.id, reference=u.reference) for u in utterances]
+    save_nbest(bare, path)
+    return path
+
+
+def _finish_bundle(
+    output: Path, first_pass: str, language: str, normaliser: str, seen: frozenset[str]
+) -> None:
+    """Write what the bundle is for; a CTC head of another language is left out."""
+    config = read_bundle(output)
+    ctc_head = ctc_head_path(output)
+    if language != config.language and ctc_head is not None:
+        ctc_head.unlink()
+        (output / WORDS).unlink(missing_ok=True)
+        ctc_head = None
+    values = {name: v for name, v in UNTUNED.values.items() if name != CTC or ctc_head}
+    tuned_on = config.weights.tuned_on | seen
+    weights = Weights(values, normaliser, tuned_on)
+    write_bundle(output, replace(config, first_pass=first_pass, language=language, weights=weights))
+
+
+def _judged(
+    speech: Prepared, output: Path, language: str, normaliser: str, stage: Stage, seed: int
+) -> LearningReport:
+    """Lists of the held-out speakers, scored; the report on them."""
+    state, manifest = output / STATE, str(speech.folder / "held-out.jsonl")
+    lists, scored, alone = (
+        str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored", "alone")
+    )
+    n = len(speech.held_out)
+    with stage("recogniser alone", n) as tick:
+        make_nbest(
+            manifest,
+            alone,
+            (str(output / RECOGNISER),),
+            language,
+            DecodingOptions(n_best=1),
+            normaliser=normaliser,
+            resume=True,
+            tick=tick,
+        )
+    with stage("lists", n) as tick:
+        model = str(output)
+        make_nbest(manifest, lists, model=model, normaliser=normaliser, resume=True, tick=tick)
+    with stage("scores", n) as tick:
+        has_head = ctc_head_path(output) is not None
+        components = (TEXT, CTC) if has_head else (TEXT,)
+        score(lists, scored, model, components, resume=True, tick=tick)
+    return judge(list(read_nbest(scored)), list(read_nbest(alone)), speech.seen, normaliser, seed)

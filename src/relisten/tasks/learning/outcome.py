@@ -1,0 +1,174 @@
+"""The truth about what was learnt: every choice a user has, on speakers of whom nothing was learnt.
+
+All weights are cross-validated by speaker: an utterance is judged by weights that were tuned on
+others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from relisten.core.arrays import IntArray
+from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
+from relisten.core.combine import in_first_pass_order
+from relisten.core.error_rates import word_errors
+from relisten.core.finite import finite_or_none
+from relisten.core.scored_lists import speaker_groups
+from relisten.core.text import cached_normaliser
+from relisten.core.tune import TuningResult, held_out_errors, tune_weights
+from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
+from relisten.io.audio import RATE_HZ
+from relisten.speech.first_pass import DecodingOptions
+from relisten.tasks.loading import load_first_passes, load_rescorer
+from relisten.tasks.second_pass import SecondPass, SecondPassOptions
+from relisten.tasks.streams import load_recording
+
+TIMED_UTTERANCES = 16
+"""On which real-time factors are measured."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to transcribe, on the held-out speakers. wer: a fraction. gain: over the first pass,
+    None of itself. unseen_wer: without references that were also learnt from."""
+
+    name: str
+    wer: float
+    gain: BootstrapInterval | None
+    unseen_wer: float
+
+
+@dataclass(frozen=True)
+class LearningReport:
+    """What `learn` found; rates are fractions.
+
+    choices: the first pass, the recogniser as it is now, then each score added, the last one being
+    the bundle. over_adapted: gain of the bundle over the adapted recogniser alone. better, worse:
+    shares of utterances with fewer and with more errors than the first pass. oracle_wer: of the
+    best hypotheses of the lists. real_time_factors: choice → seconds of work per second of speech.
+    """
+
+    n_utterances: int
+    n_words: int
+    n_groups: int
+    n_seen: int
+    choices: tuple[Choice, ...]
+    over_adapted: BootstrapInterval
+    better: float
+    worse: float
+    oracle_wer: float
+    real_time_factors: dict[str, float]
+    tuning: TuningResult
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the bundle is better than the first pass, its whole interval above zero."""
+        gain = self.choices[-1].gain
+        return gain is not None and gain.absolute_low > 0
+
+    def to_json(self) -> dict[str, object]:
+        """The report as learning.json holds it: a rate that is not finite is None."""
+        record = {
+            "n_utterances": self.n_utterances,
+            "n_words": self.n_words,
+            "n_groups": self.n_groups,
+            "n_seen_references": self.n_seen,
+            "choices": [asdict(choice) for choice in self.choices],
+            "over_adapted": asdict(self.over_adapted),
+            "better": self.better,
+            "worse": self.worse,
+            "oracle_wer": self.oracle_wer,
+            "real_time_factors": self.real_time_factors,
+            "weights": dict(self.tuning.weights.values),
+        }
+        return finite_or_none(record)
+
+
+def judge(
+    scored: Sequence[NBest],
+    adapted_alone: Sequence[NBest],
+    seen: Collection[str],
+    normaliser: str,
+    seed: int,
+) -> LearningReport:
+    """The report on held-out lists with all scores; real-time factors are not measured here.
+
+    adapted_alone: of the same utterances, what the adapted recogniser decodes by itself.
+    """
+    normalise = cached_normaliser(normaliser)
+    by_id = {one.id: one for one in adapted_alone}
+    scored = [one for one in scored if one.hypotheses and one.reference and one.id in by_id]
+    tuning = tune_weights(scored, normaliser, seed=seed)
+    groups = speaker_groups(scored)
+
+    def fewest_errors(lists: Iterable[Iterable[Hypothesis]]) -> IntArray:
+        counts = []
+        for utterance, hypotheses in zip(scored, lists, strict=True):
+            reference = normalise(utterance.reference or "")
+            errors = [word_errors(reference, normalise(h.text)).errors for h in hypotheses]
+            counts.append(min(errors))
+        return np.array(counts, np.int64)
+
+    first = fewest_errors([in_first_pass_order(one).hypotheses[:1] for one in scored])
+    alone = fewest_errors([by_id[one.id].hypotheses[:1] for one in scored])
+    columns = {"first pass": first, "recogniser fine-tuned, alone": alone}
+    known = [name for name in (ADAPTED, TEXT, CTC) if name in tuning.weights.values]
+    for n in range(1, len(known)):
+        named = (ASR, *known[:n], LENGTH)
+        label = "both lists, " + " + ".join((ASR, *known[:n]))
+        columns[label] = held_out_errors(scored, normaliser, named, seed=seed)
+    columns["the bundle: " + " + ".join((ASR, *known))] = tuning.held_out_errors
+    n_words = tuning.n_words
+    is_new = np.array([one.id not in seen for one in scored])
+
+    def choice(name: str, errors: IntArray) -> Choice:
+        gain = None if errors is first else paired_bootstrap(first, errors, n_words, groups)
+        return Choice(name, _rate(errors, n_words), gain, _rate(errors[is_new], n_words[is_new]))
+
+    chosen = tuning.held_out_errors
+    return LearningReport(
+        n_utterances=len(scored),
+        n_words=int(n_words.sum()),
+        n_groups=tuning.n_groups,
+        n_seen=int((~is_new).sum()),
+        choices=tuple(choice(name, errors) for name, errors in columns.items()),
+        over_adapted=paired_bootstrap(alone, chosen, n_words, groups),
+        better=float((chosen < first).mean()),
+        worse=float((chosen > first).mean()),
+        oracle_wer=_rate(fewest_errors([one.hypotheses for one in scored]), n_words),
+        real_time_factors={},
+        tuning=tuning,
+    )
+
+
+def real_time_factors(bundle: str, utterances: Sequence[NBest], source: str) -> dict[str, float]:
+    """Seconds of work per second of speech: the first pass, the adapted recogniser, the bundle.
+
+    utterances: of the file `source`; some of them are transcribed by each, models being loaded.
+    """
+    step = max(1, len(utterances) // TIMED_UTTERANCES)
+    some = list(utterances)[::step][:TIMED_UTTERANCES]
+    audio = [one for u in some if isinstance(one := load_recording(u, source), np.ndarray)]
+    total_s = sum(map(len, audio)) / RATE_HZ
+    rescorer = load_rescorer(bundle)
+    first, *_ = load_first_passes(bundle)
+    second_pass = SecondPass.of(rescorer, [first], DecodingOptions(), SecondPassOptions())
+    bare = [NBest(str(number)) for number in range(len(audio))]
+    works = {"first pass": lambda: first.decode(audio, timed=False)}
+    if (adapted := rescorer.adapted) is not None:
+        works["recogniser fine-tuned, alone"] = lambda: adapted.decode(audio, timed=False)
+    works["the bundle"] = lambda: second_pass.run(bare, audio)  # type: ignore[dict-item,return-value]
+    factors = {}
+    for name, work in works.items():
+        start = time.perf_counter()
+        work()
+        factors[name] = (time.perf_counter() - start) / max(total_s, 1e-9)
+    return factors
+
+
+def _rate(errors: IntArray, n_words: IntArray) -> float:
+    return float(errors.sum()) / max(1, int(n_words.sum()))
