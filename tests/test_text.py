@@ -6,7 +6,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from whisper_normalizer.english import EnglishTextNormalizer
 
+from relisten.core.english import english_rules
 from relisten.core.text import (
     NORMALISERS,
     cached_normaliser,
@@ -16,6 +18,7 @@ from relisten.core.text import (
     spoken_words,
 )
 from relisten.core.types import UsageError
+from relisten.core.written import NOTHING, plain
 
 SPOKEN = {
     "0351": "zero three five one",
@@ -210,3 +213,82 @@ def test_what_cannot_be_seen_is_no_error_in_english() -> None:
 def test_only_a_text_all_in_capitals_is_lowered() -> None:
     texts = ("IT'S 9 O'CLOCK.", "It's NASA.", "9.", "")
     assert [lower_if_capitals(text) for text in texts] == ["it's 9 o'clock.", *texts[1:]]
+
+
+MARKS_AND_LOOK_ALIKES = {
+    "so <unk> it goes": "so it goes",
+    "<s> so it goes </s>": "so it goes",
+    "<|en|><|0.00|> So it goes.<|2.40|>": "so it goes",
+    "%HESITATION so %hesitation, it goes": "so it goes",
+    "so [laughter] it goes (door slams)": "so it goes",
+    "so it %yeah goes": "so it yeah goes",
+    "ｓｏ　ｉｔ　ｇｏｅｓ": "so it goes",
+    "so it go\u00ades\u200b \ufeff": "so it goes",
+    "so\u00a0it\u202fgoes": "so it goes",
+    "I don‘t, donʼt, don´t, don＇t, don`t, don’t": "i don't don't don't don't don't don't",
+    "a well\u2011known fact": "a well known fact",
+    "the ﬁrst ﬂoor oﬃce": "the first floor office",
+    "𝐛𝐨𝐥𝐝 words ❤\ufe0f 👨\u200d👩 here": "bold words here",
+    "２１ ｃａｔｓ at ７：３０": "twenty one cats at seven thirty",
+}
+
+
+@pytest.mark.parametrize(("written", "words"), MARKS_AND_LOOK_ALIKES.items())
+def test_marks_are_no_words_and_look_alikes_are_the_same(written: str, words: str) -> None:
+    """Seen in real lists: "<unk>" was read aloud as "unk", "%HESITATION" as "percent hesitation",
+    "don‘t" was two words, "ﬁrst" another word than "first"."""
+    assert spoken(written) == words
+    assert normaliser("english")(written) == normaliser("english")(words)
+    if "twenty" not in words:  # the basic form reads no numbers
+        assert normaliser("basic")(written) == normaliser("basic")(words)
+
+
+def test_a_percentage_and_a_joiner_between_letters_stay() -> None:
+    assert spoken("50 % of 5% fat") == "fifty percent of five percent fat"
+    assert normaliser("english")("5% fat") == "5% fat"
+    assert spoken("می\u200cخواهم क्\u200dष") == "می\u200cخواهم क्\u200dष"
+
+
+@given(
+    st.text() | st.text(st.sampled_from("a1 ’[]()<>%\u00ad\u200b\u200d\u2060\ufeff\u3000ｶﾞﬁ\x07"))
+)
+def test_the_first_step_keeps_the_count_of_words(text: str) -> None:
+    assert len(plain(text).split()) == len(text.split())
+    assert plain(plain(text)).replace(NOTHING, "") == plain(text).replace(NOTHING, "")
+
+
+WRITTEN_WORDS = """
+    I we don’t it's o'clock the Colour café rock-and-roll “yes” well... Mr. U.S. Dr., 50% 21st 7:30
+    10:05 1998 $5 um [noise] <unk> %HESITATION ﬁrst ＯＫ co\u00adlour ‘no’ (sighs) naïve
+    twenty hundred
+"""
+REALISTIC = st.lists(
+    st.sampled_from(WRITTEN_WORDS.split()).flatmap(
+        lambda word: st.sampled_from([word, f"{word},", f"{word}?"])
+    ),
+    max_size=8,
+).map(lambda words: " and then ".join(words))
+
+
+@given(REALISTIC)
+def test_the_spoken_form_is_the_same_text_in_english(text: str) -> None:
+    """Scores are of the spoken form, errors are counted in the other: they must be one text.
+
+    The numbers stand apart here: neighbours become one ("5 6" stays two, "five six" is 56). Nor
+    does it hold for & + @ (spoken as words, which Whisper's rules drop), a minus, ".5" and 6:00.
+    """
+    english = normaliser("english")
+    assert english(spoken(text)) == english(text)
+
+
+WORDS_WITH_NEIGHBOURS = """
+    a half and been gone got gotta it's he'd don't 's 'm uh um 5 2.5 $5 5$ % 50 per cent dollars ¢7
+    £ one two ones twenty hundred point oh double minus plus 3rd th st s mr. cat dogs, word. . 'twas
+    colour café 1,000 10:30 -7 kinda gonna cause won't A.M. 90s o'clock #5 &
+"""
+CONTEXT = st.lists(st.sampled_from(WORDS_WITH_NEIGHBOURS.split()), max_size=10).map(" ".join)
+
+
+@given(CONTEXT)
+def test_remembered_words_give_what_whispers_rules_give(text: str) -> None:
+    assert english_rules()(text).split() == EnglishTextNormalizer()(text).split()

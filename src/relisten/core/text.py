@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache, lru_cache
 
+from relisten.core.english import english_rules
 from relisten.core.types import UsageError
+from relisten.core.written import NOTHING, plain
 
 Normaliser = Callable[[str], str]
 
@@ -25,15 +27,16 @@ def normaliser(name: str) -> Normaliser:
     """The function that writes texts the way errors are counted; its output has single spaces.
 
     english: Whisper's English normaliser (numbers, spelling, contractions, fillers); besides, a
-        typographic apostrophe is an apostrophe, and a clock time is a number, as its words are:
-        "7:30" and "seven thirty" are both "730", "10:00 am" is "10 am".
+        clock time is a number, as its words are: "7:30" and "seven thirty" are both "730",
+        "10:00 am" is "10 am".
     basic: Whisper's basic normaliser (case, punctuation), keeping the combining marks that are
         vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
         its marks is a word, so that errors over words are errors over characters there.
     none: the text as it is, except for white space.
-    The first two drop what is not visible (zero-width spaces, soft hyphens, marks of direction)
-    and words without a letter or digit: Whisper's English rules leave a lone "." of "well...".
+    The first two start from `core.written.plain`: marks such as <unk> are no words, look-alikes
+    (’ for ', full-width letters) are the same. They drop words without a letter or digit:
+    Whisper's English rules leave a lone "." of "well...".
 
     Raises UsageError for another name. Source: Whisper, arXiv:2212.04356, appendix C.
     """
@@ -42,19 +45,17 @@ def normaliser(name: str) -> Normaliser:
     if name == "none":
         return lambda text: " ".join(text.split())
     if name == "english":
-        from whisper_normalizer.english import EnglishTextNormalizer
-
-        rules: Normaliser = EnglishTextNormalizer()
+        rules: Normaliser = english_rules()
     else:
         from whisper_normalizer.basic import BasicTextNormalizer
 
         rules = BasicTextNormalizer(preserve_marks=True)
 
     def normalise(text: str) -> str:
-        text = _INVISIBLE.sub("", text)
+        text = plain(text).replace(NOTHING, "")
         if name == "english":
-            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text.replace("’", "'"))
-        text = rules(_bounded(text))
+            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text)
+        text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
         if name == "basic":
             text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
         return " ".join(word for word in text.split() if not _is_punctuation(word))
@@ -75,30 +76,11 @@ def has_words(text: str) -> bool:
 
 
 def _is_punctuation(word: str) -> bool:
-    return all(unicodedata.category(c)[0] in "PS" for c in word)
+    return not word.isalnum() and all(unicodedata.category(c)[0] in "PS" for c in word)
 
 
-def _bounded(text: str) -> str:
-    """A text that Whisper's rules turn into the same words, but in linear time.
-
-    Their patterns for [asides] and (asides) search for the end of each bracket: 20,000 brackets
-    that are never closed take 6 s. Here asides are removed first, and a bracket that nothing closes
-    becomes a "{", which the rules treat as any other symbol. A run of more than 1,000 digits is
-    cut: Python converts no number of more than 4,300.
-    """
-    text = " ".join(text.split())
-    for opening, closing, aside in _ASIDES:
-        end = max(text.rfind(mark) for mark in closing) + 1
-        text = aside.sub("", text[:end] + opening.sub("{", text[end:]))
-    return _LONG_NUMBER.sub(r"\g<0> ", text)
-
-
-_ASIDES = (
-    (re.compile(r"[<\[]"), ">]", re.compile(r"[<\[][^>\]]*[>\]]")),
-    (re.compile(r"\("), ")", re.compile(r"\([^)]+?\)")),
-)  # an opening bracket, what closes it, and Whisper's own pattern of the whole
 _CLOCK_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(?:00|([0-5]\d))(?![\d:])")
-_LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")
+_LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")  # Python converts none of over 4,300 digits
 
 
 def lower_if_capitals(text: str) -> str:
@@ -112,8 +94,6 @@ def join_unspaced(text: str) -> str:
     return _UNSPACED_GAP.sub("", text)
 
 
-# Not the joiners U+200C and U+200D: they distinguish words in Persian and Indic script.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
@@ -139,19 +119,17 @@ def spoken_words(text: str) -> list[str]:
 
     Lower case; letters of any script; no punctuation except apostrophes inside words; ASCII digits
     and `% & + @ $ £ €` as English words; an entry has several words where one was written
-    ("21" → "twenty one") and is "" where nothing is spoken ("-", and all within [] or ()).
+    ("21" → "twenty one") and is "" where nothing is spoken ("-", and all within [], <> or ()).
     """
-    without_asides = _BRACKETED.sub(lambda aside: re.sub(r"\S", ".", aside[0]), text)
-    return [_say(word) for word in without_asides.split()]
+    return [_say(word) for word in plain(text).split()]
 
 
-_BRACKETED = re.compile(r"\[[^\[\]]*\]|\([^()]*\)")
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
 _WRITTEN = re.compile(
     rf"""(?P<time>\b(?P<hour>\d{{1,2}}):(?P<minute>[0-5]\d)\b(?!:))
     | (?P<sign>[$£€])(?P<money>{_NUMBER})
     | (?P<ordinal>\d+)(?:st|nd|rd|th)\b
-    | (?P<decade>\d*0)['’]?s\b
+    | (?P<decade>\d*0)'?s\b
     | (?P<minus>(?<!\S)[-−])?(?P<number>{_NUMBER})""",
     re.VERBOSE | re.ASCII,
 )
@@ -164,10 +142,10 @@ _JOINERS = "'\u200c\u200d"  # the last two shape letters in Indic and Persian sc
 @lru_cache(maxsize=_N_CACHED_WORDS)
 def _say(word: str) -> str:
     """How one written word is spoken."""
-    lower = unicodedata.normalize("NFC", word.lower())
+    lower = unicodedata.normalize("NFC", word.replace(NOTHING, "").lower())
     if lower.isalpha():
         return _TITLES.get(lower, lower)
-    lower = _TITLES.get(lower.strip(",;:"), lower).replace("’", "'")
+    lower = _TITLES.get(lower.strip(",;:"), lower)
     lower = _WRITTEN.sub(lambda match: f" {_say_number(match)} ", lower)
     for symbol, name in _SYMBOLS.items():
         lower = lower.replace(symbol, f" {name} ")
