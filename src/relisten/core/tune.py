@@ -109,8 +109,8 @@ def tune_weights(
     hypotheses have, and `length`. The weight of `asr.adapted`, else of `asr`, else of the first,
     is 1. Folds keep each speaker (key `speaker` of the utterance) whole where there are two or
     more. The same seed gives the same weights. by: a key of the utterances whose values get
-    weights of their own, shrunk towards the shared ones (`core.domains`). n_resamples: of the speakers, for the intervals
-    of the weights; 0: none are computed.
+    weights of their own, shrunk towards the shared ones (`core.domains`). n_resamples: of the
+    speakers, for the intervals of the weights; 0: none are computed.
     Raises UsageError where a reference is missing, where there are fewer than two utterances, folds
     or no score to weight, where no utterance has the key `by`; FormatError where a hypothesis lacks
     a component asked for, or its score is a placeholder.
