@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from relisten.core.types import Hypothesis, NBest, UsageError
+from relisten.core.types import NBest, UsageError
 from relisten.io.ct2 import read_ct2_weights
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.speech.whisper.encoder import SHORT_WINDOWS, short_window_s

@@ -263,6 +263,11 @@ def print_learning(report: LearningReport, bundle: str) -> None:
         lines.append(
             f"{report.n_seen:,} of these texts were also learnt from; 'new texts' leaves them out"
         )
+    if report.n_strange:
+        lines.append(
+            f"{report.n_strange:,} of these utterances seemed to be of other speech, and were "
+            "ranked with the weights of the bundle started from"
+        )
     if report.is_certain:
         lines.append(f"use it: relisten transcribe RECORDING --model {bundle}")
     else:

@@ -111,8 +111,7 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
 
 
 @click.command(
-    epilog="Example: relisten learn my-speech.jsonl -o my-bundle, then "
-    "relisten transcribe talk.mp3 --model my-bundle"
+    epilog="Example: relisten learn my-speech.jsonl -o my-bundle --dev other-speakers.jsonl"
 )
 @click.argument("speech", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder of the bundle.")

@@ -19,7 +19,7 @@ word instead of 7.5.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -44,7 +44,8 @@ class Speech:
     codes: int32 [T, levels], the codebook's indices. unit_s: seconds of a unit. frames: float
     [T, D], pooled encoder frames, where the LM takes them, else None. ctc_log_probs: float
     [T, S, 1 + labels], the CTC head's log-probabilities at each unit's S steps, where there is a
-    head, else None. window: float32 [T', D'], what an adapted recogniser's decoder attends to.
+    head, else None. window: float32 [T', D'], what an adapted recogniser's decoder attends to;
+    is_strange: whether it was taught other speech.
     """
 
     codes: np.ndarray
@@ -52,6 +53,7 @@ class Speech:
     frames: np.ndarray | None = None
     ctc_log_probs: np.ndarray | None = None
     window: np.ndarray | None = None
+    is_strange: bool = False
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -63,7 +65,7 @@ class Speech:
         frames, ctc_log_probs = (
             None if values is None else values[rows] for values in (self.frames, self.ctc_log_probs)
         )
-        return Speech(self.codes[rows], self.unit_s, frames, ctc_log_probs, self.window)
+        return replace(self, codes=self.codes[rows], frames=frames, ctc_log_probs=ctc_log_probs)
 
     def chunks(self, word_ends_s: Seq[float]) -> np.ndarray:
         """Half-open ranges of units, int64 [W + 1, 2]: one per word, one for what follows them.

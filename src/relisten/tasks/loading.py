@@ -47,7 +47,7 @@ from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.first_pass import FirstPass
 from relisten.speech.frames import FRAME_S
 from relisten.speech.load import load_first_pass
-from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
+from relisten.speech.whisper.adapted import AdaptedWhisper
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
 from relisten.tasks.hypotheses.join import check_names
@@ -72,7 +72,7 @@ class LoadedRescorer:
     frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
     language: str = "en"
-    adapted: CTranslate2Whisper | None = None
+    adapted: AdaptedWhisper | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -105,8 +105,11 @@ class LoadedRescorer:
             return speeches
         self.check(ADAPTED)
         assert self.adapted is not None
-        windows = self.adapted.windows(recordings)
-        return [replace(one, window=its) for one, its in zip(speeches, windows, strict=True)]
+        rows = zip(speeches, recordings, self.adapted.windows(recordings), strict=True)
+        return [
+            replace(one, window=window, is_strange=self.adapted.is_strange(samples, window))
+            for one, samples, window in rows
+        ]
 
     def lacks(self, utterance: NBest, components: Sequence[str], has_speech: bool) -> str | None:
         """What an utterance lacks that one of these scores needs, as a sentence; None where all can
@@ -238,11 +241,10 @@ def load_first_passes(
 
 def load_adapted(
     folder: Path, language: str, device: str = "auto", dtype: str = "auto"
-) -> CTranslate2Whisper | None:
+) -> AdaptedWhisper | None:
     """The recogniser in a bundle that was taught the user's speech; None where there is none."""
     path = folder / RECOGNISER
-    name = ADAPTED.rpartition(".")[2]
-    return CTranslate2Whisper(path, device, dtype, language, name) if path.is_dir() else None
+    return AdaptedWhisper(path, device, dtype, language) if path.is_dir() else None
 
 
 def _check_fit(folder: Path, extension: SpeechExtension, frontend: SpeechFrontend) -> None:

@@ -55,6 +55,9 @@ MARGIN = 8.0
 scores. Of 1,240 lists with samples and proposals (speechocean dev) it leaves 8.7 of 21.6 texts to
 `text`, and 99.2 % of the choices: WER 22.31 instead of 22.35. Not measured for `speech_given_text`.
 """
+FAMILIARITY_KEY, STRANGE = "familiarity", "strange"
+"""Key and value of an utterance whose speech is not that which an adapted recogniser was taught; a
+bundle has other weights for it."""
 TUNED_ON = "tuned_on"
 """Key of a ranked utterance that the weights were tuned on; `evaluate` refuses it."""
 
@@ -251,10 +254,28 @@ class SecondPass:
             replace(utterance, hypotheses=its)
             for utterance, its in zip(utterances, lists, strict=True)
         ]
+        expanded = self._with_familiarity(expanded, recordings, decoded)
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
         expanded = with_phrases(expanded, self.options, self.normaliser)
         return Expanded(expanded, recordings, decoded[0], speeches)
+
+    def _with_familiarity(
+        self,
+        utterances: Sequence[NBest],
+        recordings: Sequence[np.ndarray],
+        decoded: Sequence[Sequence[FirstPassResult]],
+    ) -> list[NBest]:
+        from relisten.speech.whisper.adapted import AdaptedWhisper
+
+        for recogniser, results in zip(self.first_passes, decoded, strict=True):
+            if isinstance(recogniser, AdaptedWhisper):
+                rows = zip(utterances, recordings, results, strict=True)
+                return [
+                    marked_strange(utterance, recogniser.is_strange(samples, result.window))
+                    for utterance, samples, result in rows
+                ]
+        return list(utterances)
 
     def _decode(
         self,
@@ -406,13 +427,22 @@ def _scored(
     ]
     columns = {component: rescorer.score(inputs, component) for component in components}
     scored = []
-    for u, (utterance, _) in enumerate(items):
+    for u, (utterance, speech) in enumerate(items):
         hypotheses = tuple(
             replace(h, scores={**h.scores, **{c: float(columns[c][u][n]) for c in components}})
             for n, h in enumerate(utterance.hypotheses)
         )
-        scored.append(replace(utterance, hypotheses=hypotheses))
+        utterance = replace(utterance, hypotheses=hypotheses)
+        if ADAPTED in components and speech is not None:
+            utterance = marked_strange(utterance, speech.is_strange)
+        scored.append(utterance)
     return scored
+
+
+def marked_strange(utterance: NBest, is_strange: bool) -> NBest:
+    """The utterance with or without the mark by which weights choose a domain."""
+    extra = {key: value for key, value in utterance.extra.items() if key != FAMILIARITY_KEY}
+    return replace(utterance, extra={**extra, FAMILIARITY_KEY: STRANGE} if is_strange else extra)
 
 
 def rank(

@@ -9,19 +9,21 @@ stopped goes on from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 
-from relisten.core.combine import Weights, fingerprint
+from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, NBest, UsageError
 from relisten.io.bundle import (
     CONFIG,
     RECOGNISER,
     WORDS,
+    BundleConfig,
     ctc_head_path,
     read_bundle,
     resolve_bundle,
@@ -30,19 +32,22 @@ from relisten.io.bundle import (
 from relisten.io.nbest import read_nbest, save_nbest
 from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.whisper.adapted import FAMILIARITY, save_familiarity
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
+from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.streams import Say, Tick, no_tick
 from relisten.tasks.training.config import STATE, keep_config
+from relisten.tasks.training.cross_fit import fold_of
 from relisten.tasks.training.examples import Example, TrainingData
 from relisten.tasks.training.lm import Training, train_lm
 from relisten.tasks.training.loop import products_dtype
 from relisten.tasks.training.pseudo import pseudo_references
 from relisten.tasks.training.recogniser import UTTERANCES_PER_STEP, RecogniserTraining
-from relisten.tasks.training.recordings import kept_recordings
+from relisten.tasks.training.recordings import Recording, kept_recordings
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.text_corpus import read_references, read_texts
@@ -52,12 +57,14 @@ from relisten.tasks.weights import save_weights
 Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 """(what is done, how many utterances) → a progress bar."""
 
-UNTUNED = Weights({ADAPTED: 1.0, ASR: 0.1, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
+BEFORE_TUNING = Weights({ADAPTED: 1.0, ASR: 0.1, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
 """Where no transcript is left to tune on: what 413 lists of read sentences asked for."""
 PASSES, FEWEST_STEPS, MOST_STEPS = 3.0, 100, 400
 """Of the recogniser's training: most is learnt in the first pass over the speech."""
 LM_PASSES, LM_BATCH_TOKENS = 3.0, 768
 """Of the language model over the transcripts, at most; it stops where watched texts lose."""
+MOST_DESCRIBING = 300
+"""Recordings that the speech is described by, to know other speech from it."""
 MIN_CONFIDENCE = 0.8
 """Lowest posterior of a text that is taken for the transcript of a recording without one."""
 
@@ -119,12 +126,13 @@ def learn(
     _teach_recogniser(speech, first_pass, language, normaliser, folder, options, run)
     _teach_lm(speech, folder, options, run)
     seen = frozenset(map(fingerprint, [*speech.learnt, *speech.watched]))
-    _finish_bundle(folder, first_pass, language, normaliser, seen)
+    fallback = _fallback(bundle, language)
+    _finish_bundle(folder, first_pass, language, normaliser, seen, fallback)
     if not speech.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
         return None
-    report = _judged(speech, folder, language, normaliser, stage, options.seed)
-    save_weights(report.tuning.weights, output)
+    report = _judged(speech, folder, language, normaliser, fallback, stage, options.seed)
+    save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     manifest = speech.folder / "held-out.jsonl"
     factors = real_time_factors(output, speech.held_out, str(manifest))
     return replace(report, real_time_factors=factors)
@@ -183,7 +191,35 @@ def _teach_recogniser(
     run.say(f"recogniser: {len(training.examples)} utterances, {schedule.steps} steps")
     made = inside.state / "made"
     training.train(schedule, made)
+    known, others = familiar_examples(training.examples, training.dev, options.seed)
+    familiarity = training.familiarity(made, known, others)
+    save_familiarity(familiarity, made / FAMILIARITY)
     made.rename(output / RECOGNISER)
+
+
+def familiar_examples(
+    learnt: Sequence[Recording], watched: Sequence[Recording], seed: int
+) -> tuple[list[Recording], list[Recording]]:
+    """Recordings that describe the speech, at most MOST_DESCRIBING, and others of it, of other
+    speakers where that can be."""
+    order = np.random.default_rng(seed).permutation(len(learnt))[:MOST_DESCRIBING]
+    some = [learnt[row] for row in order]
+    if watched:
+        return some, list(watched)
+    known = [one for one in some if fold_of(one.speaker, 4)]
+    others = [one for one in some if not fold_of(one.speaker, 4)]
+    return (known, others) if known and others else (some[::2] or some, some[1::2] or some)
+
+
+def _fallback(start: BundleConfig, language: str) -> dict[str, float]:
+    """Weights for speech that the recogniser was not taught: those of the bundle started from."""
+    if language == start.language:
+        return dict(start.weights.values)
+    return dict(DEFAULT_WEIGHTS.values)
+
+
+def _guarded(weights: Weights, fallback: Mapping[str, float]) -> Weights:
+    return replace(weights, by=FAMILIARITY_KEY, domains={STRANGE: fallback})
 
 
 def recogniser_schedule(n_utterances: int, is_watched: bool, steps: int | None = None) -> Schedule:
@@ -227,7 +263,7 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
         run.say(f"language model: {len(learnt)} transcripts, {steps} steps")
         training = Training({"text": 1.0}, LM_BATCH_TOKENS, schedule, dtype)
         train_lm(trainable.model, training, TrainingData(sets, watched), inside)
-    trainable.save(output, replace(UNTUNED, tuned_on=trainable.config.weights.tuned_on))
+    trainable.save(output, replace(BEFORE_TUNING, tuned_on=trainable.config.weights.tuned_on))
 
 
 def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
@@ -238,7 +274,12 @@ def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
 
 
 def _finish_bundle(
-    output: Path, first_pass: str, language: str, normaliser: str, seen: frozenset[str]
+    output: Path,
+    first_pass: str,
+    language: str,
+    normaliser: str,
+    seen: frozenset[str],
+    fallback: Mapping[str, float],
 ) -> None:
     """Write what the bundle is for; a CTC head of another language is left out."""
     config = read_bundle(output)
@@ -247,14 +288,20 @@ def _finish_bundle(
         ctc_head.unlink()
         (output / WORDS).unlink(missing_ok=True)
         ctc_head = None
-    values = {name: v for name, v in UNTUNED.values.items() if name != CTC or ctc_head}
+    values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or ctc_head}
     tuned_on = config.weights.tuned_on | seen
-    weights = Weights(values, normaliser, tuned_on)
+    weights = _guarded(Weights(values, normaliser, tuned_on), fallback)
     write_bundle(output, replace(config, first_pass=first_pass, language=language, weights=weights))
 
 
 def _judged(
-    speech: Prepared, output: Path, language: str, normaliser: str, stage: Stage, seed: int
+    speech: Prepared,
+    output: Path,
+    language: str,
+    normaliser: str,
+    fallback: Mapping[str, float],
+    stage: Stage,
+    seed: int,
 ) -> LearningReport:
     """Lists of the held-out speakers, scored; the report on them."""
     state, manifest = output / STATE, str(speech.folder / "held-out.jsonl")
@@ -280,4 +327,6 @@ def _judged(
         has_head = ctc_head_path(output) is not None
         components = (TEXT, CTC) if has_head else (TEXT,)
         score(lists, scored, model, components, resume=True, tick=tick)
-    return judge(list(read_nbest(scored)), list(read_nbest(alone)), speech.seen, normaliser, seed)
+    made = list(read_nbest(scored)), list(read_nbest(alone))
+    weights = Weights(fallback, normaliser)
+    return judge(*made, speech.seen, normaliser, weights, seed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.combine import in_first_pass_order
+from relisten.core.combine import Weights, in_first_pass_order
 from relisten.core.error_rates import word_errors
 from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
@@ -24,7 +24,13 @@ from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, Hypothesis, NBe
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.loading import load_first_passes, load_rescorer
-from relisten.tasks.second_pass import SecondPass, SecondPassOptions
+from relisten.tasks.second_pass import (
+    FAMILIARITY_KEY,
+    STRANGE,
+    SecondPass,
+    SecondPassOptions,
+    rank,
+)
 from relisten.tasks.streams import load_recording
 
 TIMED_UTTERANCES = 16
@@ -56,6 +62,7 @@ class LearningReport:
     n_words: int
     n_groups: int
     n_seen: int
+    n_strange: int
     choices: tuple[Choice, ...]
     over_adapted: BootstrapInterval
     better: float
@@ -77,6 +84,7 @@ class LearningReport:
             "n_words": self.n_words,
             "n_groups": self.n_groups,
             "n_seen_references": self.n_seen,
+            "n_strange": self.n_strange,
             "choices": [asdict(choice) for choice in self.choices],
             "over_adapted": asdict(self.over_adapted),
             "better": self.better,
@@ -93,11 +101,13 @@ def judge(
     adapted_alone: Sequence[NBest],
     seen: Collection[str],
     normaliser: str,
+    fallback: Weights,
     seed: int,
 ) -> LearningReport:
     """The report on held-out lists with all scores; real-time factors are not measured here.
 
-    adapted_alone: of the same utterances, what the adapted recogniser decodes by itself.
+    adapted_alone: of the same utterances, what the adapted recogniser decodes by itself. fallback:
+    weights for utterances that are marked strange; the bundle's row counts them so.
     """
     normalise = cached_normaliser(normaliser)
     by_id = {one.id: one for one in adapted_alone}
@@ -121,7 +131,10 @@ def judge(
         named = (ASR, *known[:n], LENGTH)
         label = "both lists, " + " + ".join((ASR, *known[:n]))
         columns[label] = held_out_errors(scored, normaliser, named, seed=seed)
-    columns["the bundle: " + " + ".join((ASR, *known))] = tuning.held_out_errors
+    is_strange = np.array([one.extra.get(FAMILIARITY_KEY) == STRANGE for one in scored])
+    by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in scored])
+    chosen = np.where(is_strange, by_fallback, tuning.held_out_errors)
+    columns["the bundle: " + " + ".join((ASR, *known))] = chosen
     n_words = tuning.n_words
     is_new = np.array([one.id not in seen for one in scored])
 
@@ -129,12 +142,12 @@ def judge(
         gain = None if errors is first else paired_bootstrap(first, errors, n_words, groups)
         return Choice(name, _rate(errors, n_words), gain, _rate(errors[is_new], n_words[is_new]))
 
-    chosen = tuning.held_out_errors
     return LearningReport(
         n_utterances=len(scored),
         n_words=int(n_words.sum()),
         n_groups=tuning.n_groups,
         n_seen=int((~is_new).sum()),
+        n_strange=int(is_strange.sum()),
         choices=tuple(choice(name, errors) for name, errors in columns.items()),
         over_adapted=paired_bootstrap(alone, chosen, n_words, groups),
         better=float((chosen < first).mean()),

@@ -1,0 +1,162 @@
+"""`relisten learn` whole, on tiny models: recordings with texts become a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from relisten.apps.cli import main
+from relisten.core.familiarity import Familiarity
+from relisten.core.types import ADAPTED, UsageError
+from relisten.io.bundle import RECOGNISER, read_bundle
+from relisten.io.nbest import load_nbest
+from relisten.speech.whisper.adapted import FAMILIARITY, load_familiarity, save_familiarity
+from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
+from relisten.tasks.loading import load_rescorer
+from relisten.tasks.score import score
+from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
+from relisten.tasks.transcribe import transcribe
+from tiny_world import fill_cache, write_noise
+
+TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
+N_SPEAKERS = 6
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A folder with speech.jsonl, the bundle learnt from it, the report, and what was said."""
+    folder = tmp_path_factory.mktemp("learn")
+    lines = []
+    for number in range(18):
+        write_noise(folder / f"{number}.wav", number, 1.0 + 0.1 * (number % 3))
+        record = {
+            "id": f"u{number}",
+            "audio": f"{number}.wav",
+            "speaker": f"s{number % N_SPEAKERS}",
+        }
+        lines.append(json.dumps({**record, "reference": TEXTS[number % len(TEXTS)].upper()}))
+    lines.append(json.dumps({"id": "long", "audio": "0.wav", "reference": "ab " * 100}))
+    lines.append(json.dumps({"id": "gone", "audio": "none.wav", "reference": "ab"}))
+    (folder / "speech.jsonl").write_text("\n".join(lines) + "\n")
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        fill_cache(patch, folder / "models")
+        options = LearnOptions(steps=4)
+        bundle = folder / "bundle"
+        report = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
+        yield folder, bundle, report, said
+
+
+def test_the_report_compares_all_choices_on_held_out_speakers(learnt):
+    folder, _, report, said = learnt
+    names = [choice.name for choice in report.choices]
+    assert names[:2] == ["first pass", "recogniser fine-tuned, alone"]
+    assert names[-1] == "the bundle: asr + asr.adapted + text"
+    held_out = load_nbest(folder / "bundle" / "state" / "speech" / "held-out.jsonl")
+    learnt_from = load_nbest(folder / "bundle" / "state" / "speech" / "learnt.jsonl")
+    assert report.n_utterances == len(held_out) >= 2
+    assert not {u.speaker for u in held_out} & {u.speaker for u in learnt_from}
+    assert {"long", "gone"}.isdisjoint({u.id for u in (*held_out, *learnt_from)})
+    assert any("do not fit" in line for line in said)
+    assert set(report.real_time_factors) == {
+        "first pass",
+        "recogniser fine-tuned, alone",
+        "the bundle",
+    }
+    json.loads(json.dumps(report.to_json(), allow_nan=False))
+
+
+def test_the_bundle_transcribes_with_both_recognisers(learnt):
+    folder, bundle, _, _ = learnt
+    config = read_bundle(bundle)
+    assert config.weights.tuned_on
+    assert config.weights.by == FAMILIARITY_KEY
+    assert config.weights.domains[STRANGE] == {"asr": 1.0, "text": 0.3, "length": 0.4}
+    rescorer = load_rescorer(str(bundle))
+    assert ADAPTED in rescorer.components
+    [transcript], refused = transcribe([str(folder / "3.wav")], str(bundle))
+    assert not refused
+    for hypothesis in transcript.segments[0].nbest.hypotheses:
+        assert {"asr", ADAPTED} <= set(hypothesis.scores)
+
+
+def test_any_list_gets_the_score_of_the_taught_recogniser(learnt, tmp_path):
+    """Of another recogniser, without scores; what the bundle's own lists hold is the same."""
+    folder, bundle, _, _ = learnt
+    cloud = {
+        "id": "c",
+        "audio": str(folder / "3.wav"),
+        "hypotheses": [{"text": "ab cd"}, {"text": ""}],
+    }
+    (tmp_path / "cloud.jsonl").write_text(json.dumps(cloud) + "\n")
+    out = tmp_path / "scored.jsonl"
+    outcome = score(str(tmp_path / "cloud.jsonl"), str(out), str(bundle), (ADAPTED,))
+    assert (outcome.n_done, outcome.refused) == (1, ())
+    [scored] = load_nbest(out)
+    adapted = load_rescorer(str(bundle)).adapted
+    from relisten.io.audio import load_audio
+
+    expected = adapted.scorer(load_audio(folder / "3.wav")).score(["ab cd", ""], timed=False)
+    found = [h.scores[ADAPTED] for h in scored.hypotheses]
+    np.testing.assert_allclose(found, [h.scores["asr"] for h in expected], atol=1e-4)
+
+
+def test_a_finished_run_is_not_done_again_and_another_is_refused(learnt, monkeypatch):
+    folder, bundle, report, _ = learnt
+    monkeypatch.setattr("relisten.tasks.training.loop.adamw", None)  # nothing is trained
+    again = learn(
+        [str(folder / "speech.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None
+    )
+    assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
+    with pytest.raises(UsageError, match="steps"):
+        learn([str(folder / "speech.jsonl")], str(bundle), LearnOptions(steps=5), lambda _: None)
+
+
+def test_strange_speech_is_ranked_with_the_weights_started_from(learnt, tmp_path):
+    folder, bundle, _, _ = learnt
+    path = bundle / RECOGNISER / FAMILIARITY
+    before = path.read_bytes()
+    try:
+        save_familiarity(replace(load_familiarity(path), limit=-1.0), path)
+        [transcript], _ = transcribe([str(folder / "3.wav")], str(bundle))
+        assert transcript.segments[0].nbest.extra[FAMILIARITY_KEY] == STRANGE
+    finally:
+        path.write_bytes(before)
+
+
+def test_familiarity_knows_its_own_and_not_others():
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(8, 40))
+
+    def speech(n: int, shift: float = 0.0) -> np.ndarray:
+        return rng.normal(size=(n, 8)) @ mixing + 0.1 * rng.normal(size=(n, 40)) + shift
+
+    known = Familiarity.of(speech(200), speech(100))
+    assert np.mean([known.knows(one) for one in speech(200)]) > 0.85
+    assert np.mean([known.knows(one) for one in speech(200, shift=3.0)]) < 0.1
+
+
+def test_steps_follow_the_amount_of_speech():
+    steps = [recogniser_schedule(n, False).steps for n in (20, 1000, 100_000)]
+    assert steps == [100, 188, 400]
+    assert recogniser_schedule(1000, False).patience == 0
+    assert recogniser_schedule(1000, True).patience > 0
+
+
+def test_the_command_tells_and_writes_the_report(learnt, tmp_path):
+    folder, bundle, report, _ = learnt
+    arguments = ["learn", str(folder / "speech.jsonl"), "-o", str(bundle), "--steps", "4"]
+    made = CliRunner().invoke(main, [*arguments, "--json", str(tmp_path / "r.json")])
+    assert made.exit_code == 0, made.output
+    assert "recogniser fine-tuned" in made.output
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["n_utterances"] == report.n_utterances
+    nothing = CliRunner().invoke(
+        main, ["learn", str(tmp_path / "no.jsonl"), "-o", str(tmp_path / "b")]
+    )
+    assert nothing.exit_code == 2
+    assert "no.jsonl" in nothing.output
