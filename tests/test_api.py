@@ -73,6 +73,8 @@ TASKS = {
     "codebook": "relisten.tasks.codebook:make_codebook",
     "units": "relisten.tasks.units:make_units",
     "bias": "relisten.tasks.bias:bias",
+    "combine": "relisten.tasks.hypotheses.combine:combine",
+    "learn": "relisten.tasks.learning.learn:learn",
     "score": "relisten.tasks.score:score",
     "tune": "relisten.tasks.tune:tune",
     "rescore": "relisten.tasks.rescore:rescore",
@@ -81,12 +83,13 @@ TASKS = {
 }
 OF_THE_COMMAND_ALONE = {
     "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them
-    "tune": {"output"},
+    "tune": {"output", "always"},
+    "learn": {"json_path"},
     # The task takes utterances, not a file, and the page is made of them and its report.
     "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
-OF_THE_TASK_ALONE = {"tick", "say", "n_resamples", "margin"}
+OF_THE_TASK_ALONE = {"tick", "say", "stage", "n_resamples", "margin"}
 """What watches the task, and what nobody should need to set."""
 
 
@@ -109,6 +112,7 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
     of_command = OF_THE_COMMAND_ALONE.get(name, set()) | {"quiet"}
     assert set(options) - of_command == set(parameters) - OF_THE_TASK_ALONE
     arguments = ["x"] if name in ("evaluate", "doctor", "transcribe") else ["x", "-o", "y"]
+    arguments = ["a=x", "b=y", "-o", "y"] if name == "combine" else arguments
     defaults = main.commands[name].make_context(name, arguments).params
     for key, default in parameters.items():
         if isinstance(options.get(key), click.Option) and key not in ("phrases", "first_pass"):

@@ -160,3 +160,14 @@ def test_the_command_tells_and_writes_the_report(learnt, tmp_path):
     )
     assert nothing.exit_code == 2
     assert "no.jsonl" in nothing.output
+
+
+def test_other_speech_needs_another_output(learnt, tmp_path):
+    folder, bundle, _, _ = learnt
+    lines = (folder / "speech.jsonl").read_text().splitlines()[:9]
+    (folder / "less.jsonl").write_text("\n".join(lines) + "\n")
+    kept = bundle / "state" / "speech" / "speech.jsonl"
+    before = kept.read_bytes()
+    with pytest.raises(UsageError, match="other speech"):
+        learn([str(folder / "less.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None)
+    kept.write_bytes(before)

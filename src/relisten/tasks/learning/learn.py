@@ -94,7 +94,7 @@ def no_stage(name: str, n_utterances: int | None) -> AbstractContextManager[Tick
 
 
 def learn(
-    sources: Sequence[str],
+    speech: Sequence[str],
     output: str,
     options: LearnOptions = LearnOptions(),
     say: Say = print,
@@ -103,7 +103,7 @@ def learn(
     """What was gained by the bundle that is written to the folder `output`; None where no
     transcript was left to judge by.
 
-    sources: the user's speech, in any form that `gather_speech` reads. Raises UsageError where
+    speech: the user's, in any form that `gather_speech` reads. Raises UsageError where
     there is nothing to learn from, or the recogniser is none that can be taught.
     """
     folder = Path(output)
@@ -115,26 +115,26 @@ def learn(
     first_pass = options.first_pass or bundle.first_pass
     normaliser = "english" if language == "en" else "basic"
     with stage("reading", None) as tick:
-        speech = prepare(sources, options.dev, run.state / "speech", options.seed, say, tick)
-    if known := sum(fingerprint(one) in bundle.weights.tuned_on for one in speech.held_out):
+        prepared = prepare(speech, options.dev, run.state / "speech", options.seed, say, tick)
+    if known := sum(fingerprint(one) in bundle.weights.tuned_on for one in prepared.held_out):
         say(
             f"{known} of the held-out utterances served to make {options.model}, so its own part "
             "may look better than it is; hold out others with --dev"
         )
-    if speech.untranscribed:
-        speech = _with_pseudo_references(speech, options.model, run)
-    _teach_recogniser(speech, first_pass, language, normaliser, folder, options, run)
-    _teach_lm(speech, folder, options, run)
-    seen = frozenset(map(fingerprint, [*speech.learnt, *speech.watched]))
+    if prepared.untranscribed:
+        prepared = _with_pseudo_references(prepared, options.model, run)
+    _teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
+    _teach_lm(prepared, folder, options, run)
+    seen = frozenset(map(fingerprint, [*prepared.learnt, *prepared.watched]))
     fallback = _fallback(bundle, language)
     _finish_bundle(folder, first_pass, language, normaliser, seen, fallback)
-    if not speech.held_out:
+    if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
         return None
-    report = _judged(speech, folder, language, normaliser, fallback, stage, options.seed)
+    report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
-    manifest = speech.folder / "held-out.jsonl"
-    factors = real_time_factors(output, speech.held_out, str(manifest))
+    manifest = prepared.folder / "held-out.jsonl"
+    factors = real_time_factors(output, prepared.held_out, str(manifest))
     return replace(report, real_time_factors=factors)
 
 

@@ -66,6 +66,8 @@ def prepare(
         learnt, held_out = hold_out(transcribed, HELD_OUT_SHARE, MOST_HELD_OUT, seed)
     else:
         learnt, held_out = [], []
+    held_speakers = {u.speaker for u in held_out if u.speaker}
+    untranscribed = [u for u in untranscribed if u.speaker not in held_speakers]
     watched: list[NBest] = []
     if WATCHED_SHARE * len(learnt) >= FEWEST_WATCHED:
         learnt, watched = hold_out(learnt, WATCHED_SHARE, MOST_WATCHED, seed)
@@ -90,8 +92,14 @@ def _usable(
     tick: Tick,
 ) -> list[NBest]:
     """The utterances that can be learnt from, with their durations; the others join `refused`."""
+    before = manifest.read_bytes() if manifest.exists() else None
     _, unreadable = gather_speech(sources, manifest, say)
     refused += unreadable
+    if before is not None and manifest.read_bytes() != before:
+        raise UsageError(
+            f"{manifest}: this run began with other speech than {', '.join(sources)}; name another "
+            "output"
+        )
     utterances = list(read_nbest(str(manifest)))
     if not recordings.exists():
         for one in keep_recordings(utterances, str(manifest), recordings):
