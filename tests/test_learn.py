@@ -171,3 +171,27 @@ def test_other_speech_needs_another_output(learnt, tmp_path):
     with pytest.raises(UsageError, match="other speech"):
         learn([str(folder / "less.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None)
     kept.write_bytes(before)
+
+
+def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(
+    learnt, tmp_path, monkeypatch
+):
+    """All of them, where every text will do; held out is other speech, with transcripts."""
+    folder, _, _, _ = learnt
+    monkeypatch.setattr("relisten.tasks.learning.learn.MIN_CONFIDENCE", 0.0)
+    monkeypatch.setattr("relisten.tasks.training.pseudo.MIN_WORDS", 0)
+    lines = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()[:18]]
+    for one in lines:
+        one["audio"] = str(folder / one["audio"])
+    for one in lines[:10]:
+        one["speaker"] = "another"
+    bare = [{k: v for k, v in one.items() if k != "reference"} for one in lines[:10]]
+    for name, some in (("bare", bare), ("dev", lines[10:])):
+        text = "\n".join(map(json.dumps, some)) + "\n"
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    options = LearnOptions(steps=2, dev=(str(tmp_path / "dev.jsonl"),))
+    said: list[str] = []
+    report = learn([str(tmp_path / "bare.jsonl")], str(tmp_path / "b"), options, said.append)
+    assert report.n_utterances == 8
+    assert any("pseudo-references kept" in line for line in said)
+    assert any(line.startswith("recogniser: ") for line in said)

@@ -148,14 +148,10 @@ def _bundle_folder(model: str) -> Path:
 def _with_pseudo_references(speech: Prepared, model: str, run: Run) -> Prepared:
     """Recordings without a transcript, with what the bundle is confident of in its place."""
     bundle = read_bundle(_bundle_folder(model))
-    found = pseudo_references(
-        str(speech.folder / "untranscribed.jsonl"),
-        model,
-        bundle,
-        run.state / "pseudo",
-        MIN_CONFIDENCE,
-        run.inside("pseudo"),
-    )
+    inside = run.inside("pseudo")
+    inside.state.mkdir(parents=True, exist_ok=True)
+    manifest = str(speech.folder / "untranscribed.jsonl")
+    found = pseudo_references(manifest, model, bundle, inside.state, MIN_CONFIDENCE, inside)
     known = [replace(u, reference=found[u.id].text) for u in speech.untranscribed if u.id in found]
     return replace(speech, learnt=[*speech.learnt, *known])
 

@@ -67,7 +67,11 @@ def prepare(
     else:
         learnt, held_out = [], []
     held_speakers = {u.speaker for u in held_out if u.speaker}
-    untranscribed = [u for u in untranscribed if u.speaker not in held_speakers]
+    if shared := sum(u.speaker in held_speakers for u in (*learnt, *untranscribed)):
+        say(f"{shared} utterances are of speakers who are held out; nothing is learnt from them")
+    learnt, untranscribed = (
+        [u for u in some if u.speaker not in held_speakers] for some in (learnt, untranscribed)
+    )
     watched: list[NBest] = []
     if WATCHED_SHARE * len(learnt) >= FEWEST_WATCHED:
         learnt, watched = hold_out(learnt, WATCHED_SHARE, MOST_WATCHED, seed)
