@@ -16,6 +16,7 @@ from relisten.io.bundle import RECOGNISER, read_bundle
 from relisten.io.nbest import load_nbest
 from relisten.speech.whisper.adapted import FAMILIARITY, load_familiarity, save_familiarity
 from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
+from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
@@ -183,8 +184,8 @@ def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(
     lines = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()[:18]]
     for one in lines:
         one["audio"] = str(folder / one["audio"])
-    for one in lines[:10]:
-        one["speaker"] = "another"
+    for one in lines:  # of one speaker, as many sets are
+        one["speaker"] = "same"
     bare = [{k: v for k, v in one.items() if k != "reference"} for one in lines[:10]]
     for name, some in (("bare", bare), ("dev", lines[10:])):
         text = "\n".join(map(json.dumps, some)) + "\n"
@@ -195,3 +196,27 @@ def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(
     assert report.n_utterances == 8
     assert any("pseudo-references kept" in line for line in said)
     assert any(line.startswith("recogniser: ") for line in said)
+
+
+def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(learnt, tmp_path):
+    folder, _, _, _ = learnt
+    records = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()[:18]]
+    for one in records:
+        one["audio"] = str(folder / one["audio"])
+
+    def prepared(name: str, some: list[dict[str, str]]) -> tuple[Prepared, list[str]]:
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, some)) + "\n")
+        said: list[str] = []
+        sources = [str(tmp_path / f"{name}.jsonl")]
+        return prepare(sources, (), tmp_path / name, 0, said.append, lambda _: None), said
+
+    one, _ = prepared("one", [{**record, "speaker": "same"} for record in records])
+    assert len(one.learnt) > len(one.held_out) > 0
+    bare = [{**record, "id": f"{record['id']}-bare"} for record in records]
+    for record in bare:
+        del record["reference"]
+    mixed, said = prepared("mixed", [*records, *bare])
+    held_out = {u.speaker for u in mixed.held_out}
+    assert held_out
+    assert held_out.isdisjoint(u.speaker for u in (*mixed.learnt, *mixed.untranscribed))
+    assert mixed.untranscribed or any("without a transcript" in line for line in said)

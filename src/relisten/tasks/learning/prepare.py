@@ -67,11 +67,11 @@ def prepare(
     else:
         learnt, held_out = [], []
     held_speakers = {u.speaker for u in held_out if u.speaker}
-    if shared := sum(u.speaker in held_speakers for u in (*learnt, *untranscribed)):
-        say(f"{shared} utterances are of speakers who are held out; nothing is learnt from them")
-    learnt, untranscribed = (
-        [u for u in some if u.speaker not in held_speakers] for some in (learnt, untranscribed)
-    )
+    if not dev and held_speakers.isdisjoint(u.speaker for u in learnt):  # whole speakers
+        n_all = len(untranscribed)
+        untranscribed = [u for u in untranscribed if u.speaker not in held_speakers]
+        if left_out := n_all - len(untranscribed):
+            say(f"{left_out} recordings without a transcript are of speakers who are held out")
     watched: list[NBest] = []
     if WATCHED_SHARE * len(learnt) >= FEWEST_WATCHED:
         learnt, watched = hold_out(learnt, WATCHED_SHARE, MOST_WATCHED, seed)
