@@ -7,11 +7,12 @@ from dataclasses import asdict
 
 import numpy as np
 
-from relisten.core.types import ADAPTED, ASR, NBest, UsageError
+from relisten.core.types import ADAPTED, NBest, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.provenance import content_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
+from relisten.speech.whisper.adapted import AdaptedWhisper
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import load_first_passes
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions
@@ -59,7 +60,7 @@ def make_nbest(
     """
     options = SecondPassOptions(propose, words)
     recognisers = load_first_passes(model, first_pass, language, device, dtype)
-    has_adapted = any(f"{ASR}.{one.name}" == ADAPTED for one in recognisers)
+    has_adapted = any(isinstance(one, AdaptedWhisper) for one in recognisers)
     identity = identify(model) if has_adapted else None
     if resume and decoding.samples:
         _check_seeds(recognisers)

@@ -183,6 +183,11 @@ class SecondPass:
         return self.options.weights or self.rescorer.weights
 
     @property
+    def _to_score(self) -> set[str]:
+        """The scores that count and that no first pass gives."""
+        return set(self.weights.to_score) - {f"{ASR}.{one.name}" for one in self.first_passes}
+
+    @property
     def max_duration_s(self) -> float:
         """The longest recording that all recognisers take at once."""
         return min(one.max_duration_s for one in self.first_passes)
@@ -229,9 +234,8 @@ class SecondPass:
                 self._decode(one, utterances, recordings, timed) for one in self.first_passes
             ]
         speeches: Sequence[Speech | None] = [None] * len(recordings)
-        components = set(self.weights.to_score) if self.rescorer else set()
+        components = self._to_score if self.rescorer else set()
         components |= {CTC} if self.proposer else set()
-        components -= {f"{ASR}.{one.name}" for one in self.first_passes}
         if components - {TEXT}:
             with clock("units"):
                 speeches = self._encode(sorted(components), recordings)
@@ -324,7 +328,7 @@ class SecondPass:
         that may still win, once there is much of it: see `MARGIN`."""
         assert self.rescorer is not None
         weights = with_context(self.weights)
-        unknown = set(weights.to_score) - {f"{ASR}.{one.name}" for one in self.first_passes}
+        unknown = self._to_score
         lists = expanded.utterances
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]

@@ -77,9 +77,7 @@ class WhisperEncoder:
             lengths = [float(WINDOW_S)] * len(audio)
         else:
             lengths = [self._padded_s(samples) for samples in audio]
-        for window_s in sorted(set(lengths)):
-            same = [row for row, length_s in enumerate(lengths) if length_s == window_s]
-            yield from ((rows, window_s) for rows in batches(same))
+        return _batches_of(lengths)
 
     def encode_window(self, audio: Sequence[np.ndarray], window_s: float = WINDOW_S) -> Any:
         """The encoder's output on padded recordings: a CTranslate2 view [B, window_s * 50, dim]."""
@@ -99,13 +97,10 @@ class WhisperEncoder:
         """Frames, float32 [T, dim] each; see `SpeechEncoder.encode`."""
         pieces = [(i, piece) for i, samples in enumerate(audio) for piece in cut_windows(samples)]
         encoded: dict[int, np.ndarray] = {}
-        lengths = [self._padded_s(piece) for _, piece in pieces]
-        for window_s in sorted(set(lengths)):
-            same = [p for p, length_s in enumerate(lengths) if length_s == window_s]
-            for batch in batches(same):
-                view = self.encode_window([pieces[p][1] for p in batch], window_s)
-                for p, output in zip(batch, self.to_numpy(view), strict=True):
-                    encoded[p] = output[: n_frames(pieces[p][1])].copy()
+        for batch, window_s in _batches_of([self._padded_s(piece) for _, piece in pieces]):
+            view = self.encode_window([pieces[p][1] for p in batch], window_s)
+            for p, output in zip(batch, self.to_numpy(view), strict=True):
+                encoded[p] = output[: n_frames(pieces[p][1])].copy()
         frames = [[np.zeros((0, self.dim), np.float32)] for _ in audio]
         for p, (i, _) in enumerate(pieces):
             frames[i].append(encoded[p])
@@ -115,6 +110,13 @@ class WhisperEncoder:
         if self._silence_s is None:
             return float(max(10, 5 * -(-len(samples) // (5 * RATE_HZ))))
         return short_window_s(len(samples) / RATE_HZ, self._silence_s)
+
+
+def _batches_of(lengths_s: Sequence[float]) -> Iterator[tuple[Sequence[int], float]]:
+    """Rows that are padded to the same length, and that length, s."""
+    for window_s in sorted(set(lengths_s)):
+        same = [row for row, length_s in enumerate(lengths_s) if length_s == window_s]
+        yield from ((rows, window_s) for rows in batches(same))
 
 
 def short_window_s(duration_s: float, silence_s: float) -> float:

@@ -35,7 +35,13 @@ from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.whisper.adapted import FAMILIARITY, save_familiarity
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
-from relisten.tasks.learning.prepare import Prepared, prepare
+from relisten.tasks.learning.prepare import (
+    HELD_OUT,
+    UNTRANSCRIBED,
+    WATCHED,
+    Prepared,
+    prepare,
+)
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
@@ -122,7 +128,7 @@ def learn(
             "may look better than it is; hold out others with --dev"
         )
     if prepared.untranscribed:
-        prepared = _with_pseudo_references(prepared, options.model, run)
+        prepared = _with_pseudo_references(prepared, options.model, bundle, run)
     _teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
     _teach_lm(prepared, folder, options, run)
     seen = frozenset(map(fingerprint, [*prepared.learnt, *prepared.watched]))
@@ -133,8 +139,7 @@ def learn(
         return None
     report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
-    manifest = prepared.folder / "held-out.jsonl"
-    factors = real_time_factors(output, prepared.held_out, str(manifest))
+    factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
     return replace(report, real_time_factors=factors)
 
 
@@ -145,12 +150,13 @@ def _bundle_folder(model: str) -> Path:
     return folder
 
 
-def _with_pseudo_references(speech: Prepared, model: str, run: Run) -> Prepared:
+def _with_pseudo_references(
+    speech: Prepared, model: str, bundle: BundleConfig, run: Run
+) -> Prepared:
     """Recordings without a transcript, with what the bundle is confident of in its place."""
-    bundle = read_bundle(_bundle_folder(model))
     inside = run.inside("pseudo")
     inside.state.mkdir(parents=True, exist_ok=True)
-    manifest = str(speech.folder / "untranscribed.jsonl")
+    manifest = str(speech.folder / UNTRANSCRIBED)
     found = pseudo_references(manifest, model, bundle, inside.state, MIN_CONFIDENCE, inside)
     known = [replace(u, reference=found[u.id].text) for u in speech.untranscribed if u.id in found]
     return replace(speech, learnt=[*speech.learnt, *known])
@@ -241,7 +247,7 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
     trainable = open_for_training(options.model, dtype, 16, PartialState().device, options.seed)
     references = [
         [example for example in read_references(str(path), trainable.texts) if example is not None]
-        for path in (_manifest(speech.learnt, inside), speech.folder / "watched.jsonl")
+        for path in (_manifest(speech.learnt, inside), speech.folder / WATCHED)
     ]
     learnt, watched = references
     sets: list[tuple[Sequence[Example], float]] = [(learnt, 1.0)] if learnt else []
@@ -300,7 +306,7 @@ def _judged(
     seed: int,
 ) -> LearningReport:
     """Lists of the held-out speakers, scored; the report on them."""
-    state, manifest = output / STATE, str(speech.folder / "held-out.jsonl")
+    state, manifest = output / STATE, str(speech.folder / HELD_OUT)
     lists, scored, alone = (
         str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored", "alone")
     )

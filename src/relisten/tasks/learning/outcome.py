@@ -15,7 +15,7 @@ import numpy as np
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
 from relisten.core.combine import Weights, in_first_pass_order
-from relisten.core.error_rates import word_errors
+from relisten.core.error_rates import errors_matrix
 from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
 from relisten.core.text import cached_normaliser
@@ -23,7 +23,8 @@ from relisten.core.tune import TuningResult, held_out_errors, tune_weights
 from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
-from relisten.tasks.loading import load_first_passes, load_rescorer
+from relisten.speech.load import load_first_pass
+from relisten.tasks.loading import load_rescorer
 from relisten.tasks.second_pass import (
     FAMILIARITY_KEY,
     STRANGE,
@@ -119,8 +120,7 @@ def judge(
         counts = []
         for utterance, hypotheses in zip(scored, lists, strict=True):
             reference = normalise(utterance.reference or "")
-            errors = [word_errors(reference, normalise(h.text)).errors for h in hypotheses]
-            counts.append(min(errors))
+            counts.append(errors_matrix(reference, [normalise(h.text) for h in hypotheses]).min())
         return np.array(counts, np.int64)
 
     first = fewest_errors([in_first_pass_order(one).hypotheses[:1] for one in scored])
@@ -168,7 +168,7 @@ def real_time_factors(bundle: str, utterances: Sequence[NBest], source: str) -> 
     audio = [one for u in some if isinstance(one := load_recording(u, source), np.ndarray)]
     total_s = sum(map(len, audio)) / RATE_HZ
     rescorer = load_rescorer(bundle)
-    first, *_ = load_first_passes(bundle)
+    first = load_first_pass(rescorer.first_pass, language=rescorer.language)
     second_pass = SecondPass.of(rescorer, [first], DecodingOptions(), SecondPassOptions())
     bare = [NBest(str(number)) for number in range(len(audio))]
     works = {"first pass": lambda: first.decode(audio, timed=False)}

@@ -38,7 +38,6 @@ class Prepared:
     held_out: list[NBest]
     untranscribed: list[NBest]
     seen: frozenset[str]
-    refused: tuple[Refusal, ...]
 
     @property
     def recordings(self) -> Path:
@@ -84,7 +83,7 @@ def prepare(
     for sentence in describe_speech([*learnt, *watched, *untranscribed], held_out, refused):
         say(sentence)
     seen = frozenset(seen_references(held_out, [*learnt, *watched]))
-    return Prepared(folder, learnt, watched, held_out, untranscribed, seen, tuple(refused))
+    return Prepared(folder, learnt, watched, held_out, untranscribed, seen)
 
 
 def _usable(

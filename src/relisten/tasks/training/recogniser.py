@@ -114,11 +114,11 @@ class RecogniserTraining:
         values = {name: one.detach().float().cpu().numpy() for name, one in trained.items()}
         write_ct2_weights(self.folder / "model.bin", output / "model.bin", values)
 
-    def wer(self, folder: Path, beam: int = 1) -> float:
+    def wer(self, folder: Path) -> float:
         """Word errors of the recogniser in a folder on the development recordings, %."""
         recogniser = CTranslate2Whisper(folder, "auto", "auto", self.language)
         results = recogniser.decode(
-            [one.samples() for one in self.dev], DecodingOptions(beam, 1), timed=False
+            [one.samples() for one in self.dev], DecodingOptions(beam=1, n_best=1), timed=False
         )
         normalise = cached_normaliser(self.normaliser)
         counts = [
