@@ -238,7 +238,8 @@ class Service:
             yield answers.to_event(errors.error_body(known))
             return
         transcript = Transcript("", duration_s, tuple(found))
-        done = answers.to_json(transcript, include, self._second_pass.weights)
+        told = [one for one in include if one != "nbest"]  # the deltas had the lists
+        done = answers.to_json(transcript, told, self._second_pass.weights)
         yield answers.to_event({"type": "transcript.text.done", **done})
         yield "data: [DONE]\n\n"
 
