@@ -91,7 +91,7 @@ OF_THE_COMMAND_ALONE = {
     "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
-OF_THE_TASK_ALONE = {"tick", "say", "stage", "n_resamples", "margin"}
+OF_THE_TASK_ALONE = {"tick", "say", "stage", "watch", "n_resamples", "margin"}
 """What watches the task, and what nobody should need to set."""
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relisten.core.combine import MADE_BY, Weights, in_first_pass_order, posteriors, rank_hypotheses
 from relisten.core.decide import DECISIONS, decide, expected_errors
 from relisten.core.error_rates import word_errors
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.evaluation.evaluate import evaluate
@@ -144,7 +144,7 @@ def test_what_a_vote_made_is_no_hypothesis_of_the_first_pass(tmp_path) -> None:
     assert (report.rescored.words.errors, report.first_pass.words.errors) == (0, 1)
     assert (report.oracle.errors, len(report.oracle_wer_at)) == (1, 3)
     assert report.merged is not None
-    assert tune_weights([again] * 2, "basic").first_pass_wer == pytest.approx(1 / 3)
+    assert fit_weights([again] * 2, "basic").first_pass_wer == pytest.approx(1 / 3)
 
 
 def test_temperature_flattens_and_the_ceiling_caps() -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from relisten.apps.cli import main
 from relisten.core.familiarity import Familiarity
 from relisten.core.types import ADAPTED, UsageError
-from relisten.io.bundle import RECOGNISER, read_bundle
+from relisten.io.bundle import RECOGNISER, read_bundle, read_trained_on
 from relisten.io.nbest import load_nbest
 from relisten.speech.whisper.adapted import FAMILIARITY, load_familiarity, save_familiarity
 from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
@@ -75,6 +75,10 @@ def test_the_bundle_transcribes_with_both_recognisers(learnt):
     folder, bundle, _, _ = learnt
     config = read_bundle(bundle)
     assert config.weights.tuned_on
+    seen = read_trained_on(bundle)
+    for name, expected in (("learnt", {"utterance"}), ("held-out", {"reference", None})):
+        lists = load_nbest(bundle / "state" / "speech" / f"{name}.jsonl")
+        assert {seen.has_seen(one) for one in lists} <= expected
     assert config.weights.by == FAMILIARITY_KEY
     assert config.weights.domains[STRANGE] == {"asr": 1.0, "text": 0.3, "length": 0.4}
     rescorer = load_rescorer(str(bundle))

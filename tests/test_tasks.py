@@ -147,8 +147,11 @@ def test_evaluate_refuses_what_was_tuned_on(tmp_path: Path) -> None:
     save_nbest(utterances, tmp_path / "in")
     weights = Weights({"asr": 1.0}, tuned_on=frozenset({fingerprint(utterances[1])}))
     rescore(str(tmp_path / "in"), str(tmp_path / "tuned"), weights)
-    with pytest.raises(UsageError, match="1 of 2 utterances"):
-        evaluate(load_nbest(tmp_path / "tuned"))
+    report = evaluate(load_nbest(tmp_path / "tuned"))
+    assert report.n_utterances == 1
+    assert [(one.id, "tuned on it" in one.reason) for one in report.refused] == [("b", True)]
+    with pytest.raises(UsageError, match=r"all 1 utterances.*served to train.*or to tune"):
+        evaluate(list(load_nbest(tmp_path / "tuned"))[1:])
     rescore(str(tmp_path / "tuned"), str(tmp_path / "again"), Weights({"asr": 1.0}))
     assert evaluate(load_nbest(tmp_path / "again")).n_utterances == 2  # other weights, no mark
 

@@ -451,13 +451,14 @@ def evaluate(
     tally = None
     if html_path:
         from relisten.tasks.evaluation.analysis import ErrorAnalyser
+        from relisten.tasks.leakage import REFERENCE_SEEN
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(options["normaliser"], keys, known)
-        utterances = tally.watch(utterances)
+        tally = ErrorAnalyser(options["normaliser"], (*keys, REFERENCE_SEEN), known)
     with progress("evaluate", count_lines(ranked), quiet) as tick:
-        report = evaluate(utterances, **options, by=keys, tick=tick)
+        watch = tally.add if tally else None
+        report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
     if missing := set(by) - {one.key for one in report.by}:
         raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
     if json_path:

@@ -19,7 +19,7 @@ from relisten.core.error_rates import errors_matrix
 from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
 from relisten.core.text import cached_normaliser
-from relisten.core.tune import TuningResult, held_out_errors, tune_weights
+from relisten.core.tune import TuningResult, fit_weights, held_out_errors
 from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
@@ -113,7 +113,7 @@ def judge(
     normalise = cached_normaliser(normaliser)
     by_id = {one.id: one for one in adapted_alone}
     scored = [one for one in scored if one.hypotheses and one.reference and one.id in by_id]
-    tuning = tune_weights(scored, normaliser, seed=seed)
+    tuning = fit_weights(scored, normaliser, seed=seed)
     groups = speaker_groups(scored)
 
     def fewest_errors(lists: Iterable[Iterable[Hypothesis]]) -> IntArray:
