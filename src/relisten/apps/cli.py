@@ -21,6 +21,7 @@ from relisten.apps.console import (
 from relisten.apps.options import (
     components_of,
     confidence_option,
+    cue_options,
     decision_option,
     decoding_options,
     format_option,
@@ -94,6 +95,7 @@ def main() -> None:
 )
 @decision_option
 @confidence_option
+@cue_options
 @placement_options
 @quiet_option
 def transcribe(
@@ -102,6 +104,7 @@ def transcribe(
     """Transcribe recordings: first pass, second pass, the better text."""
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
+    from relisten.tasks.cues import CueOptions
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
     from relisten.tasks.transcript import render
@@ -110,7 +113,7 @@ def transcribe(
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
     check_writable(output)
-    decoding = taken(DecodingOptions, options)
+    decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
         options,
@@ -122,7 +125,7 @@ def transcribe(
         transcripts, refused = transcribe(
             **options, decoding=decoding, options=second_pass, tick=tick
         )
-    write_text(output, render(transcripts, format))
+    write_text(output, render(transcripts, format, cues))
     finish(refused)
 
 

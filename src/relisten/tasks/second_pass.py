@@ -198,7 +198,7 @@ class SecondPass:
         recordings: Sequence[np.ndarray],
         clock: Clock | None = None,
     ) -> list[NBest]:
-        """The utterances with ranked hypotheses, the chosen one first, with the ends of its words.
+        """The utterances with ranked hypotheses, the chosen one first, with the times of its words.
 
         recordings: 16 kHz float32 [T] each, none longer than `max_duration_s`.
         """
@@ -226,7 +226,7 @@ class SecondPass:
     ) -> Expanded:
         """The utterances with the first passes' hypotheses, proposals, those that they had already,
         and phrases; equal texts merged. Nothing joins where the first recogniser finds no speech.
-        timed: whether all hypotheses get the ends of their words.
+        timed: whether all hypotheses get the times of their words.
         """
         clock = clock or Clock()
         with clock("first_pass"):
@@ -262,6 +262,10 @@ class SecondPass:
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
         expanded = with_phrases(expanded, self.options, self.normaliser)
+        expanded = [
+            replace(one, hypotheses=with_word_starts(one.hypotheses, recording))
+            for one, recording in zip(expanded, recordings, strict=True)
+        ]
         return Expanded(expanded, recordings, decoded[0], speeches)
 
     def _with_familiarity(
@@ -350,7 +354,7 @@ class SecondPass:
     def time(
         self, expanded: Expanded, ranked: Sequence[NBest], clock: Clock | None = None
     ) -> list[NBest]:
-        """The same, the chosen hypothesis with the ends of its words where it has none yet."""
+        """The same, the chosen hypothesis with the times of its words where it has none yet."""
         untimed = [[h for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
         if not any(untimed):
             return list(ranked)
@@ -367,14 +371,36 @@ class SecondPass:
         results: Sequence[FirstPassResult],
         lists: Sequence[Sequence[Hypothesis]],
     ) -> list[list[Hypothesis]]:
-        """The hypotheses with the ends of their words, by the first recogniser."""
+        """The hypotheses with the times of their words, by the first recogniser."""
         frames = [result.frames for result in results]
         texts = [[hypothesis.text for hypothesis in one] for one in lists]
         ends = self.first_passes[0].align(recordings, texts, frames)
         return [
-            [replace(h, word_ends_s=ends_s) for h, ends_s in zip(one, its_ends, strict=True)]
-            for one, its_ends in zip(lists, ends, strict=True)
+            list(
+                with_word_starts(
+                    [replace(h, word_ends_s=its) for h, its in zip(one, its_ends, strict=True)],
+                    recording,
+                )
+            )
+            for one, its_ends, recording in zip(lists, ends, recordings, strict=True)
         ]
+
+
+def with_word_starts(
+    hypotheses: Sequence[Hypothesis], recording: np.ndarray
+) -> tuple[Hypothesis, ...]:
+    """The hypotheses, those whose word ends alone are known with the starts of their words, too."""
+    from relisten.speech.alignment import find_pauses, word_starts
+
+    if all(h.word_ends_s is None or h.word_starts_s is not None for h in hypotheses):
+        return tuple(hypotheses)
+    pauses = find_pauses(recording)
+    return tuple(
+        replace(h, word_starts_s=word_starts(h.text, h.word_ends_s, pauses))
+        if h.word_ends_s is not None and h.word_starts_s is None
+        else h
+        for h in hypotheses
+    )
 
 
 def with_phrases(
