@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from relisten.core.combine import Weights
+from relisten.core.text import normaliser
 from relisten.core.types import AudioError, NBest
 from relisten.speech.first_pass import DecodingOptions, FirstPass
 from relisten.speech.load import load_first_pass
@@ -160,7 +161,8 @@ class Rescorer:
         """
         options = options or self._options
         weights = options.weights or self._loaded.weights
-        lists = with_phrases(list(nbests), options, weights.normaliser)
+        normalise = normaliser(weights.normaliser, weights.rules)
+        lists = with_phrases(list(nbests), options, normalise)
         ranked = []
         for one in self._with_missing(lists, weights, bool(options.weights), audio_beside):
             own = options.weights or fit_to(weights, held_scores(one))
