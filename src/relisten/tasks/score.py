@@ -24,7 +24,7 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import SCORED_BY, held_scores, with_scored_by
+from relisten.tasks.weights import with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
@@ -131,8 +131,6 @@ class ListScorer:
             return tuple(self.components)
         kept = []
         for component in self.rescorer.weights.to_score or (TEXT,):
-            if component == ADAPTED and self._has_adapted(utterance):
-                continue
             if self.rescorer.lacks(utterance, [component], utterance.audio is not None) is None:
                 kept.append(component)
             elif component not in self._left_out:
@@ -157,13 +155,6 @@ class ListScorer:
             one if isinstance(one, Refusal) else with_scored_by(one, identity, components)
             for one in add_scores(self.rescorer, chunk, speeches, components)
         ]
-
-    def _has_adapted(self, utterance: NBest) -> bool:
-        """Whether the list was made with this model's own recogniser."""
-        record = utterance.extra.get(SCORED_BY)
-        by = record.get(ADAPTED) if isinstance(record, dict) else None
-        is_own = by == self.rescorer.identity.to_json() and not self.wrong_speech
-        return is_own and ADAPTED in held_scores(utterance)
 
     def _recording(
         self, utterance: NBest, components: Sequence[str], source: str
