@@ -36,7 +36,7 @@ def main(bundle: str, manifests: list[str]) -> None:
         means = frame_means(encoder, [one for one in loaded if isinstance(one, np.ndarray)])
         kinds.append(np.array([one for one in means if one is not None]))
         print(f"{manifest}: {len(kinds[-1])} recordings")
-    save_statistics(OtherSpeech.of(kinds), Path(bundle) / OTHER_SPEECH)
+    save_statistics(OtherSpeech.of(kinds, config.encoder), Path(bundle) / OTHER_SPEECH)
 
 
 if __name__ == "__main__":

@@ -120,8 +120,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: first_pass)
     return first_pass
 
 
@@ -366,6 +364,6 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path, monkeypatch: pytest.Mo
     assert (best.text, best.scores["text"]) == ("c", 1.0)
     assert "text" in rescorer.weights.values
     recogniser = SimpleNamespace(name="tiny", max_duration_s=30.0)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: recogniser)
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: recogniser)
     with pytest.raises(AudioError):
         rescorer.transcribe(tmp_path / "nowhere.wav")

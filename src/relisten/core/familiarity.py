@@ -28,26 +28,29 @@ FAMILIAR_SHARE = 0.98
 @dataclass(frozen=True)
 class OtherSpeech:
     """Kinds of speech to compare with. means: float64 [K, D], of frame means of each kind.
-    covariance: float64 [D, D] within the kinds."""
+    covariance: float64 [D, D] within the kinds. encoder: reference of the frames' encoder."""
 
     means: FloatArray
     covariance: FloatArray
+    encoder: str
 
     @classmethod
-    def of(cls, kinds: Sequence[FloatArray]) -> OtherSpeech:
+    def of(cls, kinds: Sequence[FloatArray], encoder: str) -> OtherSpeech:
         """From frame means [n, D] of recordings of each kind, two or more of each."""
         covariance = np.mean([np.cov(kind.T) for kind in kinds], axis=0)
-        return cls(np.array([kind.mean(axis=0) for kind in kinds]), covariance)
+        return cls(np.array([kind.mean(axis=0) for kind in kinds]), covariance, encoder)
 
 
 @dataclass(frozen=True)
 class Familiarity:
     """directions: float64 [K, D], offsets: float64 [K]: how much likelier another kind of speech
-    is than the user's, nats, for each of K kinds. limit: above which speech is strange."""
+    is than the user's, nats, for each of K kinds. limit: above which speech is strange. encoder:
+    reference of the frames' encoder."""
 
     directions: FloatArray
     offsets: FloatArray
     limit: float
+    encoder: str
 
     @classmethod
     def of(cls, known: FloatArray, others: FloatArray, kinds: OtherSpeech) -> Familiarity:
@@ -59,9 +62,9 @@ class Familiarity:
         covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * level * np.eye(len(mean))
         directions = np.linalg.solve(covariance, (kinds.means - mean).T).T
         offsets = -0.5 * ((kinds.means + mean) * directions).sum(axis=1)
-        found = cls(directions, offsets, np.inf)
+        found = cls(directions, offsets, np.inf, kinds.encoder)
         limit = float(np.quantile([found.strangeness(one) for one in others], FAMILIAR_SHARE))
-        return cls(directions, offsets, limit)
+        return cls(directions, offsets, limit, kinds.encoder)
 
     def strangeness(self, frame_mean: FloatArray) -> float:
         """How much likelier the likeliest other kind is than the user's speech, nats, for a

@@ -25,15 +25,12 @@ Statistics = TypeVar("Statistics")
 class Guard:
     """Tells strange speech, and knows who listens to it.
 
-    encoder_reference: of the encoder whose frames tell. load_untaught: loads the recogniser as it
-    was before it was taught. Both are loaded when they are first needed.
+    load_untaught: loads the recogniser as it was before it was taught, when it is first needed.
     """
 
     familiarity: Familiarity
-    encoder_reference: str
     load_untaught: Callable[[], FirstPass]
     device: str = "auto"
-    dtype: str = "auto"
 
     @cached_property
     def untaught(self) -> FirstPass:
@@ -42,7 +39,7 @@ class Guard:
 
     @cached_property
     def _encoder(self) -> SpeechEncoder:
-        return load_encoder(self.encoder_reference, self.device, self.dtype)
+        return load_encoder(self.familiarity.encoder, self.device)
 
     def are_strange(self, recordings: Sequence[np.ndarray]) -> list[bool]:
         """Whether recordings, 16 kHz float32 [T] each, are of speech that was not taught."""
@@ -62,19 +59,22 @@ def save_statistics(statistics: Any, path: Path) -> None:
     """Write a `Familiarity` or an `OtherSpeech` as safetensors, float32."""
     import torch
 
-    tensors = {name: torch.tensor(value).float() for name, value in vars(statistics).items()}
-    save_tensors(tensors, path)
+    values = vars(statistics)
+    names = {name: value for name, value in values.items() if isinstance(value, str)}
+    tensors = {name: torch.tensor(values[name]).float() for name in values.keys() - names.keys()}
+    save_tensors(tensors, path, names)
 
 
 def load_statistics(kind: type[Statistics], path: Path) -> Statistics:
     """What `save_statistics` wrote. Raises ModelError where it is something else."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        found = {name: value.astype(np.float64) for name, value in load_file(path).items()}
-        return kind(
-            **{name: value if value.ndim else float(value) for name, value in found.items()}
-        )
+        with safe_open(path, "numpy") as file:
+            found: dict[str, Any] = dict(file.metadata() or {})
+            for name in file.keys():  # noqa: SIM118 (it is no dict)
+                value = file.get_tensor(name).astype(np.float64)
+                found[name] = value if value.ndim else float(value)
+        return kind(**found)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; copy the bundle again") from error

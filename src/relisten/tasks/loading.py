@@ -268,11 +268,10 @@ def _load_guard(
     folder: Path, config: BundleConfig, language: str, device: str = "auto", dtype: str = "auto"
 ) -> Guard | None:
     path = folder / FAMILIARITY
-    if not path.is_file() or config.encoder is None:
+    if not path.is_file():
         return None
     return Guard(
         load_statistics(Familiarity, path),
-        config.encoder,
         lambda: load_first_pass(config.first_pass, device, dtype, language),
         device,
     )

@@ -205,20 +205,19 @@ def _describe_speech(speech: Prepared, output: Path, seed: int, say: Say) -> Non
     """Write to the bundle what tells the speech from other speech."""
     if (output / FAMILIARITY).is_file():
         return
-    encoder, path = read_bundle(output).encoder, output / OTHER_SPEECH
-    if encoder is None or not path.is_file():
+    if not (path := output / OTHER_SPEECH).is_file():
         say("the bundle started from does not know other speech; all will be taken for your own")
         return
     learnt = kept_recordings(speech.learnt, speech.recordings)
     watched = kept_recordings(speech.watched, speech.recordings)
-    loaded = load_encoder(encoder)
+    kinds = load_statistics(OtherSpeech, path)
+    encoder = load_encoder(kinds.encoder)
 
     def means(recordings: Sequence[Recording]) -> np.ndarray:
-        found = frame_means(loaded, [one.samples() for one in recordings])
+        found = frame_means(encoder, [one.samples() for one in recordings])
         return np.array([one for one in found if one is not None])
 
     known, others = familiar_examples(learnt, watched, seed)
-    kinds = load_statistics(OtherSpeech, path)
     save_statistics(Familiarity.of(means(known), means(others), kinds), output / FAMILIARITY)
 
 
