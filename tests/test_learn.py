@@ -16,7 +16,13 @@ from relisten.apps.cli import main
 from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.types import ADAPTED, UsageError
 from relisten.io.audio import load_audio
-from relisten.io.bundle import FAMILIARITY, OTHER_SPEECH, read_bundle, resolve_bundle
+from relisten.io.bundle import (
+    FAMILIARITY,
+    OTHER_SPEECH,
+    read_bundle,
+    read_trained_on,
+    resolve_bundle,
+)
 from relisten.io.nbest import load_nbest
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
@@ -87,6 +93,10 @@ def test_the_bundle_transcribes_with_the_taught_recogniser(learnt):
     folder, bundle, _, _ = learnt
     config = read_bundle(bundle)
     assert config.weights.tuned_on
+    seen = read_trained_on(bundle)
+    for name, expected in (("learnt", {"utterance"}), ("held-out", {"reference", None})):
+        lists = load_nbest(bundle / "state" / "speech" / f"{name}.jsonl")
+        assert {seen.has_seen(one) for one in lists} <= expected
     assert config.weights.by == FAMILIARITY_KEY
     assert config.weights.domains[STRANGE] == {"asr": 1.0, "text": 0.3, "length": 0.4}
     rescorer = load_rescorer(str(bundle))

@@ -30,7 +30,6 @@ from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult
-from relisten.tasks import transcribe as transcribe_task
 from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
@@ -330,6 +329,8 @@ def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> N
     assert transcript.segments[-1].end_s == pytest.approx(5.0)
     assert all(s.end_s - s.start_s <= 2.0 for s in transcript.segments)
     assert transcript.first_pass_text == " ".join(["a b"] * n_pieces)
+    for words in (segment.to_json()["words"] for segment in transcript.segments):
+        assert all(0.0 <= word["start_s"] <= word["end_s"] <= 5.0 for word in words)
     for stretch in transcript.segments:
         best = max(stretch.nbest.hypotheses, key=lambda h: h.scores["text_given_speech"])
         assert stretch.text == best.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from relisten.core.combine import Weights
 from relisten.core.types import AudioError, NBest
@@ -12,7 +11,7 @@ from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import Listeners, LoadedRescorer, load_listeners, load_rescorer
 from relisten.tasks.score import CHUNK_SIZE, ListScorer, check_components
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank, with_phrases
-from relisten.tasks.streams import Refusal, all_accepted, in_chunks
+from relisten.tasks.streams import AudioSource, Refusal, all_accepted, in_chunks
 from relisten.tasks.transcribe import Audio, transcribe_each
 from relisten.tasks.transcript import Transcript
 from relisten.tasks.weights import fit_to, held_scores
@@ -126,13 +125,13 @@ class Rescorer:
         self,
         nbests: Iterable[NBest],
         components: Sequence[str] = (),
-        audio_beside: str | Path = "-",
+        audio_beside: AudioSource = "-",
     ) -> list[NBest]:
         """The utterances with `components` added to every hypothesis, in nats; new objects.
 
         components: by default those that the weights count and that an utterance has the means for
         (without `audio` and word ends, `text` alone). audio_beside: the file that audio paths are
-        relative to; "-": the working folder.
+        relative to; "-": the working folder; or the recordings as open files, by name.
         Raises UsageError where an utterance lacks what a component that was named needs.
         """
         check_components(tuple(components))
@@ -140,13 +139,13 @@ class Rescorer:
         return [
             scored
             for chunk in in_chunks(nbests, CHUNK_SIZE)
-            for scored in all_accepted(scorer.score(chunk, str(audio_beside)))
+            for scored in all_accepted(scorer.score(chunk, audio_beside))
         ]
 
     def rescore(
         self,
         nbests: Iterable[NBest],
-        audio_beside: str | Path = "-",
+        audio_beside: AudioSource = "-",
         options: SecondPassOptions | None = None,
     ) -> list[NBest]:
         """The utterances, chosen text first; scores that are weighed and missing are added.
@@ -166,7 +165,7 @@ class Rescorer:
         return ranked
 
     def _with_missing(
-        self, lists: Sequence[NBest], weights: Weights, is_named: bool, audio_beside: str | Path
+        self, lists: Sequence[NBest], weights: Weights, is_named: bool, audio_beside: AudioSource
     ) -> list[NBest]:
         """Utterances that lack the same scores are scored together."""
         lacking: dict[tuple[str, ...], list[int]] = {}

@@ -14,6 +14,7 @@ from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.second_pass import add_scores
 from relisten.tasks.streams import (
+    AudioSource,
     Outcome,
     Refusal,
     Say,
@@ -110,8 +111,8 @@ class ListScorer:
         for component in self.components:
             self.rescorer.check(component)  # fails now, not after an hour
 
-    def score(self, chunk: Sequence[NBest], source: str) -> list[NBest | Refusal]:
-        """The utterances with their scores, recordings read from beside the file `source`."""
+    def score(self, chunk: Sequence[NBest], source: AudioSource) -> list[NBest | Refusal]:
+        """The utterances with their scores, their recordings read from `source`."""
         rows_of: dict[tuple[str, ...], list[int]] = {}
         results: list[NBest | Refusal] = list(chunk)
         for row, utterance in enumerate(chunk):
@@ -140,7 +141,7 @@ class ListScorer:
         return tuple(kept)
 
     def _scored(
-        self, chunk: Sequence[NBest], components: Sequence[str], source: str
+        self, chunk: Sequence[NBest], components: Sequence[str], source: AudioSource
     ) -> list[NBest | Refusal]:
         speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
         if any(component != TEXT for component in components):
@@ -157,7 +158,7 @@ class ListScorer:
         ]
 
     def _recording(
-        self, utterance: NBest, components: Sequence[str], source: str
+        self, utterance: NBest, components: Sequence[str], source: AudioSource
     ) -> np.ndarray | Refusal:
         samples = load_recording(utterance, source)
         if ADAPTED in components and not isinstance(samples, Refusal):

@@ -205,7 +205,7 @@ class SecondPass:
         recordings: Sequence[np.ndarray],
         clock: Clock | None = None,
     ) -> list[NBest]:
-        """The utterances with ranked hypotheses, the chosen one first, with the ends of its words.
+        """The utterances with ranked hypotheses, the chosen one first, with the times of its words.
 
         recordings: 16 kHz float32 [T] each, none longer than `max_duration_s`.
         """
@@ -233,7 +233,7 @@ class SecondPass:
     ) -> Expanded:
         """The utterances with the first passes' hypotheses, proposals, those that they had already,
         and phrases; equal texts merged. Nothing joins where the first recogniser finds no speech.
-        timed: whether all hypotheses get the ends of their words.
+        timed: whether all hypotheses get the times of their words.
         """
         clock = clock or Clock()
         if self.guard is None:
@@ -288,6 +288,10 @@ class SecondPass:
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
         expanded = with_phrases(expanded, self.options, self.normaliser)
+        expanded = [
+            replace(one, hypotheses=with_word_starts(one.hypotheses, recording))
+            for one, recording in zip(expanded, recordings, strict=True)
+        ]
         by = [self.first_passes[0]] * len(expanded)
         return Expanded(expanded, recordings, decoded[0], speeches, by)
 
@@ -361,7 +365,7 @@ class SecondPass:
     def time(
         self, expanded: Expanded, ranked: Sequence[NBest], clock: Clock | None = None
     ) -> list[NBest]:
-        """The same, the chosen hypothesis with the ends of its words where it has none yet."""
+        """The same, the chosen hypothesis with the times of its words where it has none yet."""
         untimed = [[h for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
         if not any(untimed):
             return list(ranked)
@@ -389,17 +393,33 @@ def _aligned(
     decoded_by: Sequence[FirstPass],
     lists: Sequence[Sequence[Hypothesis]],
 ) -> list[list[Hypothesis]]:
-    """The hypotheses with the ends of their words, by the recogniser of each recording."""
+    """The hypotheses with the times of their words, by the recogniser of each recording."""
     timed = []
     for recording, result, recogniser, hypotheses in zip(
         recordings, results, decoded_by, lists, strict=True
     ):
         texts = [hypothesis.text for hypothesis in hypotheses]
         [ends] = recogniser.align([recording], [texts], [result.frames])
-        timed.append(
-            [replace(h, word_ends_s=ends_s) for h, ends_s in zip(hypotheses, ends, strict=True)]
-        )
+        ended = [replace(h, word_ends_s=its) for h, its in zip(hypotheses, ends, strict=True)]
+        timed.append(list(with_word_starts(ended, recording)))
     return timed
+
+
+def with_word_starts(
+    hypotheses: Sequence[Hypothesis], recording: np.ndarray
+) -> tuple[Hypothesis, ...]:
+    """The hypotheses, those whose word ends alone are known with the starts of their words, too."""
+    from relisten.speech.alignment import find_pauses, word_starts
+
+    if all(h.word_ends_s is None or h.word_starts_s is not None for h in hypotheses):
+        return tuple(hypotheses)
+    pauses = find_pauses(recording)
+    return tuple(
+        replace(h, word_starts_s=word_starts(h.text, h.word_ends_s, pauses))
+        if h.word_ends_s is not None and h.word_starts_s is None
+        else h
+        for h in hypotheses
+    )
 
 
 def with_phrases(

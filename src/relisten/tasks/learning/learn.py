@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from accelerate import PartialState
 
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.familiarity import Familiarity, OtherSpeech
+from relisten.core.leakage import TrainedOn
 from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, UsageError
 from relisten.io.bundle import (
     CONFIG,
@@ -27,8 +29,10 @@ from relisten.io.bundle import (
     RECOGNISER,
     WORDS,
     BundleConfig,
+    add_trained_on,
     ctc_head_path,
     read_bundle,
+    read_trained_on,
     resolve_bundle,
     write_bundle,
 )
@@ -60,7 +64,7 @@ from relisten.tasks.training.recogniser import UTTERANCES_PER_STEP, RecogniserTr
 from relisten.tasks.training.recordings import Recording, kept_recordings
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
-from relisten.tasks.training.text_corpus import read_references, read_texts
+from relisten.tasks.training.text_corpus import read_references, read_sentences, read_texts
 from relisten.tasks.training.trainable import open_for_training
 from relisten.tasks.weights import save_weights
 
@@ -126,7 +130,11 @@ def learn(
     normaliser = "english" if language == "en" else "basic"
     with stage("reading", None) as tick:
         prepared = prepare(speech, options.dev, run.state / "speech", options.seed, say, tick)
-    if known := sum(fingerprint(one) in bundle.weights.tuned_on for one in prepared.held_out):
+    before = read_trained_on(resolve_bundle(options.model)) or TrainedOn()
+    if known := sum(
+        fingerprint(one) in bundle.weights.tuned_on or before.has_seen(one) == "utterance"
+        for one in prepared.held_out
+    ):
         say(
             f"{known} of the held-out utterances served to make {options.model}, so its own part "
             "may look better than it is; hold out others with --dev"
@@ -135,10 +143,10 @@ def learn(
         prepared = _with_pseudo_references(prepared, options.model, bundle, run)
     _teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
     _teach_lm(prepared, folder, options, run)
-    seen = frozenset(map(fingerprint, [*prepared.learnt, *prepared.watched]))
+    add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
     _describe_speech(prepared, folder, options.seed, say)
-    _finish_bundle(folder, first_pass, language, normaliser, seen, fallback)
+    _finish_bundle(folder, first_pass, language, normaliser, fallback)
     if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
         return None
@@ -146,6 +154,17 @@ def learn(
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
     return replace(report, real_time_factors=factors)
+
+
+def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
+    """All that was learnt from or watched; of pseudo-references, the recording and the text."""
+    pseudo = {one.id for one in speech.untranscribed}
+    own = [
+        replace(one, reference=None) if one.id in pseudo else one
+        for one in (*speech.learnt, *speech.watched)
+    ]
+    sentences = (sentence for path in texts for sentence in read_sentences(path))
+    return TrainedOn.of(own, chain((one.reference or "" for one in speech.learnt), sentences))
 
 
 def _bundle_folder(model: str) -> Path:
@@ -287,7 +306,8 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
         run.say(f"language model: {len(learnt)} transcripts, {steps} steps")
         training = Training({"text": 1.0}, LM_BATCH_TOKENS, schedule, dtype)
         train_lm(trainable.model, training, TrainingData(sets, watched), inside)
-    trainable.save(output, replace(BEFORE_TUNING, tuned_on=trainable.config.weights.tuned_on))
+    weights = replace(BEFORE_TUNING, tuned_on=trainable.config.weights.tuned_on)
+    trainable.save(output, weights, TrainedOn())
 
 
 def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
@@ -302,7 +322,6 @@ def _finish_bundle(
     first_pass: str,
     language: str,
     normaliser: str,
-    seen: frozenset[str],
     fallback: Mapping[str, float],
 ) -> None:
     """Write what the bundle is for; a CTC head of another language is left out."""
@@ -313,8 +332,7 @@ def _finish_bundle(
         (output / WORDS).unlink(missing_ok=True)
         ctc_head = None
     values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or ctc_head}
-    tuned_on = config.weights.tuned_on | seen
-    weights = _guarded(Weights(values, normaliser, tuned_on), fallback)
+    weights = _guarded(Weights(values, normaliser, config.weights.tuned_on), fallback)
     write_bundle(output, replace(config, first_pass=first_pass, language=language, weights=weights))
 
 
