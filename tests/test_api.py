@@ -124,8 +124,9 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 
 
 def test_every_command_is_held_to_its_task() -> None:
-    """Those that train take the keys of a configuration; test_config.py holds them to it."""
-    assert {*TASKS, "pretrain", "finetune", "adapt"} == set(main.commands)
+    """Those that train take the keys of a configuration; test_config.py holds them to it. The
+    server is held to `transcribe` by test_serve.py."""
+    assert {*TASKS, "pretrain", "finetune", "adapt", "serve"} == set(main.commands)
 
 
 def test_cue_options_have_the_defaults_of_cues() -> None:

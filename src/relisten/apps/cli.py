@@ -40,6 +40,7 @@ from relisten.apps.options import (
     systems_of,
     taken,
 )
+from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import check_writable, write_text
@@ -239,10 +240,8 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
-main.add_command(learn)
-main.add_command(pretrain)
-main.add_command(finetune)
-main.add_command(adapt)
+for training_command in (learn, pretrain, finetune, adapt):
+    main.add_command(training_command)
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
@@ -510,3 +509,6 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     finish(report.refused)
     if report.is_broken:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(serve)

@@ -6,7 +6,9 @@
     ctc_head.safetensors, words.txt   the CTC head, if any, and the words that it may propose
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
+    other_speech.safetensors   what other speech is like, to know a user's own from it, if any
     recogniser/              the first pass taught the user's speech, if any: a CTranslate2 Whisper
+    familiarity.safetensors  what tells that speech from other speech, which it does not hear
     trained_on.safetensors   fingerprints of what any part was trained on (`core.leakage`)
 
 A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
@@ -40,7 +42,9 @@ WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"
+OTHER_SPEECH = "other_speech.safetensors"
 RECOGNISER = "recogniser"
+FAMILIARITY = "familiarity.safetensors"
 TRAINED_ON = "trained_on.safetensors"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 """The bundles that come with relisten, one folder each."""
