@@ -30,7 +30,6 @@ from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult
-from relisten.tasks import transcribe as transcribe_task
 from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
@@ -120,8 +119,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: first_pass)
     return first_pass
 
 
@@ -368,6 +365,6 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path, monkeypatch: pytest.Mo
     assert (best.text, best.scores["text"]) == ("c", 1.0)
     assert "text" in rescorer.weights.values
     recogniser = SimpleNamespace(name="tiny", max_duration_s=30.0)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: recogniser)
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: recogniser)
     with pytest.raises(AudioError):
         rescorer.transcribe(tmp_path / "nowhere.wav")

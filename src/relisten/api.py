@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from relisten.core.combine import Weights
+from relisten.core.text import normaliser
 from relisten.core.types import AudioError, NBest
-from relisten.speech.first_pass import DecodingOptions, FirstPass
-from relisten.speech.load import load_first_pass
+from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import LoadedRescorer, load_rescorer
+from relisten.tasks.loading import Listeners, LoadedRescorer, load_listeners, load_rescorer
 from relisten.tasks.score import CHUNK_SIZE, ListScorer, check_components
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank, with_phrases
 from relisten.tasks.streams import AudioSource, Refusal, all_accepted, in_chunks
@@ -40,10 +40,10 @@ class Rescorer:
         dtype: str = "auto",
     ) -> None:
         self._loaded = loaded
-        self._names = tuple(first_pass) or (loaded.first_pass,)
-        self._language, self._device, self._dtype = language or loaded.language, device, dtype
+        self._names, self._language = tuple(first_pass), language
+        self._device, self._dtype = device, dtype
         self._decoding, self._options = decoding, options
-        self._first_passes: list[FirstPass] = []
+        self._listeners: Listeners | None = None
 
     @classmethod
     def from_pretrained(
@@ -105,14 +105,13 @@ class Rescorer:
 
         Raises AudioError, as `transcribe` does, for the first one that cannot be read.
         """
-        if not self._first_passes:
-            self._first_passes = [
-                load_first_pass(name, self._device, self._dtype, self._language)
-                for name in self._names
-            ]
+        if self._listeners is None:
+            self._listeners = load_listeners(
+                self._loaded.identity.model, self._names, self._language, self._device, self._dtype
+            )
         second_pass = SecondPass.of(
             self._loaded,
-            self._first_passes,
+            self._listeners,
             decoding or self._decoding,
             options or self._options,
         )
@@ -159,7 +158,8 @@ class Rescorer:
         """
         options = options or self._options
         weights = options.weights or self._loaded.weights
-        lists = with_phrases(list(nbests), options, weights.normaliser)
+        normalise = normaliser(weights.normaliser, weights.rules)
+        lists = with_phrases(list(nbests), options, normalise)
         ranked = []
         for one in self._with_missing(lists, weights, bool(options.weights), audio_beside):
             own = options.weights or fit_to(weights, held_scores(one))
