@@ -66,7 +66,8 @@ def learnt(tmp_path_factory):
         save_statistics(others, resolve_bundle(MODEL) / OTHER_SPEECH)
         options = LearnOptions(steps=4)
         bundle = folder / "bundle"
-        report = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
+        report, refused = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
+        assert {one.id for one in refused} == {"long", "gone"}
         yield folder, bundle, report, said
 
 
@@ -135,7 +136,7 @@ def test_any_list_gets_the_score_of_the_taught_recogniser(learnt, tmp_path):
 def test_a_finished_run_is_not_done_again_and_another_is_refused(learnt, monkeypatch):
     folder, bundle, report, _ = learnt
     monkeypatch.setattr("relisten.tasks.training.loop.adamw", None)  # nothing is trained
-    again = learn(
+    again, _ = learn(
         [str(folder / "speech.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None
     )
     assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
@@ -201,7 +202,8 @@ def test_the_command_tells_and_writes_the_report(learnt, tmp_path):
     folder, bundle, report, _ = learnt
     arguments = ["learn", str(folder / "speech.jsonl"), "-o", str(bundle), "--steps", "4"]
     made = CliRunner().invoke(main, [*arguments, "--json", str(tmp_path / "r.json")])
-    assert made.exit_code == 0, made.output
+    assert made.exit_code == 1, made.output  # two recordings were left out
+    assert "2 refused" in made.output
     assert "recogniser fine-tuned" in made.output
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["n_utterances"] == report.n_utterances
@@ -241,7 +243,7 @@ def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(
         (tmp_path / f"{name}.jsonl").write_text(text)
     options = LearnOptions(steps=2, dev=(str(tmp_path / "dev.jsonl"),))
     said: list[str] = []
-    report = learn([str(tmp_path / "bare.jsonl")], str(tmp_path / "b"), options, said.append)
+    report, _ = learn([str(tmp_path / "bare.jsonl")], str(tmp_path / "b"), options, said.append)
     assert report.n_utterances == 8
     assert any("pseudo-references kept" in line for line in said)
     assert any(line.startswith("recogniser: ") for line in said)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relisten.apps.configured import ConfiguredCommand
-from relisten.apps.console import note, progress
+from relisten.apps.console import finish, note, progress
 from relisten.apps.options import quiet_option, seed_option
 from relisten.tasks.defaults import MODEL
 
@@ -126,7 +126,7 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
 @click.option(
     "--first-pass",
     metavar="NAME",
-    help="The recogniser to teach, a Whisper in CTranslate2 form; by default the bundle's.",
+    help="The Whisper to teach, of CTranslate2 or transformers; by default the bundle's.",
 )
 @click.option("--language", metavar="CODE", help="Of the speech; by default the bundle's.")
 @click.option(
@@ -162,16 +162,15 @@ def learn(
     from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
-    report = learn(
+    report, refused = learn(
         speech,
         output,
         LearnOptions(**options),
         lambda line: note(line, quiet),
         lambda label, total: progress(label, total, quiet),
     )
-    if report is None:
-        return
-    if json_path:
+    if report is not None and json_path:
         write_text(json_path, json.dumps(report.to_json(), indent=1) + "\n")
-    if json_path != "-":
+    if report is not None and json_path != "-":
         print_learning(report, output)
+    finish(refused)

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, UsageError
+from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, Refusal, UsageError
 from relisten.io.bundle import (
     CONFIG,
     FAMILIARITY,
@@ -41,6 +41,7 @@ from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
+from relisten.speech.whisper.convert import as_ctranslate2
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
@@ -113,9 +114,9 @@ def learn(
     options: LearnOptions = LearnOptions(),
     say: Say = print,
     stage: Stage = no_stage,
-) -> LearningReport | None:
-    """What was gained by the bundle that is written to the folder `output`; None where no
-    transcript was left to judge by.
+) -> tuple[LearningReport | None, tuple[Refusal, ...]]:
+    """What was gained by the bundle that is written to the folder `output`, None where no
+    transcript was left to judge by; and the utterances that were left out.
 
     speech: the user's, in any form that `gather_speech` reads. Raises UsageError where
     there is nothing to learn from, or the recogniser is none that can be taught.
@@ -149,11 +150,11 @@ def learn(
     _finish_bundle(folder, first_pass, language, normaliser, fallback)
     if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
-        return None
+        return None, prepared.refused
     report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
-    return replace(report, real_time_factors=factors)
+    return replace(report, real_time_factors=factors), prepared.refused
 
 
 def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
@@ -198,15 +199,9 @@ def _teach_recogniser(
     """Write the taught recogniser to the bundle, unless it is there."""
     if (output / RECOGNISER).is_dir():
         return
-    folder = resolve_model(first_pass)
-    if not (folder / "model.bin").is_file():
-        raise UsageError(
-            f"{first_pass}: only a Whisper in CTranslate2 form can be taught; convert it with "
-            "`ct2-transformers-converter`, or name another --first-pass"
-        )
     inside = run.inside("recogniser")
     training = RecogniserTraining(
-        folder,
+        as_ctranslate2(resolve_model(first_pass), inside.state / "converted"),
         language,
         normaliser,
         kept_recordings(speech.learnt, speech.recordings),
