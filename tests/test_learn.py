@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import relisten
 from relisten.apps.cli import main
 from relisten.core.familiarity import Familiarity, OtherSpeech
-from relisten.core.types import ADAPTED, UsageError
+from relisten.core.types import ADAPTED, Hypothesis, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.bundle import (
     FAMILIARITY,
@@ -271,3 +272,24 @@ def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(lea
     assert held_out
     assert held_out.isdisjoint(u.speaker for u in (*mixed.learnt, *mixed.untranscribed))
     assert mixed.untranscribed or any("without a transcript" in line for line in said)
+
+
+def test_texts_alone_teach_the_language_model(learnt, tmp_path):
+    """Which finds them likelier than before; recogniser and weights are those started from."""
+    sentences = [f"{a} {b} {c}." for a in ("ab", "cd") for b in TEXTS for c in ("dd cc", "cc dd")]
+    (tmp_path / "domain.txt").write_text("\n".join(sentences * 20) + "\n")
+    bundle, said = tmp_path / "b", []
+    options = LearnOptions(texts=(str(tmp_path / "domain.txt"),))
+    report, refused = learn([], str(bundle), options, said.append)
+    assert (report, refused) == (None, ())
+    assert any(line.startswith("language model: 0 transcripts, 380 sentences") for line in said)
+    config, start = read_bundle(bundle), read_bundle(resolve_bundle(MODEL))
+    assert (config.weights, config.first_pass) == (start.weights, start.first_pass)
+    utterance = NBest("u", (Hypothesis("ab cd dd cc", {}), Hypothesis("cd ab cc dd", {})))
+    costs = []
+    for reference in (MODEL, str(bundle)):
+        [scored] = relisten.Rescorer.from_pretrained(reference).score([utterance], ["text"])
+        costs.append(sum(h.scores["text"] for h in scored.hypotheses))
+    assert costs[1] > costs[0] + 1
+    with pytest.raises(UsageError, match="--text"):
+        learn([], str(tmp_path / "c"), LearnOptions(), said.append)

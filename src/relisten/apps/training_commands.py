@@ -113,7 +113,7 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
 @click.command(
     epilog="Example: relisten learn my-speech.jsonl -o my-bundle --dev other-speakers.jsonl"
 )
-@click.argument("speech", nargs=-1, required=True)
+@click.argument("speech", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder of the bundle.")
 @click.option(
     "--from",
@@ -153,8 +153,9 @@ def learn(
 
     SPEECH: recordings with their transcripts, as a manifest (JSON lines, NeMo, CSV, TSV), a Kaldi
     data folder, or a folder with texts beside the recordings; recordings without a transcript serve
-    where the bundle is confident of what they say. Some speakers are held out, and judge. A run
-    that was stopped goes on when it is started again.
+    where the bundle is confident of what they say. Some speakers are held out, and judge. Without
+    SPEECH the language model alone learns, from --text. A run that was stopped goes on when it is
+    started again.
     """
     from relisten.apps.tables import print_learning
     from relisten.io.files import write_text
