@@ -21,7 +21,7 @@ from relisten.speech.load import load_encoder
 
 Statistics = TypeVar("Statistics")
 BEGINNING_S = 10
-"""Of a recording, that tells what speech it is: what Whisper's encoder takes in one small window."""
+"""Of a recording, tells what speech it is; Whisper's encoder takes it in one small window."""
 
 
 @dataclass(frozen=True)
