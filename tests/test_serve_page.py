@@ -162,7 +162,7 @@ def test_a_weight_ranks_the_lists_again(page: Any, world: Path) -> None:
     page.click("#segments summary")
     assert page.locator("#segments tbody tr").count() == 4
     told = page.inner_text(".why")
-    assert "text +4.95, asr −0.80, length −0.80; in sum +3.35 nats" in told
+    assert "text +4.95, length −0.80, asr −0.80; in sum +3.35 nats" in told
 
 
 def test_a_broken_file_is_told_and_the_next_one_works(page: Any, world: Path) -> None:
