@@ -1,4 +1,4 @@
-"""`POST /v1/rescore` and `/v1/combine`, and the OpenAPI schema of all paths."""
+"""`POST /v1/rescore` and `/v1/combine`: what Python does, over HTTP."""
 
 from __future__ import annotations
 

@@ -119,6 +119,7 @@ def test_a_recording_is_transcribed_segment_by_segment(page: Any, server: str, w
     assert page.locator(".badge", has_text="changed by the second pass").count() >= 1
     assert page.locator("del").first.inner_text() == "wreck a nice beach"
     assert page.locator("#error").is_hidden()
+    page.locator("#wave").wait_for()
     sure = page.locator(".words button").first.get_attribute("title")
     assert re.fullmatch(r"\d+ % sure", sure)
 

@@ -17,6 +17,8 @@ from relisten.apps.serve.errors import answer_http, refusal
 
 IDLE_S = 30.0
 """A body of which nothing arrives for so long is given up."""
+JSON_BYTES = 16 << 20
+"""Of a request that is no form."""
 DRAINED_BYTES, DRAIN_S = 8 << 20, 1.0
 """Of the body of a refused request, so much is read: many clients read no answer before they have
 sent all, and a connection closed under them is an error to them that says nothing."""
@@ -91,7 +93,7 @@ class Gate:
             return
         self.n_open += 1
         try:
-            await self._app(request.scope, self._limited(receive), send)
+            await self._app(request.scope, self._limited(receive, self._most(request)), send)
         finally:
             self.n_open -= 1
 
@@ -119,12 +121,13 @@ class Gate:
 
     def _check_size(self, request: Request) -> None:
         stated = request.headers.get("content-length", "0")
-        if stated.isdecimal() and int(stated) > self._limits.max_bytes:
-            raise self._too_large()
+        if stated.isdecimal() and int(stated) > self._most(request):
+            raise _too_large(self._most(request))
 
-    def _too_large(self) -> HTTPException:
-        most = f"{self._limits.max_bytes / (1 << 20):g} MiB"
-        return refusal(413, f"the request is larger than {most}; send a compressed recording")
+    def _most(self, request: Request) -> int:
+        """The largest body, bytes: a form goes to a file, JSON into memory."""
+        is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+        return self._limits.max_bytes if is_form else min(self._limits.max_bytes, JSON_BYTES)
 
     def _check_queue(self) -> None:
         if self.n_open >= self._limits.queue:
@@ -136,7 +139,7 @@ class Gate:
                 headers={"Retry-After": str(wait_s)},
             )
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, most: int) -> Receive:
         """The same body, which may not stall nor be larger than allowed."""
         n_bytes, is_whole = 0, False
 
@@ -149,11 +152,15 @@ class Gate:
             if message["type"] == "http.request":
                 n_bytes += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
-                if n_bytes > self._limits.max_bytes:
-                    raise self._too_large()
+                if n_bytes > most:
+                    raise _too_large(most)
             return message
 
         return limited
+
+
+def _too_large(most: int) -> HTTPException:
+    return refusal(413, f"the request is larger than {most / (1 << 20):g} MiB; send less at once")
 
 
 async def _drain(receive: Receive) -> None:

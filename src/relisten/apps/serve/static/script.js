@@ -324,10 +324,9 @@ async function load(file) {
 
 function drawWave() {
   const canvas = byId("wave"), scale = window.devicePixelRatio || 1;
-  const { clientWidth: width, clientHeight: height } = canvas;
-  if (!width) return;
   canvas.hidden = !state.peaks;
-  if (!state.peaks) return;
+  const { clientWidth: width, clientHeight: height } = canvas; // 0 while it is hidden
+  if (!width) return;
   canvas.width = width * scale;
   canvas.height = height * scale;
   const pen = canvas.getContext("2d");
