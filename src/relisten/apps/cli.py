@@ -135,8 +135,8 @@ def transcribe(
     "--first-pass",
     multiple=True,
     metavar="NAME",
-    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id; by default those "
-    "of the model. Again for another one: its hypotheses join the list, rated by the first.",
+    help="Recogniser: whisper-tiny.en, large-v3, turbo, a local folder or a hub id; by default "
+    "those of the model. Again for another one: its hypotheses join the list, rated by the first.",
 )
 @language_option
 @decoding_options
