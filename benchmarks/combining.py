@@ -29,7 +29,7 @@ from relisten.core.decide import Decision, decide
 from relisten.core.error_rates import errors_matrix
 from relisten.core.scored_lists import merged_lists
 from relisten.core.text import cached_normaliser
-from relisten.core.tune import TuningResult, tune_weights
+from relisten.core.tune import TuningResult, fit_weights
 from relisten.core.types import SYSTEMS, Hypothesis, NBest
 from relisten.io.nbest import load_nbest
 from relisten.tasks.hypotheses.combine import combine
@@ -125,8 +125,8 @@ def combined(sets: Sequence[TestSet]) -> tuple[str, dict[str, TuningResult]]:
         votes = {agreement_name(name): 1.0 for name in systems}
         voted = rover(plain)
         untuned = errors_of(plain, Weights(default_votes(list(votes))))
-        tuned = tune_weights(plain, n_resamples=0)
-        mixed = found[one.name] = tune_weights(one.lists(systems, mix=True), n_resamples=0)
+        tuned = fit_weights(plain, n_resamples=0)
+        mixed = found[one.name] = fit_weights(one.lists(systems, mix=True), n_resamples=0)
         oracle = np.min(list(one.errors.values()), axis=0)
         result = mixed.held_out_errors
         captured = (single.sum() - result.sum()) / (single.sum() - oracle.sum())
@@ -162,7 +162,7 @@ def pairs(sets: Sequence[TestSet]) -> str:
             if name == PARTNER or PARTNER not in one.files:
                 continue
             both = [system for system in one.files if system in (name, PARTNER)]
-            tuned = tune_weights(one.lists(both, mix=True), n_resamples=0)
+            tuned = fit_weights(one.lists(both, mix=True), n_resamples=0)
             result = tuned.held_out_errors
             rows.append(
                 [

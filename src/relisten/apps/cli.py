@@ -21,6 +21,7 @@ from relisten.apps.evaluation_commands import doctor, evaluate
 from relisten.apps.options import (
     components_of,
     confidence_option,
+    cue_options,
     decision_option,
     decoding_options,
     format_option,
@@ -34,10 +35,12 @@ from relisten.apps.options import (
     proposal_options,
     quiet_option,
     resume_option,
+    rules_option,
     seed_option,
     systems_of,
     taken,
 )
+from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
@@ -92,6 +95,7 @@ def main() -> None:
 )
 @decision_option
 @confidence_option
+@cue_options
 @placement_options
 @quiet_option
 def transcribe(
@@ -100,6 +104,7 @@ def transcribe(
     """Transcribe recordings: first pass, second pass, the better text."""
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
+    from relisten.tasks.cues import CueOptions
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
     from relisten.tasks.transcript import render
@@ -108,7 +113,7 @@ def transcribe(
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
     check_writable(output)
-    decoding = taken(DecodingOptions, options)
+    decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
         options,
@@ -120,7 +125,7 @@ def transcribe(
         transcripts, refused = transcribe(
             **options, decoding=decoding, options=second_pass, tick=tick
         )
-    write_text(output, render(transcripts, format))
+    write_text(output, render(transcripts, format, cues))
     finish(refused)
 
 
@@ -234,14 +239,6 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
-main.add_command(learn)
-main.add_command(pretrain)
-main.add_command(finetune)
-main.add_command(adapt)
-main.add_command(evaluate)
-main.add_command(doctor)
-
-
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
 @click.argument("manifest")
 @click.option(
@@ -309,6 +306,7 @@ def bias(quiet: bool, **options: Any) -> None:
     is_flag=True,
     help="A control: give each utterance another one's speech, to see what speech itself gains.",
 )
+@rules_option
 @input_options
 @placement_options
 @resume_option
@@ -326,6 +324,7 @@ def score(quiet: bool, **options: Any) -> None:
 @click.argument("scored")
 @output_option
 @normaliser_option
+@rules_option
 @click.option(
     "--components",
     default="",
@@ -400,3 +399,7 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     with progress("rescore", count_lines(options["scored"]), quiet) as tick:
         outcome = rescore(**options, weights=chosen, tick=tick, say=lambda line: note(line, quiet))
     finish(outcome.refused)
+
+
+for command in (learn, pretrain, finetune, adapt, evaluate, doctor, serve):
+    main.add_command(command)

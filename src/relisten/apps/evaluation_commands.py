@@ -14,6 +14,7 @@ from relisten.apps.options import (
     normaliser_option,
     placement_options,
     quiet_option,
+    rules_option,
     seed_option,
 )
 from relisten.core.types import Refusal, UsageError
@@ -48,6 +49,7 @@ from relisten.io.files import write_text
     help="What the file was ranked with, for the page: what other weights would have done.",
 )
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @quiet_option
@@ -82,13 +84,16 @@ def evaluate(
     tally = None
     if html_path:
         from relisten.tasks.evaluation.analysis import ErrorAnalyser
+        from relisten.tasks.leakage import REFERENCE_SEEN
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(options["normaliser"], keys, known)
-        utterances = tally.watch(utterances)
+        tally = ErrorAnalyser(
+            options["normaliser"], (*keys, REFERENCE_SEEN), known, options["rules"]
+        )
     with progress("evaluate", count_lines(ranked), quiet) as tick:
-        report = evaluate(utterances, **options, by=keys, tick=tick)
+        watch = tally.add if tally else None
+        report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
     if missing := set(by) - {one.key for one in report.by}:
         raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
     if json_path:
@@ -111,6 +116,7 @@ def evaluate(
 )
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @placement_options
@@ -119,7 +125,7 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     """I gained little: is it a bug? Checks lists, scores, and what they hold.
 
     Reads development lists, before or after scoring, with or without references. Ends with a
-    verdict and the next command. Exit code 1 where something is broken.
+    verdict and the next command. Exit code 1 where something is broken or cannot be read.
     """
     from relisten.apps.doctor_table import print_doctor
     from relisten.tasks.doctor.doctor import doctor
@@ -130,5 +136,6 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
         write_text(json_path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     if json_path != "-":
         print_doctor(report)
+    finish(report.refused)
     if report.is_broken:
         raise click.exceptions.Exit(1)

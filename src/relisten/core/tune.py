@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from relisten.core.agreement import agreement_name, errors_of_systems
-from relisten.core.arrays import FloatArray, IntArray
+from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
 from relisten.core.calibration import ConfidenceFit, WordVotes, cross_fit_confidence
 from relisten.core.combine import Weights, domain_of, fingerprint, without_voted_text
 from relisten.core.domains import DomainResult, tune_domains
+from relisten.core.leakage import TrainingOverlap
 from relisten.core.overruling import choose_margin
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.scored_lists import (
     ScoredLists,
     assign_folds,
@@ -27,9 +29,22 @@ from relisten.core.scored_lists import (
     merged_lists,
     speaker_groups,
 )
-from relisten.core.text import cached_normaliser
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.types import ADAPTED, ASR, FIRST_PASS_CHOICE, LENGTH, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
+
+
+@dataclass(frozen=True, slots=True)
+class TunedRates:
+    """What to expect of tuned weights on some of the utterances; rates are fractions.
+
+    gain: of cross-validated over the first pass, with its 95 % interval.
+    """
+
+    n_utterances: int
+    first_pass_wer: float
+    cross_validated_wer: float
+    gain: BootstrapInterval
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,9 @@ class TuningResult:
     domains: weights by the values of a key, where asked for, and their gain over the shared ones.
     held_out_errors, n_words: of each utterance, int64 [U]: its errors by weights of folds that did
         not see it, and its reference words; for comparing two results on the same utterances.
+    first_pass_errors, groups: of each utterance, int64 [U]: those of the first pass; its speaker.
+    training: what the models that scored the utterances have seen of them, where it was asked.
+    new_references: what to expect without the references seen in training, where some were seen.
     """
 
     weights: Weights
@@ -74,6 +92,22 @@ class TuningResult:
     domains: DomainResult | None
     held_out_errors: IntArray = field(repr=False, compare=False)
     n_words: IntArray = field(repr=False, compare=False)
+    first_pass_errors: IntArray = field(repr=False, compare=False)
+    groups: Sequence[str] = field(repr=False, compare=False)
+    training: TrainingOverlap = field(default_factory=TrainingOverlap)
+    new_references: TunedRates | None = None
+
+    def rates_on(self, rows: BoolArray, seed: int = 0) -> TunedRates:
+        """What to expect on the utterances where `rows`, bool [U], is true."""
+        before, after = self.first_pass_errors[rows], self.held_out_errors[rows]
+        words, groups = self.n_words[rows], np.array(self.groups)[rows]
+        n_words = max(1, int(words.sum()))
+        return TunedRates(
+            len(words),
+            int(before.sum()) / n_words,
+            int(after.sum()) / n_words,
+            paired_bootstrap(before, after, words, groups, seed=seed),
+        )
 
     @property
     def is_gain_certain(self) -> bool:
@@ -91,7 +125,7 @@ class TuningResult:
         return self.fallback if self.is_kept else self.weights
 
 
-def tune_weights(
+def fit_weights(
     nbests: Sequence[NBest],
     normaliser: str = "english",
     components: Sequence[str] | None = None,
@@ -99,6 +133,7 @@ def tune_weights(
     seed: int = 0,
     by: str | None = None,
     n_resamples: int = 100,
+    rules: Rules = NO_RULES,
 ) -> TuningResult:
     """Weights with few word errors on `nbests`, whose references are known.
 
@@ -110,12 +145,13 @@ def tune_weights(
     is 1. Folds keep each speaker (key `speaker` of the utterance) whole where there are two or
     more. The same seed gives the same weights. by: a key of the utterances whose values get
     weights of their own, shrunk towards the shared ones (`core.domains`). n_resamples: of the
-    speakers, for the intervals of the weights; 0: none are computed.
+    speakers, for the intervals of the weights; 0: none are computed. rules: the user's own, of what
+    is the same text; the weights hold them.
     Raises UsageError where a reference is missing, where there are fewer than two utterances, folds
     or no score to weight, where no utterance has the key `by`; FormatError where a hypothesis lacks
     a component asked for, or its score is a placeholder.
     """
-    data = _Data.of(nbests, normaliser, components, folds, seed)
+    data = _Data.of(nbests, normaliser, components, folds, seed, rules)
     if by is not None and all(domain_of(nbest, by) is None for nbest in nbests):
         raise UsageError(f"no utterance has the key {by!r}, by which weights were to be tuned")
     lists, groups = data.lists, data.groups
@@ -128,15 +164,17 @@ def tune_weights(
             lists, by, labels, values, held_out_values, data.assignment, groups, seed
         )
     judged_by = held_out_values if domains is None else domains.held_out_values
-    confidence = cross_fit_confidence(data.votes(judged_by, normaliser), data.assignment)
+    confidence = cross_fit_confidence(data.votes(judged_by), data.assignment)
     margin = choose_margin(lists.combined(held_out_values), lists.errors, data.assignment)
-    held_out, systems = margin.errors, data.system_errors(normaliser)
+    held_out, systems = margin.errors, data.system_errors()
     judged = held_out if domains is None else lists.errors_with(judged_by)
     best_system = min(systems, key=lambda name: int(systems[name].sum()), default=None)
     kept = lists.errors[:, 0] if best_system is None else systems[best_system]
     baseline = min(data.baseline_errors(seed), kept, key=lambda errors: int(errors.sum()))
     n_words = max(1, int(lists.n_words.sum()))
-    weights = _weights(data, values, domains, confidence, normaliser, margin.nats)
+    weights = _weights(
+        data, values, domains, confidence, Weights({}, normaliser, rules=rules), margin.nats
+    )
     fallback = {FIRST_PASS_CHOICE if best_system is None else agreement_name(best_system): 1.0}
     return TuningResult(
         weights=weights,
@@ -157,6 +195,8 @@ def tune_weights(
         domains=domains,
         held_out_errors=held_out,
         n_words=lists.n_words,
+        first_pass_errors=lists.errors[:, 0],
+        groups=groups,
     )
 
 
@@ -166,12 +206,13 @@ def held_out_errors(
     components: Sequence[str],
     folds: int = 5,
     seed: int = 0,
+    rules: Rules = NO_RULES,
 ) -> IntArray:
-    """`TuningResult.held_out_errors` of `tune_weights`, int64 [U], without the rest of its work.
+    """`TuningResult.held_out_errors` of `fit_weights`, int64 [U], without the rest of its work.
 
-    Raises as `tune_weights` does.
+    Raises as `fit_weights` does.
     """
-    data = _Data.of(nbests, normaliser, components, folds, seed)
+    data = _Data.of(nbests, normaliser, components, folds, seed, rules)
     return data.lists.errors_with(cross_validate(data.lists, data.assignment, seed))
 
 
@@ -185,6 +226,7 @@ class _Data:
     groups: Sequence[str]
     assignment: IntArray
     n_folds: int
+    normalise: Normaliser
 
     @classmethod
     def of(
@@ -194,15 +236,17 @@ class _Data:
         components: Sequence[str] | None,
         folds: int,
         seed: int,
+        rules: Rules,
     ) -> _Data:
         nbests = [without_voted_text(nbest) for nbest in nbests]
         _check(nbests, folds)
         named, left_out = _components(nbests, components)
-        merged = merged_lists(nbests, normaliser)
+        merged = merged_lists(nbests, normaliser, rules)
         groups = speaker_groups(nbests)
         assignment, n_folds = assign_folds(groups, folds, seed)
-        lists = ScoredLists.of(merged, named, normaliser)
-        return cls(merged, lists, left_out, groups, assignment, n_folds)
+        lists = ScoredLists.of(merged, named, normaliser, rules)
+        normalise = cached_normaliser(normaliser, rules)
+        return cls(merged, lists, left_out, groups, assignment, n_folds, normalise)
 
     def baseline_errors(self, seed: int) -> IntArray:
         """The best without tuned scores, int64 [U]: see `TuningResult.baseline_wer`."""
@@ -214,18 +258,18 @@ class _Data:
         held_out = plain.errors_with(cross_validate(plain, self.assignment, seed))
         return min(first_pass, held_out, key=lambda errors: int(errors.sum()))
 
-    def system_errors(self, normaliser: str) -> dict[str, IntArray]:
+    def system_errors(self) -> dict[str, IntArray]:
         """Errors of each system of combined lists that has every utterance, int64 [U]."""
-        errors = errors_of_systems(self.merged, cached_normaliser(normaliser))
+        errors = errors_of_systems(self.merged, self.normalise)
         return {name: np.array(own, dtype=np.int64) for name, own in errors.items()}
 
-    def votes(self, values: FloatArray, normaliser: str) -> WordVotes:
+    def votes(self, values: FloatArray) -> WordVotes:
         """The votes on the words of each utterance's choice by its own weights, float64 [U, C]."""
         combined = [
             self.lists.scores[row, : len(nbest.hypotheses)] @ values[row]
             for row, nbest in enumerate(self.merged)
         ]
-        return WordVotes.of(self.merged, combined, cached_normaliser(normaliser))
+        return WordVotes.of(self.merged, combined, self.normalise)
 
 
 def _rounded(values: FloatArray) -> FloatArray:
@@ -238,18 +282,20 @@ def _weights(
     values: FloatArray,
     domains: DomainResult | None,
     confidence: ConfidenceFit,
-    normaliser: str,
+    texts: Weights,
     margin: float,
 ) -> Weights:
+    """texts: weights without values, which say what is the same text."""
+
     def by_name(some: FloatArray) -> dict[str, float]:
         values = dict(zip(data.lists.components, _rounded(some).tolist(), strict=True))
         return {**values, FIRST_PASS_CHOICE: margin} if margin else values
 
     own = {} if domains is None else domains.values
-    return Weights(
-        by_name(values),
-        normaliser,
-        frozenset(fingerprint(nbest) for nbest in data.merged),
+    return replace(
+        texts,
+        values=by_name(values),
+        tuned_on=frozenset(fingerprint(nbest) for nbest in data.merged),
         temperature=float(f"{confidence.temperature:.6g}"),
         ceiling=float(f"{confidence.ceiling:.6g}"),
         by=domains.key if domains is not None and own else None,

@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 
 from relisten.core.types import FormatError, Hypothesis, NBest, Refusal
 from relisten.io.readers.common import attempt, number
 from relisten.io.readers.tables import lines_of
 
-WORD_STARTS = "word_starts_s"
-"""Key of a hypothesis that was read from a ctm: when each word starts, s."""
 _IGNORED = "ignore_time_segment_in_scoring"
 _TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
 
@@ -51,7 +49,7 @@ def read_ctm(path: Path) -> Iterator[NBest | Refusal]:
     """Lines `recording channel start duration word`, maybe with a confidence, which is no score.
 
     The words of one channel of a recording are one text; it is called after the recording, and
-    also after the channel where there are several. The start of each word is kept (WORD_STARTS).
+    also after the channel where there are several.
     """
     lines: dict[tuple[str, str], list[tuple[int, list[str]]]] = {}
     for n, line in _content(path):
@@ -76,11 +74,11 @@ def _ctm_utterance(utterance_id: str, lines: list[tuple[int, list[str]]], path: 
         words.append((start_s, start_s + number(fields[3], "duration", where), fields[4]))
     words.sort(key=lambda word: word[0])
     starts_s, ends_s, texts = zip(*words, strict=True)
-    are_ordered = all(a <= b for a, b in pairwise(ends_s))
+    if starts_s[0] < 0:
+        raise FormatError(f"{path}: '{utterance_id}': a word starts at {starts_s[0]} s")
+    # Words may overlap; ends that we keep are in order.
     hypothesis = Hypothesis(
-        " ".join(texts),
-        word_ends_s=ends_s if are_ordered and starts_s[0] >= 0 else None,
-        extra={WORD_STARTS: list(starts_s)},
+        " ".join(texts), word_ends_s=tuple(accumulate(ends_s, max)), word_starts_s=starts_s
     )
     return NBest(
         utterance_id,

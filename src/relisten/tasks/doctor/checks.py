@@ -13,9 +13,12 @@ from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.biasing import is_injected
 from relisten.core.combine import in_first_pass_order, merge_hypotheses
 from relisten.core.error_rates import errors_matrix
+from relisten.core.leakage import Seen, TrainingOverlap
+from relisten.core.length_bounds import is_loop, is_too_fast, within_length_bounds
 from relisten.core.list_statistics import errors_of_best
 from relisten.core.text import Normaliser
 from relisten.core.types import NBest
+from relisten.tasks.leakage import SeenByModels
 
 Status = Literal["ok", "look here", "broken", "cannot tell"]
 
@@ -49,16 +52,30 @@ class Lists:
     """N-best lists in first-pass order, without hypotheses that were injected later.
 
     merged: the same, with texts that are equal under `normalise` merged, as they are ranked.
+    training: what the models that scored them have seen of them; those that a model was trained on
+    are left out. seen: ids of those whose reference a model was trained on.
     """
 
     utterances: Sequence[NBest]
     merged: Sequence[NBest]
     normalise: Normaliser
+    training: TrainingOverlap = field(default_factory=TrainingOverlap)
+    seen: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, utterances: Iterable[NBest], normalise: Normaliser) -> Lists:
-        ordered = [in_first_pass_order(_without_injected(one)) for one in utterances]
-        return cls(ordered, [merge_hypotheses(one, normalise) for one in ordered], normalise)
+    def of(
+        cls, utterances: Iterable[NBest], normalise: Normaliser, models: Iterable[str] = ()
+    ) -> Lists:
+        """models: those to ask what they were trained on, besides those that gave the scores."""
+        seen_by, found = SeenByModels(models), dict[str, Seen | None]()
+        ordered = []
+        for one in utterances:
+            if (seen := seen_by.of(one)) != "utterance":
+                ordered.append(in_first_pass_order(_without_injected(one)))
+                found[one.id] = seen
+        merged = [merge_hypotheses(one, normalise) for one in ordered]
+        seen_ids = frozenset(id for id, seen in found.items() if seen)
+        return cls(ordered, merged, normalise, seen_by.overlap(), seen_ids)
 
     @cached_property
     def known(self) -> list[NBest]:
@@ -124,6 +141,28 @@ def check_references(lists: Lists) -> Check:
     return Check("references", "cannot tell", finding, meaning, remedy, counts)
 
 
+def check_training(lists: Lists) -> Check | None:
+    """Have the models that scored the lists seen them in training? None where none says."""
+    overlap = lists.training
+    if not overlap.models and not overlap.silent:
+        return None
+    finding = "; ".join(overlap.sentences())
+    if not overlap.models:
+        return Check("training", "cannot tell", finding)
+    statistics = {
+        "trained_on_utterances": float(overlap.n_utterances),
+        "seen_references": float(overlap.n_references),
+    }
+    if overlap.n_utterances:
+        meaning = "what a model was trained on says nothing of other speech; it is left out here"
+        remedy = "take other development speech"
+        return Check("training", "look here", finding, meaning, remedy, statistics)
+    if overlap.n_references:
+        meaning = "a language model knows sentences that it was trained on; see the rates without"
+        return Check("training", "look here", finding, meaning, "", statistics)
+    return Check("training", "ok", finding, statistics=statistics)
+
+
 def check_choice(lists: Lists) -> Check:
     """Is there enough to choose from?"""
     n_distinct = np.array([len(one.hypotheses) for one in lists.merged])
@@ -172,3 +211,33 @@ def check_copies(lists: Lists) -> Check:
     meaning = "lists are padded with copies, and merging counts k copies as k times as probable"
     remedy = "export each hypothesis once; short lists are welcome"
     return Check("copies", "broken", finding, meaning, remedy, statistics)
+
+
+def check_lengths(lists: Lists) -> Check:
+    """Do hypotheses repeat a phrase over and over, or hold more words than anybody can say?"""
+    n_all = n_loops = n_fast = n_chosen = n_far = 0
+    examples: list[str] = []
+    for one in lists.utterances:
+        loops = [is_loop(h.text) for h in one.hypotheses]
+        fast = [is_too_fast(h.text, one.duration_s) for h in one.hypotheses]
+        n_all, n_loops, n_fast = n_all + len(loops), n_loops + sum(loops), n_fast + sum(fast)
+        n_far += int((~within_length_bounds(one)).sum())
+        n_chosen += any(loops[:1]) or any(fast[:1])
+        examples += [one.id] if any(loops) or any(fast) else []
+    finding = (
+        f"{n_loops:,} of {n_all:,} hypotheses are repetition loops, {n_fast:,} have more words "
+        f"than can be said in their time, {n_far:,} are out of bounds for their list"
+    )
+    counts = {"loops": n_loops, "too_fast": n_fast, "first": n_chosen, "out_of_bounds": n_far}
+    statistics = {name: float(n) for name, n in counts.items()}
+    if not examples:
+        return Check("lengths", "ok", finding, statistics=statistics)
+    meaning = (
+        f"the recogniser loops, first in {', '.join(map(repr, examples[:3]))}; in {n_chosen:,} "
+        "lists it is its own choice; without a score of the speech such texts are ranked last"
+    )
+    remedy = (
+        "export the lists anew without conditioning on the text before, or with a bound on "
+        "repeated n-grams; a score of the speech tells loops, too: relisten score FILE -o SCORED"
+    )
+    return Check("lengths", "look here", finding, meaning, remedy, statistics)

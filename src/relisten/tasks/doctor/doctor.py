@@ -8,15 +8,18 @@ from dataclasses import asdict, dataclass, replace
 
 from relisten.core.finite import finite_or_none
 from relisten.core.text import cached_normaliser
-from relisten.core.types import CONTEXT, LENGTH, UsageError
+from relisten.core.types import CONTEXT, LENGTH, Refusal, UsageError
 from relisten.io.nbest import read_nbest
+from relisten.io.rules import read_rules
 from relisten.tasks.doctor.checks import (
     LONGER_LISTS,
     Check,
     Lists,
     check_choice,
     check_copies,
+    check_lengths,
     check_references,
+    check_training,
 )
 from relisten.tasks.doctor.gain import Gain, measure_gain
 from relisten.tasks.doctor.score_checks import (
@@ -33,7 +36,7 @@ class DoctorReport:
     """All checks, what rescoring gains, and what follows.
 
     gain: None where something is broken, or it cannot be measured. verdict: a sentence or two.
-    next_step: a command, or what to do.
+    next_step: a command, or what to do. refused: utterances that cannot be read.
     """
 
     n_utterances: int
@@ -41,6 +44,7 @@ class DoctorReport:
     gain: Gain | None
     verdict: str
     next_step: str
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def is_broken(self) -> bool:
@@ -57,6 +61,7 @@ class DoctorReport:
             "next_step": self.next_step,
             "checks": [asdict(check) for check in self.checks],
             "gain": gain,
+            "refused": [asdict(refusal) for refusal in self.refused],
         }
         return finite_or_none(record)
 
@@ -66,6 +71,7 @@ def doctor(
     model: str | None = None,
     normaliser: str = "english",
     seed: int = 0,
+    rules: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
     device: str = "auto",
@@ -73,13 +79,20 @@ def doctor(
 ) -> DoctorReport:
     """The checks of an N-best file, scored or not, with references or without.
 
+    rules: a file of the user's own rules of what is the same text.
     model: a bundle or causal LM whose tokenizer is checked on these texts, too. Keeps all lists in
     memory. Raises UsageError where no utterance has hypotheses.
     """
-    utterances = list(read_nbest(nbest, input_format, manifest))
+    own, refused = read_rules(rules), list[Refusal]()
+    utterances = list(read_nbest(nbest, input_format, manifest, refused.append))
     if not any(one.hypotheses for one in utterances):
         raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
-    lists = Lists.of(utterances, cached_normaliser(normaliser))
+    lists = Lists.of(utterances, cached_normaliser(normaliser, own), [model] if model else ())
+    if lists.training.n_utterances and not any(one.hypotheses for one in lists.utterances):
+        raise UsageError(
+            f"{nbest}: {' and '.join(lists.training.models)} was trained on every utterance with "
+            "hypotheses; take other development speech"
+        )
     checks = check_lists(lists)
     path = shlex.quote(nbest)
     if model is not None:
@@ -88,17 +101,19 @@ def doctor(
         checks += check_model(lists, model, device, dtype)
     checks = [replace(check, remedy=check.remedy.replace("FILE", path)) for check in checks]
     is_broken = any(check.status == "broken" for check in checks)
-    gain = None if is_broken else measure_gain(lists, normaliser, seed)
+    gain = None if is_broken else measure_gain(lists, normaliser, seed, own)
     verdict, next_step = conclude(checks, gain, lists, path)
-    return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step)
+    return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step, tuple(refused))
 
 
 def check_lists(lists: Lists) -> list[Check]:
     """The checks that need nothing but the lists."""
     checks = (
         check_references(lists),
+        check_training(lists),
         check_choice(lists),
         check_copies(lists),
+        check_lengths(lists),
         check_presence(lists),
         check_equal(lists),
         check_direction(lists),

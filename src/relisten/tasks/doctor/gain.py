@@ -9,7 +9,8 @@ import numpy as np
 
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.tune import held_out_errors, tune_weights
+from relisten.core.rules import NO_RULES, Rules
+from relisten.core.tune import TunedRates, fit_weights, held_out_errors
 from relisten.core.types import ASR, LENGTH, UsageError
 from relisten.tasks.doctor.checks import Lists
 
@@ -34,6 +35,7 @@ class Gain:
 
     without_lm_wer: the best choice by first-pass score and length alone. gain: of tuned over the
     first pass, speakers resampled whole. parts: what each score contributes, except `asr`.
+    new_references: without references that a model was trained on; None where none, or all, are.
     """
 
     n_utterances: int
@@ -44,6 +46,7 @@ class Gain:
     oracle_wer: float
     gain: BootstrapInterval
     parts: tuple[Ablation, ...]
+    new_references: TunedRates | None = None
 
     @property
     def captured(self) -> float:
@@ -65,11 +68,13 @@ class Gain:
         return int(np.ceil(self.n_utterances * (half / self.gain.absolute) ** 2))
 
 
-def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
+def measure_gain(
+    lists: Lists, normaliser: str, seed: int = 0, rules: Rules = NO_RULES
+) -> Gain | None:
     """What tuned weights gain on the lists; None without a score to tune, or without references."""
     known = [one for one in lists.utterances if one.reference is not None]
     try:
-        whole = tune_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0)
+        whole = fit_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0, rules=rules)
     except UsageError:
         return None
     groups = [one.speaker or one.id for one in known]
@@ -77,12 +82,13 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
     def gain_over(errors: IntArray) -> BootstrapInterval:
         return paired_bootstrap(errors, whole.held_out_errors, whole.n_words, groups, seed=seed)
 
+    is_new = np.array([one.id not in lists.seen for one in known])
     parts = []
     for name, weight in whole.weights.values.items():
         others = [other for other in whole.weights.values if other != name]
         if name == ASR or not _has_score(others):
             continue
-        errors = held_out_errors(known, normaliser, others, FOLDS, seed)
+        errors = held_out_errors(known, normaliser, others, FOLDS, seed, rules)
         wer = int(errors.sum()) / max(1, int(whole.n_words.sum()))
         parts.append(Ablation(name, weight, wer, gain_over(errors)))
     return Gain(
@@ -94,6 +100,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
         oracle_wer=float(lists.wer_at[-1]),
         gain=gain_over(lists.best_errors[:, 0]),
         parts=tuple(parts),
+        new_references=whole.rates_on(is_new, seed) if 0 < is_new.sum() < len(is_new) else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relisten.core.combine import (
@@ -15,6 +15,7 @@ from relisten.core.combine import (
 from relisten.core.error_rates import align_words, errors_matrix
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest
+from relisten.io.rules import read_rules
 from relisten.tasks.evaluation.breakdown import value_of
 from relisten.tasks.evaluation.confusions import (
     EFFECTS,
@@ -79,15 +80,19 @@ class ErrorAnalysis:
 
 
 class ErrorAnalyser:
-    """Analyses utterances on their way to `evaluate`.
+    """Analyses the utterances that `evaluate` counts.
 
     keys: of the utterances, whose values label them. weights: those that ranked them, if known.
     """
 
     def __init__(
-        self, normaliser: str = "english", keys: Sequence[str] = (), weights: Weights | None = None
+        self,
+        normaliser: str = "english",
+        keys: Sequence[str] = (),
+        weights: Weights | None = None,
+        rules: str | None = None,
     ) -> None:
-        self._normalise = normaliser_named(normaliser)
+        self._normalise = normaliser_named(normaliser, read_rules(rules))
         self._keys = tuple(keys)
         self._weights = weights
         self._sweep = SweepTally(weights or Weights({}))
@@ -96,13 +101,6 @@ class ErrorAnalyser:
         self._confusions = ConfusionTally()
         self._components: dict[str, None] = {}  # a set that keeps the order
         self._rows: list[UtteranceRow] = []
-
-    def watch(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances as they come; those with a reference are analysed."""
-        for utterance in utterances:
-            if utterance.reference is not None:
-                self._add(utterance)
-            yield utterance
 
     def result(self, evaluation: EvaluationReport) -> ErrorAnalysis:
         """The analysis, with the error rates that `evaluate` gave for the same utterances."""
@@ -126,7 +124,8 @@ class ErrorAnalyser:
             left_out=left_out,
         )
 
-    def _add(self, utterance: NBest) -> None:
+    def add(self, utterance: NBest) -> None:
+        """Analyse one utterance with a reference."""
         ranked = hypotheses_or_empty(utterance)
         first_pass = hypotheses_or_empty(in_first_pass_order(utterance))
         reference = self._normalise(utterance.reference or "")

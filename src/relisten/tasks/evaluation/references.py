@@ -10,7 +10,7 @@ from relisten.core.types import FormatError, Hypothesis, NBest, Refusal, UsageEr
 from relisten.io.nbest import Refuse, read_nbest
 from relisten.io.readers import recognise
 from relisten.io.readers.common import read_text
-from relisten.io.readers.sclite import WORD_STARTS, StmSegment, stm_segments
+from relisten.io.readers.sclite import StmSegment, stm_segments
 
 
 def read_with_references(
@@ -140,9 +140,8 @@ def _cut(recordings: Iterator[NBest], segments: Sequence[StmSegment]) -> Iterato
             yield one  # without a reference: it is refused where errors are counted
             continue
         (hypothesis,) = one.hypotheses
-        starts_s = hypothesis.extra[WORD_STARTS]
-        ends_s = hypothesis.word_ends_s or starts_s
-        for word, start_s, end_s in zip(hypothesis.text.split(), starts_s, ends_s, strict=True):
+        times = (hypothesis.word_starts_s or (), hypothesis.word_ends_s or ())
+        for word, start_s, end_s in zip(hypothesis.text.split(), *times, strict=True):
             middle_s = (start_s + end_s) / 2
             words[min(own, key=lambda place: _distance_s(segments[place], middle_s))].append(word)
     for place, (segment, spoken) in enumerate(zip(segments, words, strict=True), 1):
