@@ -169,7 +169,7 @@ def test_missing_and_equal_scores(healthy: list[NBest], tmp_path: Path) -> None:
     ]
     report = examined(torn, tmp_path)
     assert statuses(report)["scores present"] == "broken"
-    assert report.checks[3].finding.startswith("100 of ")
+    assert report.checks[4].finding.startswith("100 of ")
     flat = [
         replace(u, hypotheses=tuple(replace(h, scores={"asr": -1.0}) for h in u.hypotheses))
         for u in healthy
@@ -298,10 +298,10 @@ def test_exit_codes(healthy: list[NBest], tmp_path: Path) -> None:
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["is_broken"] is False
     assert record["gain"]["captured"] > 0
-    assert [check["status"] for check in record["checks"]] == ["ok"] * 7
+    assert [check["status"] for check in record["checks"]] == ["ok"] * 8
     done = run(bad, "--json", "-")
     assert done.exit_code == 1
-    assert json.loads(done.stdout)["checks"][6]["status"] == "cannot tell"
+    assert json.loads(done.stdout)["checks"][7]["status"] == "cannot tell"
     torn.write_text('{"id": "a", "hypotheses": [{"text": "x", "scores": {"asr": NaN}}]}')
     done = run(torn)
     assert done.exit_code == 2
@@ -385,3 +385,42 @@ def test_a_model_that_is_not_there_is_found(tmp_path: Path) -> None:
     (tmp_path / "relisten.json").write_text("{}")
     found = finding(doctor(str(BENCHMARK), model=str(tmp_path)), "broken")
     assert found.startswith(f"model: {tmp_path}")
+
+
+def test_loops_are_told(healthy: list[NBest], tmp_path: Path) -> None:
+    """One list holds "the cat" forty times, and the recogniser's own choice of another has fifty
+    words in two seconds: two lists to look at, named, and nothing broken."""
+    loop = Hypothesis("the cat " * 40, {"asr": -80.0, "text": -80.0})
+    first = replace(healthy[0], hypotheses=(*healthy[0].hypotheses, loop))
+    fast = " ".join(f"{letter}{n}x" for n in range(5) for letter in "abcdefghij")
+    chosen = Hypothesis(fast, {"asr": -0.1, "text": -80.0})
+    second = replace(healthy[1], hypotheses=(chosen, *healthy[1].hypotheses), duration_s=2.0)
+    report = examined([first, second, *healthy[2:20]], tmp_path)
+    (lengths,) = (check for check in report.checks if check.name == "lengths")
+    assert lengths.status == "look here"
+    assert lengths.finding.startswith("1 of 202 hypotheses are repetition loops, 1 have more")
+    assert f"first in '{first.id}', '{second.id}'; in 1 lists" in lengths.meaning
+    assert not report.is_broken
+
+
+def test_unreadable_lists_are_listed_and_the_others_checked(
+    healthy: list[NBest], tmp_path: Path
+) -> None:
+    """A line of another program's list without its score: the rest is examined, exit code 1."""
+    lines = "u1\tthe cat\t-1.5\nu1\ta cat\t-2.5\nu2\tthe dog\tnan\nu3\tthe cow\t-1.0\n"
+    (tmp_path / "lists.tsv").write_text(lines)
+    report = doctor(str(tmp_path / "lists.tsv"))
+    assert report.n_utterances == 2
+    assert [refusal.id for refusal in report.refused] == ["u2"]
+    result = CliRunner().invoke(main, ["doctor", str(tmp_path / "lists.tsv"), "--quiet"])
+    assert result.exit_code == 1
+    assert "1 refused:" in result.output
+
+
+def test_one_list_gives_finite_findings(healthy: list[NBest], tmp_path: Path) -> None:
+    """It has no interval: what was "[-inf%, inf%]" and "nan ± nan" is left out."""
+    report = examined(healthy[:1], tmp_path)
+    sentences = " ".join(check.finding for check in report.checks)
+    assert "inf%" not in sentences
+    assert "nan" not in sentences
+    json.loads(json.dumps(report.to_json()), parse_constant=pytest.fail)

@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 
 from relisten.core.combine import Weights
-from relisten.core.length_bounds import within_length_bounds
+from relisten.core.length_bounds import is_loop, is_too_fast, within_length_bounds
 from relisten.core.scored_lists import ScoredLists
 from relisten.core.types import Hypothesis, NBest
 from relisten.tasks.second_pass import rank
 
 
 def lists(*lengths: int) -> NBest:
-    return NBest("u", tuple(Hypothesis(" ".join(["word"] * n)) for n in lengths))
+    words = [f"{letter}{vowel}" for letter in "bcdfghjklmnp" for vowel in "aeiou"]
+    return NBest("u", tuple(Hypothesis(" ".join(words[:n])) for n in lengths))
 
 
 @pytest.mark.parametrize(
     ("lengths", "within"),
     [
         ((23, 22, 1), [True, True, False]),  # a fragment
-        ((10, 60), [True, False]),  # a loop
+        ((10, 60), [True, False]),  # far too long
         ((1, 23, 24, 22), [True, True, True, True]),  # the fragment is the first pass's choice
-        ((60, 10, 11, 12), [True, True, True, True]),  # so is the loop
+        ((60, 10, 11, 12), [True, True, True, True]),  # so is the long one
         ((2, 1, 0, 6), [True, True, True, True]),  # short texts differ by few words
         ((2, 7), [True, False]),
         ((23, 1), [True, False]),
@@ -33,6 +34,95 @@ def lists(*lengths: int) -> NBest:
 def test_bounds(lengths: tuple[int, ...], within: list[bool]) -> None:
     """From half of the usual words less 2 to twice as many and 2 more."""
     assert within_length_bounds(lists(*lengths)).tolist() == within
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the " * 9,
+        "Thank you. " * 4,
+        "I don't know, I DON'T KNOW I don't know... I don't know",
+        "so we are going to " * 40,
+        "right then la-la-la-la-la-la-la-la-la goodbye",
+        "no no no no no no no no no and so on",
+        "谢谢" * 9,
+        "我们走吧，" * 10,
+        "ขอบคุณ" * 8,
+        "あ" * 18,
+        "da " * 20_000,
+    ],
+)
+def test_what_nobody_says_is_a_loop(text: str) -> None:
+    assert is_loop(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "in in in in in human health",  # a speaker of Earnings22
+        "ha ha ha ha har",
+        "bye bye, bye bye, bye bye",
+        "no no no no no no no no",
+        "knock knock knock, who is there",
+        "谢谢谢谢谢谢",
+        "哈哈哈哈哈哈",
+        "one two one two three",
+        "a " + " ".join(f"w{n}" for n in range(5000)),
+    ],
+)
+def test_what_people_say_is_no_loop(text: str) -> None:
+    assert not is_loop(text)
+
+
+def test_speed_is_bounded_where_the_duration_is_known() -> None:
+    """8 words a second and 2 more: 18 in 2 s. "0351" is four."""
+    words = "a b c d e f g h i j k l m n o p q r"
+    assert not is_too_fast(words, 2.0)
+    assert is_too_fast(f"{words} s", 2.0)
+    assert is_too_fast(f"{words[:-4]} 0351", 2.0)
+    assert not is_too_fast(f"{words} s", None)
+
+
+LOOP = "down by the river " * 40
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_loop_loses_wherever_it_stands(order: tuple[int, int]) -> None:
+    """A file need not be sorted: where the loop came first, it set the usual length, and the
+    speech stood last."""
+    both = [
+        Hypothesis("We ought to leave before the rain.", {"asr": -6.0}),
+        Hypothesis(LOOP, {"asr": -31.0}),
+    ]
+    weights = Weights({"asr": 1.0, "length": 0.4})
+    ranked = rank(NBest("u", tuple(both[place] for place in order)), weights)
+    assert ranked.hypotheses[0].text.startswith("We ought")
+    assert ranked.hypotheses[1].posterior == 0.0
+
+
+def test_a_long_invention_that_comes_first_is_not_the_measure() -> None:
+    invention = " ".join(f"word{n}x" for n in range(80))
+    both = (
+        Hypothesis(invention, {"asr": -31.0}),
+        Hypothesis("We ought to leave before the rain.", {"asr": -6.0}),
+    )
+    assert within_length_bounds(NBest("u", both)).tolist() == [False, True]
+
+
+def test_where_all_loop_the_first_pass_chooses() -> None:
+    both = (Hypothesis("the " * 50, {"asr": -2.0}), Hypothesis("the " * 49, {"asr": -1.0}))
+    assert within_length_bounds(NBest("u", both)).tolist() == [True, True]
+    weights = Weights({"asr": 1.0})
+    assert rank(NBest("u", both), weights).hypotheses[0].text == "the " * 49
+
+
+def test_nobody_says_thirty_words_in_two_seconds() -> None:
+    """Without its duration the list would be taken as it is: the two are of one length."""
+    fast, speech = lists(30).hypotheses[0], lists(14).hypotheses[0]
+    nbest = NBest("u", (fast, speech), duration_s=2.0)
+    assert within_length_bounds(nbest).tolist() == [False, True]
+    assert within_length_bounds(NBest("u", nbest.hypotheses)).tolist() == [True, True]
 
 
 SENTENCE = "in order to realise the evils entailed by incarceration in those days"

@@ -485,7 +485,7 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     """I gained little: is it a bug? Checks lists, scores, and what they hold.
 
     Reads development lists, before or after scoring, with or without references. Ends with a
-    verdict and the next command. Exit code 1 where something is broken.
+    verdict and the next command. Exit code 1 where something is broken or cannot be read.
     """
     from relisten.apps.doctor_table import print_doctor
     from relisten.tasks.doctor.doctor import doctor
@@ -496,5 +496,6 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
         write_text(json_path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     if json_path != "-":
         print_doctor(report)
+    finish(report.refused)
     if report.is_broken:
         raise click.exceptions.Exit(1)

@@ -31,6 +31,11 @@ class IntervalEstimate:
     high: float
     n_lists: int
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether the lists tell how certain the number is."""
+        return bool(np.isfinite([self.value, self.low, self.high]).all())
+
 
 def mean_estimate(values: npt.ArrayLike) -> IntervalEstimate:
     """The mean of one number per list, [U], with the normal interval of independent lists.

@@ -57,7 +57,7 @@ def normaliser(name: str) -> Normaliser:
             text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text)
         text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
         if name == "basic":
-            text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
+            text = " ".join(words_of_any_script(text))
         return " ".join(word for word in text.split() if not _is_punctuation(word))
 
     return normalise
@@ -87,6 +87,12 @@ def lower_if_capitals(text: str) -> str:
     """The text, in lower case if it is all in capitals: nobody speaks in capitals, and models know
     lower case better."""
     return text.lower() if text.isupper() else text
+
+
+def words_of_any_script(text: str) -> list[str]:
+    """What white space separates; in scripts written without spaces each character, with its
+    marks, is a word."""
+    return _UNSPACED_CHARACTER.sub(r" \g<0> ", text).split()
 
 
 def join_unspaced(text: str) -> str:

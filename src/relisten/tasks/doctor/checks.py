@@ -13,6 +13,7 @@ from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.biasing import is_injected
 from relisten.core.combine import in_first_pass_order, merge_hypotheses
 from relisten.core.error_rates import errors_matrix
+from relisten.core.length_bounds import is_loop, is_too_fast, within_length_bounds
 from relisten.core.list_statistics import errors_of_best
 from relisten.core.text import Normaliser
 from relisten.core.types import NBest
@@ -172,3 +173,33 @@ def check_copies(lists: Lists) -> Check:
     meaning = "lists are padded with copies, and merging counts k copies as k times as probable"
     remedy = "export each hypothesis once; short lists are welcome"
     return Check("copies", "broken", finding, meaning, remedy, statistics)
+
+
+def check_lengths(lists: Lists) -> Check:
+    """Do hypotheses repeat a phrase over and over, or hold more words than anybody can say?"""
+    n_all = n_loops = n_fast = n_chosen = n_far = 0
+    examples: list[str] = []
+    for one in lists.utterances:
+        loops = [is_loop(h.text) for h in one.hypotheses]
+        fast = [is_too_fast(h.text, one.duration_s) for h in one.hypotheses]
+        n_all, n_loops, n_fast = n_all + len(loops), n_loops + sum(loops), n_fast + sum(fast)
+        n_far += int((~within_length_bounds(one)).sum())
+        n_chosen += any(loops[:1]) or any(fast[:1])
+        examples += [one.id] if any(loops) or any(fast) else []
+    finding = (
+        f"{n_loops:,} of {n_all:,} hypotheses are repetition loops, {n_fast:,} have more words "
+        f"than can be said in their time, {n_far:,} are out of bounds for their list"
+    )
+    counts = {"loops": n_loops, "too_fast": n_fast, "first": n_chosen, "out_of_bounds": n_far}
+    statistics = {name: float(n) for name, n in counts.items()}
+    if not examples:
+        return Check("lengths", "ok", finding, statistics=statistics)
+    meaning = (
+        f"the recogniser loops, first in {', '.join(map(repr, examples[:3]))}; in {n_chosen:,} "
+        "lists it is its own choice; without a score of the speech such texts are ranked last"
+    )
+    remedy = (
+        "export the lists anew without conditioning on the text before, or with a bound on "
+        "repeated n-grams; a score of the speech tells loops, too: relisten score FILE -o SCORED"
+    )
+    return Check("lengths", "look here", finding, meaning, remedy, statistics)

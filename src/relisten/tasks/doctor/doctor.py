@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from relisten.core.finite import finite_or_none
 from relisten.core.text import cached_normaliser
-from relisten.core.types import CONTEXT, LENGTH, UsageError
+from relisten.core.types import CONTEXT, LENGTH, Refusal, UsageError
 from relisten.io.nbest import read_nbest
 from relisten.tasks.doctor.checks import (
     LONGER_LISTS,
@@ -16,6 +16,7 @@ from relisten.tasks.doctor.checks import (
     Lists,
     check_choice,
     check_copies,
+    check_lengths,
     check_references,
 )
 from relisten.tasks.doctor.gain import Gain, measure_gain
@@ -33,7 +34,7 @@ class DoctorReport:
     """All checks, what rescoring gains, and what follows.
 
     gain: None where something is broken, or it cannot be measured. verdict: a sentence or two.
-    next_step: a command, or what to do.
+    next_step: a command, or what to do. refused: utterances that cannot be read.
     """
 
     n_utterances: int
@@ -41,6 +42,7 @@ class DoctorReport:
     gain: Gain | None
     verdict: str
     next_step: str
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def is_broken(self) -> bool:
@@ -57,6 +59,7 @@ class DoctorReport:
             "next_step": self.next_step,
             "checks": [asdict(check) for check in self.checks],
             "gain": gain,
+            "refused": [asdict(refusal) for refusal in self.refused],
         }
         return finite_or_none(record)
 
@@ -76,7 +79,8 @@ def doctor(
     model: a bundle or causal LM whose tokenizer is checked on these texts, too. Keeps all lists in
     memory. Raises UsageError where no utterance has hypotheses.
     """
-    utterances = list(read_nbest(nbest, input_format, manifest))
+    refused: list[Refusal] = []
+    utterances = list(read_nbest(nbest, input_format, manifest, refused.append))
     if not any(one.hypotheses for one in utterances):
         raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
     lists = Lists.of(utterances, cached_normaliser(normaliser))
@@ -90,7 +94,7 @@ def doctor(
     is_broken = any(check.status == "broken" for check in checks)
     gain = None if is_broken else measure_gain(lists, normaliser, seed)
     verdict, next_step = conclude(checks, gain, lists, path)
-    return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step)
+    return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step, tuple(refused))
 
 
 def check_lists(lists: Lists) -> list[Check]:
@@ -99,6 +103,7 @@ def check_lists(lists: Lists) -> list[Check]:
         check_references(lists),
         check_choice(lists),
         check_copies(lists),
+        check_lengths(lists),
         check_presence(lists),
         check_equal(lists),
         check_direction(lists),

@@ -171,7 +171,7 @@ def check_scale(lists: Lists) -> Check | None:
     finding = (
         f"as natural logs, the probabilities of a list sum to more than 1 in {impossible:.1%} of "
         f"the lists, and to 1 at the power {median:.2f} (95 % of the lists: up to {high:.2f}), "
-        f"which grows as length to the {_plus_minus(growth)}"
+        f"{_growth(growth)}"
     )
     status, meaning, remedy = _scale(impossible, median, high, growth)
     statistics = {
@@ -247,7 +247,7 @@ def _check_other(name: str, lists: Lists) -> Check | None:
     groups = _groups(one for one, _ in scored)
     growth = elasticity(costs, lengths, groups)
     if growth.high < GROWS and len(set(groups)) >= MIN_GROUPS:
-        finding = f"they grow as length to the {_plus_minus(growth)}; sums grow as length"
+        finding = f"it has a size {_growth(growth)}; sums grow as length"
         statistics = {"growth_by_length": growth.value}
         return Check(name, "broken", finding, "these are averages", remedy, statistics)
     return None
@@ -258,8 +258,12 @@ def _groups(utterances: Iterable[NBest]) -> list[str]:
 
 
 def _per_cent(estimate: IntervalEstimate) -> str:
-    return f"{estimate.value:.0%} [{estimate.low:.0%}, {estimate.high:.0%}]"
+    interval = f" [{estimate.low:.0%}, {estimate.high:.0%}]" if estimate.has_interval else ""
+    return f"{estimate.value:.0%}{interval}"
 
 
-def _plus_minus(estimate: IntervalEstimate) -> str:
-    return f"{estimate.value:.2f} ± {estimate.high - estimate.value:.2f}"
+def _growth(estimate: IntervalEstimate) -> str:
+    if not estimate.has_interval:
+        return "whose growth with length so few lists do not tell"
+    half = estimate.high - estimate.value
+    return f"which grows as length to the {estimate.value:.2f} ± {half:.2f}"
