@@ -82,7 +82,6 @@ TASKS = {
     "doctor": "relisten.tasks.doctor.doctor:doctor",
 }
 OF_THE_COMMAND_ALONE = {
-    "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them
     "tune": {"output", "always"},
     "learn": {"json_path"},
     # The task takes utterances, not a file, and the page is made of them and its report.

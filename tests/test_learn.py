@@ -20,8 +20,7 @@ from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
-from relisten.tasks.transcribe import transcribe
-from tiny_world import fill_cache, write_noise
+from tiny_world import fill_cache, transcripts_of, write_noise
 
 TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
 N_SPEAKERS = 6
@@ -79,8 +78,7 @@ def test_the_bundle_transcribes_with_both_recognisers(learnt):
     assert config.weights.domains[STRANGE] == {"asr": 1.0, "text": 0.3, "length": 0.4}
     rescorer = load_rescorer(str(bundle))
     assert ADAPTED in rescorer.components
-    [transcript], refused = transcribe([str(folder / "3.wav")], str(bundle))
-    assert not refused
+    [transcript] = transcripts_of([str(folder / "3.wav")], str(bundle))
     for hypothesis in transcript.segments[0].nbest.hypotheses:
         assert {"asr", ADAPTED} <= set(hypothesis.scores)
 
@@ -123,7 +121,7 @@ def test_strange_speech_is_ranked_with_the_weights_started_from(learnt, tmp_path
     before = path.read_bytes()
     try:
         save_familiarity(replace(load_familiarity(path), limit=-1.0), path)
-        [transcript], _ = transcribe([str(folder / "3.wav")], str(bundle))
+        [transcript] = transcripts_of([str(folder / "3.wav")], str(bundle))
         assert transcript.segments[0].nbest.extra[FAMILIARITY_KEY] == STRANGE
     finally:
         path.write_bytes(before)

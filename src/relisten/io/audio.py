@@ -156,7 +156,10 @@ def from_samples(
 
 
 def _name(source: str | PathLike[str] | BinaryIO) -> str:
-    return os.fspath(source) if isinstance(source, str | PathLike) else str(source)
+    """Its path; an open file may have none, or the number of a descriptor for one."""
+    name = os.fspath(source) if isinstance(source, str | PathLike) else source
+    name = getattr(name, "name", name)
+    return name if isinstance(name, str) else "the recording"
 
 
 def _joined(blocks: Iterator[np.ndarray], rate_hz: int, name: str) -> np.ndarray:
@@ -305,7 +308,7 @@ def _container(file: BinaryIO, name: str) -> Iterator[av.container.InputContaine
 
     try:
         # Playlists name other files: they are not to be opened.
-        with av.open(file, options={"protocol_whitelist": "none"}) as container:
+        with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream")
             yield container
