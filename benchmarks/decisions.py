@@ -3,7 +3,7 @@
     python benchmarks/decisions.py scored-dev.jsonl
 
 Speakers are split into folds. Each fold is ranked with the weights, temperature and ceiling that
-`tune_weights` finds on the other folds, so no figure is of utterances that anything was fitted to.
+`fit_weights` finds on the other folds, so no figure is of utterances that anything was fitted to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relisten.core.decide import DECISIONS, Decision
 from relisten.core.error_rates import errors_matrix
 from relisten.core.scored_lists import assign_folds, speaker_groups
 from relisten.core.text import normaliser
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import NBest
 from relisten.io.nbest import load_nbest
 from relisten.tasks.evaluation.evaluate import EvaluationReport, evaluate
@@ -40,7 +40,7 @@ def main(scored: str, components: str, folds: int) -> None:
     assignment, _ = assign_folds(groups, folds, seed=0)
     names = components.split(",") if components else None
     tuned = [
-        tune_weights(held_in, NORMALISER, names).weights
+        fit_weights(held_in, NORMALISER, names).weights
         for fold in np.unique(assignment)
         for held_in in [[n for n, f in zip(nbests, assignment, strict=True) if f != fold]]
     ]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import relisten
 from relisten.core.bootstrap import paired_bootstrap
-from relisten.core.tune import TuningResult, tune_weights
+from relisten.core.tune import TuningResult, fit_weights
 from relisten.core.types import NBest
 from relisten.tasks.evaluation.evaluate import evaluate
 
@@ -125,7 +125,7 @@ def rows_of(folder: Path, name: str, first_pass: str) -> list[Row]:
     ]
     for row_name, model, components in ROWS:
         if model in lists and has_scores(lists[model], components):
-            tuned = tune_weights(lists[model], components=components)
+            tuned = fit_weights(lists[model], components=components)
             speakers = [u.speaker or u.id for u in lists[model]]
             speakers = speakers if len(set(speakers)) > 1 else [u.id for u in lists[model]]
             rows.append(Row(row_name, tuned.cross_validated_wer, tuned, speakers))

@@ -6,7 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 
 import click
@@ -15,6 +15,7 @@ import pytest
 import relisten
 from relisten.apps.cli import main
 from relisten.core.decide import DECISIONS
+from relisten.tasks.cues import CueOptions
 
 NAMES = [
     "DecodingOptions",
@@ -88,7 +89,7 @@ OF_THE_COMMAND_ALONE = {
     "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
-OF_THE_TASK_ALONE = {"tick", "say", "stage", "n_resamples", "margin"}
+OF_THE_TASK_ALONE = {"tick", "say", "stage", "watch", "n_resamples", "margin", "max_pause_s"}
 """What watches the task, and what nobody should need to set."""
 
 
@@ -96,7 +97,7 @@ def task_parameters(function: Callable[..., object]) -> dict[str, object]:
     """Name → default; frozen options stand for their fields."""
     found: dict[str, object] = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if is_dataclass(parameter.default) and name in ("decoding", "options"):
+        if is_dataclass(parameter.default) and name in ("decoding", "options", "cues"):
             found |= {field.name: field.default for field in fields(parameter.default)}
         else:
             found[name] = parameter.default
@@ -121,8 +122,15 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 
 
 def test_every_command_is_held_to_its_task() -> None:
-    """Those that train take the keys of a configuration; test_config.py holds them to it."""
-    assert {*TASKS, "pretrain", "finetune", "adapt"} == set(main.commands)
+    """Those that train take the keys of a configuration; test_config.py holds them to it. The
+    server is held to `transcribe` by test_serve.py."""
+    assert {*TASKS, "pretrain", "finetune", "adapt", "serve"} == set(main.commands)
+
+
+def test_cue_options_have_the_defaults_of_cues() -> None:
+    defaults = main.commands["transcribe"].make_context("transcribe", ["x"]).params
+    offered = {key: value for key, value in asdict(CueOptions()).items() if key != "max_pause_s"}
+    assert {key: defaults[key] for key in offered} == offered
 
 
 def test_decisions_are_spelled_alike() -> None:

@@ -116,7 +116,7 @@ def test_evaluate_refuses_the_tuning_set(tmp_path: Path, scored: Path) -> None:
     run("rescore", scored, "-o", ranked, "--weights", weights)
     done = run("evaluate", ranked, "--json", tmp_path / "report.json")
     assert done.exit_code == 2
-    assert "30 of 30 utterances were used to tune" in done.stderr
+    assert "all 30 utterances with a reference served" in done.stderr
     assert not (tmp_path / "report.json").exists()
 
 

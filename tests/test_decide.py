@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relisten.core.combine import MADE_BY, Weights, in_first_pass_order, posteriors, rank_hypotheses
 from relisten.core.decide import DECISIONS, decide, expected_errors
 from relisten.core.error_rates import word_errors
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.evaluation.evaluate import evaluate
@@ -115,9 +115,16 @@ def test_a_vote_for_a_hypothesis_puts_it_first() -> None:
 
 def test_word_ends_of_a_vote_never_decrease_or_are_unknown() -> None:
     listed = decoded(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
-    early = replace(listed.hypotheses[1], word_ends_s=(0.1, 0.2, 0.3))
-    some = replace(listed, hypotheses=(listed.hypotheses[0], early, listed.hypotheses[2]))
-    assert decide(some, ASR, "rover").hypotheses[0].word_ends_s == (1.0, 2.0, 2.0)
+    first, early, last = (
+        replace(h, word_ends_s=ends, word_starts_s=tuple(end - 0.1 for end in ends))
+        for h, ends in zip(
+            listed.hypotheses, ((1.0, 2.0, 3.0), (0.5, 0.75, 1.0), (1.2, 2.2, 3.2)), strict=True
+        )
+    )
+    some = replace(listed, hypotheses=(first, early, last))
+    voted = decide(some, ASR, "rover").hypotheses[0]
+    assert voted.word_ends_s == (1.0, 2.0, 2.0)
+    assert voted.word_starts_s == (0.9, 1.9, 1.9)
     none = replace(early, word_ends_s=None)
     some = replace(listed, hypotheses=(listed.hypotheses[0], none, listed.hypotheses[2]))
     assert decide(some, ASR, "rover").hypotheses[0].word_ends_s is None
@@ -137,7 +144,7 @@ def test_what_a_vote_made_is_no_hypothesis_of_the_first_pass(tmp_path) -> None:
     assert (report.rescored.words.errors, report.first_pass.words.errors) == (0, 1)
     assert (report.oracle.errors, len(report.oracle_wer_at)) == (1, 3)
     assert report.merged is not None
-    assert tune_weights([again] * 2, "basic").first_pass_wer == pytest.approx(1 / 3)
+    assert fit_weights([again] * 2, "basic").first_pass_wer == pytest.approx(1 / 3)
 
 
 def test_temperature_flattens_and_the_ceiling_caps() -> None:

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from relisten.core.error_rates import word_errors
-from relisten.core.types import FormatError, ModelError, UsageError
-from relisten.io.bundle import read_bundle, write_bundle
+from relisten.core.leakage import TrainedOn
+from relisten.core.types import FormatError, ModelError, NBest, UsageError
+from relisten.io.bundle import add_trained_on, read_bundle, read_trained_on, write_bundle
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.lm.scorer import Scorer
 from relisten.lm.sequences import chunk_features
@@ -134,31 +135,39 @@ def test_fewer_errors_are_expected_and_made(world: Path, components: tuple[str, 
     asked = components or read_bundle(world / "start").components
     assert set(bundle.weights.values) == {"asr", "length", "ctc", *asked}
     assert bundle.weights.values["asr"] == 1.0
-    assert len(bundle.weights.tuned_on) == 8
+    learnt = read_trained_on(world / name)
+    assert learnt is not None
+    seen = {learnt.has_seen(one) for one in load_nbest(world / "nbest.jsonl")}
+    assert seen == {"utterance"}
     assert wer(world, name, (*asked, "ctc")) == pytest.approx(dev_metrics["WER"])
 
 
-def test_what_the_bundle_was_tuned_on_is_kept(world: Path) -> None:
-    """Its weights start from the bundle's, so they have seen what those have seen; with patience
-    the development lists choose, too."""
+def test_what_the_bundle_was_trained_and_tuned_on_is_kept(world: Path) -> None:
+    """It has seen what the bundle has that it starts from; with patience the development lists
+    choose, too."""
     start = world / "tuned"
     shutil.copytree(world / "start", start, ignore=shutil.ignore_patterns(STATE))
     bundle = read_bundle(start)
-    seen = frozenset({"ab" * 8})
-    write_bundle(start, replace(bundle, weights=replace(bundle.weights, tuned_on=seen)))
-    lists = load_nbest(world / "nbest.jsonl")
+    tuned_on = frozenset({"ab" * 8})
+    write_bundle(start, replace(bundle, weights=replace(bundle.weights, tuned_on=tuned_on)))
+    add_trained_on(start, TrainedOn.of([NBest("before", reference="a b")]))
+    before = read_trained_on(start)
+    assert before is not None
+    lists = [replace(u, id=f"new-{u.id}") for u in load_nbest(world / "nbest.jsonl")]
     save_nbest(lists[:4], world / "half.jsonl")
     save_nbest(lists[4:], world / "other-half.jsonl")
-    for patience, n_seen in ((0, 4 + 1), (1, 8 + 1)):
+    for patience, n_seen in ((0, 4), (1, 8)):
         name = f"tuned-{patience}"
         settings = config(
             world, name, steps=1, patience=patience, model=str(start), components=("text",)
         )
         half, other = str(world / "half.jsonl"), str(world / "other-half.jsonl")
         finetune(replace(settings, nbest={half: 1.0}, dev_nbest=(other,)), quiet)
-        tuned_on = read_bundle(world / name).weights.tuned_on
-        assert seen < tuned_on
-        assert len(tuned_on) == n_seen
+        assert read_bundle(world / name).weights.tuned_on == tuned_on
+        learnt = read_trained_on(world / name)
+        assert learnt is not None
+        assert learnt.has_seen(NBest("before", reference="a b")) == "utterance"
+        assert len(learnt.utterances) == len(before.utterances) + n_seen
 
 
 def test_a_text_bundle_without_an_adapter(world: Path) -> None:

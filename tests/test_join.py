@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from relisten.apps.cli import main
 from relisten.core.combine import merge_hypotheses
 from relisten.core.text import normaliser
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, ModelError, NBest, UsageError
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.speech.codebook import Codebook
@@ -160,7 +160,7 @@ def test_every_score_can_be_tuned() -> None:
     """No hypothesis lacks one, so `tune` weighs them all; here only the second recogniser knows."""
     a, b = Recogniser("a", ("Yes.", -1.0), ("No.", -2.0)), Recogniser("bb", ("No.", -0.5))
     lists = [NBest(f"u{i}", joined(a, b), reference="no") for i in range(6)]
-    result = tune_weights(lists, folds=2)
+    result = fit_weights(lists, folds=2)
     assert result.left_out == ()
     assert set(result.weights.values) == {"asr", "asr.bb", "length"}
     assert result.first_pass_wer == 1.0

@@ -7,7 +7,7 @@ import pytest
 
 from relisten.core.combine import Weights, rank_hypotheses
 from relisten.core.overruling import choose_margin
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
 
 FOLDS = np.arange(40) % 4
@@ -56,7 +56,7 @@ def test_the_first_pass_stays_where_no_gain_is_certain(is_useful: bool) -> None:
         texts = ("right", "wrong") if first_is_right else ("wrong", "right")
         listed = tuple(Hypothesis(t, s) for t, s in zip(texts, scores, strict=True))
         nbests.append(NBest(f"u{n}", listed, reference="right"))
-    result = tune_weights(nbests, n_resamples=0)
+    result = fit_weights(nbests, n_resamples=0)
     assert result.is_kept is not is_useful
     ranked = [rank_hypotheses(one, result.cautious_weights) for one in nbests]
     n_right = sum(one.hypotheses[0].text == "right" for one in ranked)

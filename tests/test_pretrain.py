@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from relisten.core.combine import Weights, fingerprint
-from relisten.core.types import ModelError, UsageError
-from relisten.io.bundle import read_bundle
+from relisten.core.combine import Weights
+from relisten.core.types import ModelError, NBest, UsageError
+from relisten.io.bundle import read_bundle, read_trained_on
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.load import load_causal_lm
@@ -453,11 +453,15 @@ def test_contradictions_are_named():
 
 def test_tuned_weights_can_become_the_bundles_own(world):
     """What the LM was trained on stays known: nothing is evaluated on it."""
-    pretrain(config(world, "tuned", {"chunked": 1.0}), quiet)
+    (world / "sentences.txt").write_text("Ab cd. Ab ab cd!\n")
+    texts = {str(world / "sentences.txt"): 1.0}
+    pretrain(config(world, "tuned", {"chunked": 1.0, "text": 1.0}, texts=texts), quiet)
     weights = Weights({"asr": 1.0, "text_given_speech": 0.7}, tuned_on=frozenset({"ab" * 8}))
-    trained_on = read_bundle(world / "tuned").weights.tuned_on
-    assert trained_on == {fingerprint(u) for u in load_nbest(world / "train.jsonl")}
     save_weights(weights, str(world / "tuned"))
-    kept = replace(weights, tuned_on=weights.tuned_on | trained_on)
-    assert read_bundle(world / "tuned").weights == kept
-    assert load_rescorer(str(world / "tuned")).weights == kept
+    learnt = read_trained_on(world / "tuned")
+    lists = load_nbest(world / "train.jsonl")
+    assert [learnt.has_seen(one) for one in lists] == ["utterance"] * len(lists)
+    assert learnt.has_seen(NBest("new", reference="ab ab cd")) == "reference"
+    assert learnt.has_seen(NBest("new", reference="ab cd ab ab")) is None
+    assert read_bundle(world / "tuned").weights == weights
+    assert load_rescorer(str(world / "tuned")).weights == weights

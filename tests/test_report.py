@@ -44,7 +44,7 @@ def reported(
     utterances: Sequence[NBest], weights: Weights | None = None, by: Sequence[str] = ()
 ) -> ErrorAnalysis:
     tally = ErrorAnalyser("basic", by, weights)
-    evaluation = evaluate(tally.watch(utterances), "basic", n_resamples=50, by=by)
+    evaluation = evaluate(utterances, "basic", n_resamples=50, by=by, watch=tally.add)
     return tally.result(evaluation)
 
 

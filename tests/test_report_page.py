@@ -70,7 +70,8 @@ UTTERANCES = [
 
 def page_of(utterances: list[NBest], weights: Weights | None = None, *keys: str) -> str:
     tally = ErrorAnalyser("none", keys, weights)
-    report = tally.result(evaluate(tally.watch(utterances), "none", n_resamples=50, by=keys))
+    evaluation = evaluate(utterances, "none", n_resamples=50, by=keys, watch=tally.add)
+    report = tally.result(evaluation)
     return render(report, "ranked <1>.jsonl")
 
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from relisten.io.bundle import CODEBOOK, SHIPPED, ctc_head_path, read_bundle, scoring_hash
+from relisten.core.types import NBest
+from relisten.io.bundle import (
+    CODEBOOK,
+    SHIPPED,
+    ctc_head_path,
+    read_bundle,
+    read_trained_on,
+    scoring_hash,
+)
 from relisten.speech.codebook import Codebook
 from relisten.tasks.defaults import MODEL
+
+
+def test_it_says_what_it_was_trained_on() -> None:
+    trained_on = read_trained_on(SHIPPED / MODEL)
+    assert trained_on is not None
+    assert (len(trained_on.utterances), len(trained_on.texts)) == (11_767, 9_865)
+    read = NBest("new", reference="We call it 'bear'.")
+    assert trained_on.has_seen(read) == "reference"
 
 
 def test_names_of_weights_never_change() -> None:

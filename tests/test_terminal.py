@@ -8,7 +8,7 @@ from rich.table import Table
 
 from relisten.apps.tables import print_evaluation, print_tuning
 from relisten.apps.terminal import cell, printable, rate_text
-from relisten.core.tune import tune_weights
+from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.tasks.evaluation.evaluate import evaluate
 
@@ -53,7 +53,7 @@ def test_tables_show_names_of_scores_keys_and_speakers(capsys: pytest.CaptureFix
         )
         for n in range(4)
     ]
-    print_tuning(tune_weights(lists, folds=2, by=NASTY, n_resamples=5))
+    print_tuning(fit_weights(lists, folds=2, by=NASTY, n_resamples=5))
     print_evaluation(evaluate(lists, n_resamples=5, by=[NASTY]))
     shown = capsys.readouterr().out
     assert shown.count("[/x]\\x1b[31m") >= 3

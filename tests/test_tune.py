@@ -19,12 +19,12 @@ from relisten.core.combine import (
 from relisten.core.error_rates import ErrorCounts, word_errors
 from relisten.core.line_search import Intervals, best_step, errors_along
 from relisten.core.text import normaliser
-from relisten.core.tune import held_out_errors, tune_weights
+from relisten.core.tune import fit_weights, held_out_errors
 from relisten.core.types import FormatError, Hypothesis, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
 
 N_WORDS = 8
-without_intervals = partial(tune_weights, n_resamples=0)
+without_intervals = partial(fit_weights, n_resamples=0)
 """The intervals of weights take most of the time, and only the tests of intervals look at them."""
 CTC = str.maketrans("0123456789", "bcdfghjklm")  # words without digits: no normaliser cuts them
 
@@ -313,7 +313,7 @@ def noisy(n_utterances: int, seed: int) -> list[NBest]:
 
 def test_intervals_hold_the_planted_weight_and_narrow_with_data() -> None:
     few, many = (
-        tune_weights(noisy(n, seed=10), components=["asr", "text"], folds=2) for n in (50, 200)
+        fit_weights(noisy(n, seed=10), components=["asr", "text"], folds=2) for n in (50, 200)
     )
     for result in (few, many):
         low, high = result.intervals["text"]

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from relisten.api import Rescorer
     from relisten.core.combine import Weights
-    from relisten.core.tune import tune_weights
     from relisten.core.types import Hypothesis, NBest, RelistenError
     from relisten.io.nbest import load_nbest, save_nbest
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.evaluation.evaluate import evaluate
     from relisten.tasks.second_pass import SecondPassOptions
+    from relisten.tasks.tune import tune_weights
     from relisten.tasks.weights import load_weights
 
 _HOMES = {
@@ -26,7 +26,7 @@ _HOMES = {
     "load_nbest": "relisten.io.nbest",
     "load_weights": "relisten.tasks.weights",
     "save_nbest": "relisten.io.nbest",
-    "tune_weights": "relisten.core.tune",
+    "tune_weights": "relisten.tasks.tune",
 }
 
 __all__ = [

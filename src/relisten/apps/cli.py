@@ -22,6 +22,7 @@ from relisten.apps.console import (
 from relisten.apps.options import (
     components_of,
     confidence_option,
+    cue_options,
     decision_option,
     decoding_options,
     format_option,
@@ -39,6 +40,7 @@ from relisten.apps.options import (
     systems_of,
     taken,
 )
+from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import write_text
@@ -106,6 +108,7 @@ def main() -> None:
 )
 @decision_option
 @confidence_option
+@cue_options
 @placement_options
 @click.option(
     "--resume",
@@ -123,12 +126,13 @@ def transcribe(phrases: str | None, weights: str | None, quiet: bool, **options:
     """
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
+    from relisten.tasks.cues import CueOptions
     from relisten.tasks.inputs import seconds_named
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
     from relisten.tasks.weights import load_weights
 
-    decoding = taken(DecodingOptions, options)
+    decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
         options,
@@ -137,7 +141,9 @@ def transcribe(phrases: str | None, weights: str | None, quiet: bool, **options:
     )
     total_s = seconds_named(options["audio"], options["channels"])
     with audio_progress("transcribe", total_s, quiet) as tick:
-        outcome = transcribe(**options, decoding=decoding, options=second_pass, tick=tick)
+        outcome = transcribe(
+            **options, decoding=decoding, options=second_pass, cues=cues, tick=tick
+        )
     finish(outcome.refused)
 
 
@@ -251,10 +257,8 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
-main.add_command(learn)
-main.add_command(pretrain)
-main.add_command(finetune)
-main.add_command(adapt)
+for training_command in (learn, pretrain, finetune, adapt):
+    main.add_command(training_command)
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
@@ -464,13 +468,14 @@ def evaluate(
     tally = None
     if html_path:
         from relisten.tasks.evaluation.analysis import ErrorAnalyser
+        from relisten.tasks.leakage import REFERENCE_SEEN
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(options["normaliser"], keys, known)
-        utterances = tally.watch(utterances)
+        tally = ErrorAnalyser(options["normaliser"], (*keys, REFERENCE_SEEN), known)
     with progress("evaluate", count_lines(ranked), quiet) as tick:
-        report = evaluate(utterances, **options, by=keys, tick=tick)
+        watch = tally.add if tally else None
+        report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
     if missing := set(by) - {one.key for one in report.by}:
         raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
     if json_path:
@@ -515,3 +520,6 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     finish(report.refused)
     if report.is_broken:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(serve)

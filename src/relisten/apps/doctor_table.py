@@ -54,6 +54,11 @@ def _rates(gain: Gain) -> Table:
         headroom = gain.first_pass_wer - gain.oracle_wer
         share = f"{(gain.first_pass_wer - wer) / headroom:.0%}" if headroom else ""
         table.add_row(name, f"{wer:.2%}", share)
+    if (new := gain.new_references) is not None:
+        table.add_section()
+        label = f"new references ({new.n_utterances:,} utterances)"
+        table.add_row(f"first pass, {label}", f"{new.first_pass_wer:.2%}", "")
+        table.add_row(f"all scores, tuned, {label}", f"{new.cross_validated_wer:.2%}", "")
     interval = gain.gain
     table.caption = (
         f"below the first pass {interval.absolute * 100:+.2f} points "

@@ -111,6 +111,19 @@ proposal_options = options(
         "head was trained on.",
     ),
 )
+cue_options = options(
+    click.option(
+        "--max-cue-s", default=6.0, show_default=True, help="Longest cue of srt and vtt, s."
+    ),
+    click.option(
+        "--min-cue-s",
+        default=1.0,
+        show_default=True,
+        help="How long a cue is shown at least, s, unless another one follows.",
+    ),
+    click.option("--line-width", default=42, show_default=True, help="Characters of a cue's line."),
+    click.option("--cue-lines", default=2, show_default=True, help="Lines of a cue."),
+)
 decision_option = click.option(
     "--decision",
     type=click.Choice(["map", "mbr", "rover"]),

@@ -12,6 +12,7 @@ from relisten.apps.terminal import cell, printable, rate_text
 from relisten.core.types import FIRST_PASS_CHOICE
 
 if TYPE_CHECKING:
+    from relisten.core.bootstrap import BootstrapInterval
     from relisten.core.calibration import Calibration
     from relisten.core.error_rates import ErrorCounts
     from relisten.core.tune import TuningResult
@@ -68,9 +69,21 @@ def print_evaluation(report: EvaluationReport) -> None:
     if report.confidence is not None:
         one = report.confidence
         lines.append(f"word confidence, {one.n_words:,} words: {_calibration(one)}")
+    lines += report.training.sentences()
+    if (new := report.new_references) is not None:
+        rates = f"first pass {new.first_pass.rate:.2%}, rescored {new.rescored.rate:.2%}"
+        lines.append(f"without these references: {rates}{_relative_interval(new.gain)}")
     _print_lines(console, lines)
     for breakdown in report.by:
         console.print(_subsets(breakdown))
+
+
+def _relative_interval(gain: BootstrapInterval | None) -> str:
+    """The end of a sentence; "" where there is too little for an interval."""
+    if gain is None:
+        return ""
+    interval = f"[{gain.relative_low:+.1%}, {gain.relative_high:+.1%}]"
+    return f", {gain.relative:+.1%} relative, 95 % interval {interval}"
 
 
 def _print_lines(console: Console, lines: list[str]) -> None:
@@ -136,7 +149,14 @@ def print_tuning(result: TuningResult, to_stderr: bool = False, always: bool = F
     ]
     if not result.is_gain_certain:
         lines.append("the interval contains zero: more development data is needed to be certain")
-    lines += _domain_lines(result)
+    lines += _domain_lines(result) + result.training.sentences()
+    if (new := result.new_references) is not None:
+        lines.append(
+            f"without these references, {new.n_utterances:,} utterances: first pass "
+            f"{new.first_pass_wer:.2%}, tuned {new.cross_validated_wer:.2%}, gain "
+            f"{new.gain.absolute * 100:+.2f} points, 95 % interval "
+            f"[{new.gain.absolute_low * 100:+.2f}, {new.gain.absolute_high * 100:+.2f}]"
+        )
     confidence = result.confidence
     if confidence.before is not None and confidence.after is not None:
         lines.append(

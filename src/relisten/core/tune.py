@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from relisten.core.agreement import agreement_name, errors_of_systems
-from relisten.core.arrays import FloatArray, IntArray
+from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
 from relisten.core.calibration import ConfidenceFit, WordVotes, cross_fit_confidence
 from relisten.core.combine import Weights, domain_of, fingerprint, without_voted_text
 from relisten.core.domains import DomainResult, tune_domains
+from relisten.core.leakage import TrainingOverlap
 from relisten.core.overruling import choose_margin
 from relisten.core.scored_lists import (
     ScoredLists,
@@ -30,6 +31,19 @@ from relisten.core.scored_lists import (
 from relisten.core.text import cached_normaliser
 from relisten.core.types import ADAPTED, ASR, FIRST_PASS_CHOICE, LENGTH, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
+
+
+@dataclass(frozen=True, slots=True)
+class TunedRates:
+    """What to expect of tuned weights on some of the utterances; rates are fractions.
+
+    gain: of cross-validated over the first pass, with its 95 % interval.
+    """
+
+    n_utterances: int
+    first_pass_wer: float
+    cross_validated_wer: float
+    gain: BootstrapInterval
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,9 @@ class TuningResult:
     domains: weights by the values of a key, where asked for, and their gain over the shared ones.
     held_out_errors, n_words: of each utterance, int64 [U]: its errors by weights of folds that did
         not see it, and its reference words; for comparing two results on the same utterances.
+    first_pass_errors, groups: of each utterance, int64 [U]: those of the first pass; its speaker.
+    training: what the models that scored the utterances have seen of them, where it was asked.
+    new_references: what to expect without the references seen in training, where some were seen.
     """
 
     weights: Weights
@@ -74,6 +91,22 @@ class TuningResult:
     domains: DomainResult | None
     held_out_errors: IntArray = field(repr=False, compare=False)
     n_words: IntArray = field(repr=False, compare=False)
+    first_pass_errors: IntArray = field(repr=False, compare=False)
+    groups: Sequence[str] = field(repr=False, compare=False)
+    training: TrainingOverlap = field(default_factory=TrainingOverlap)
+    new_references: TunedRates | None = None
+
+    def rates_on(self, rows: BoolArray, seed: int = 0) -> TunedRates:
+        """What to expect on the utterances where `rows`, bool [U], is true."""
+        before, after = self.first_pass_errors[rows], self.held_out_errors[rows]
+        words, groups = self.n_words[rows], np.array(self.groups)[rows]
+        n_words = max(1, int(words.sum()))
+        return TunedRates(
+            len(words),
+            int(before.sum()) / n_words,
+            int(after.sum()) / n_words,
+            paired_bootstrap(before, after, words, groups, seed=seed),
+        )
 
     @property
     def is_gain_certain(self) -> bool:
@@ -91,7 +124,7 @@ class TuningResult:
         return self.fallback if self.is_kept else self.weights
 
 
-def tune_weights(
+def fit_weights(
     nbests: Sequence[NBest],
     normaliser: str = "english",
     components: Sequence[str] | None = None,
@@ -157,6 +190,8 @@ def tune_weights(
         domains=domains,
         held_out_errors=held_out,
         n_words=lists.n_words,
+        first_pass_errors=lists.errors[:, 0],
+        groups=groups,
     )
 
 
@@ -167,9 +202,9 @@ def held_out_errors(
     folds: int = 5,
     seed: int = 0,
 ) -> IntArray:
-    """`TuningResult.held_out_errors` of `tune_weights`, int64 [U], without the rest of its work.
+    """`TuningResult.held_out_errors` of `fit_weights`, int64 [U], without the rest of its work.
 
-    Raises as `tune_weights` does.
+    Raises as `fit_weights` does.
     """
     data = _Data.of(nbests, normaliser, components, folds, seed)
     return data.lists.errors_with(cross_validate(data.lists, data.assignment, seed))

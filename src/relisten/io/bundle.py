@@ -6,7 +6,10 @@
     ctc_head.safetensors, words.txt   the CTC head, if any, and the words that it may propose
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
+    other_speech.safetensors   what other speech is like, to know a user's own from it, if any
     recogniser/              the first pass taught the user's speech, if any: a CTranslate2 Whisper
+    familiarity.safetensors  what tells that speech from other speech, which it does not hear
+    trained_on.safetensors   fingerprints of what any part was trained on (`core.leakage`)
 
 A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
 """
@@ -20,10 +23,14 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from relisten.core.combine import Weights
+from relisten.core.leakage import TrainedOn
 from relisten.core.types import COMPONENTS, FormatError, ModelError
 from relisten.io.files import file_hash, read_object, write_text
 from relisten.io.sources import resolve_model, weights_hash
+from relisten.io.tensors import read_arrays, save_tensors
 
 FORMAT = 2
 CONFIG = "relisten.json"
@@ -35,7 +42,10 @@ WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"
+OTHER_SPEECH = "other_speech.safetensors"
 RECOGNISER = "recogniser"
+FAMILIARITY = "familiarity.safetensors"
+TRAINED_ON = "trained_on.safetensors"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 """The bundles that come with relisten, one folder each."""
 
@@ -144,6 +154,30 @@ def write_bundle(folder: Path, config: BundleConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     record = {"format": FORMAT, **asdict(config), "weights": config.weights.to_json()}
     write_text(folder / CONFIG, json.dumps(record, indent=1) + "\n")
+
+
+def read_trained_on(folder: Path) -> TrainedOn | None:
+    """What the parts of a bundle were trained on; None where it does not say.
+
+    Raises ModelError where the file is damaged.
+    """
+    path = folder / TRAINED_ON
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path)
+    columns = [arrays.get(name) for name in ("utterances", "texts")]
+    if any(column is None or column.dtype != np.int64 or column.ndim != 1 for column in columns):
+        raise ModelError(f"{path}: holds no fingerprints; copy the bundle again")
+    return TrainedOn(*(np.sort(column) for column in columns if column is not None))
+
+
+def add_trained_on(folder: Path, trained_on: TrainedOn) -> None:
+    """Write what the parts of a bundle were trained on, with what the bundle says already."""
+    from torch import from_numpy
+
+    whole = (read_trained_on(folder) or TrainedOn()) | trained_on
+    columns = {"utterances": from_numpy(whole.utterances), "texts": from_numpy(whole.texts)}
+    save_tensors(columns, folder / TRAINED_ON)
 
 
 def ctc_head_path(folder: Path) -> Path | None:

@@ -10,6 +10,7 @@ from relisten.core.types import ModelError, UsageError
 from relisten.io.files import written_whole
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -38,6 +39,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """As `read_tensors`, as arrays and without loading torch."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
     try:
         return load_file(path)

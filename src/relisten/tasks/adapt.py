@@ -33,6 +33,7 @@ from relisten.tasks.training.examples import (
     all_of,
     check_served,
     make_example,
+    trained_on,
     untranscribed_example,
 )
 from relisten.tasks.training.features import FeatureSpec, feature_spec_of
@@ -145,9 +146,9 @@ def adapt(config: AdaptConfig, say: Say = print) -> dict[str, float]:
     training = Training(tasks, config.batch_tokens, config.schedule, dtype)
     dev_metrics = train_lm(trainable.model, training, data, run)
     if processes.is_main_process:
-        weights = bundle.weights
-        seen = weights.tuned_on | data.fingerprints
-        trainable.save(output, replace(weights, tuned_on=seen))
+        n_new = len(config.manifests)  # of these no reference was read
+        seen = trained_on(data.sets[:n_new], False) | trained_on(data.sets[n_new:])
+        trainable.save(output, bundle.weights, seen)
     return dev_metrics
 
 

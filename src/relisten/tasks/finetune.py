@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from relisten.core.combine import Weights
+from relisten.core.leakage import TrainedOn
 from relisten.core.types import LENGTH, LM_COMPONENTS, ModelError, UsageError
 from relisten.lm.mwer import Combination
 from relisten.lm.scorer import Component, Scorer, SpeechOrder
@@ -115,10 +116,11 @@ def finetune(config: FinetuneConfig, say: Say = print) -> dict[str, float]:
     objective = Objective(scorer, combination, scorer.components, config.ce_weight, cross_fitted)
     dev_metrics = _train(config, start, objective, sets, dev, run)
     if processes.is_main_process:
-        # With patience the development lists choose the parameters that are kept.
-        seen = [*all_of(sets), *(dev if config.schedule.patience else ())]
-        tuned_on = start.config.weights.tuned_on | {one.fingerprint for one in seen}
-        start.save(output, Weights(combination.weights, NORMALISER, tuned_on))
+        seen = TrainedOn.of(one.utterance for one in all_of(sets))
+        if config.schedule.patience:  # then the development lists choose what is kept
+            seen |= TrainedOn(TrainedOn.of(one.utterance for one in dev).utterances)
+        tuned_on = start.config.weights.tuned_on
+        start.save(output, Weights(combination.weights, NORMALISER, tuned_on), seen)
     return dev_metrics
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
 from relisten.core.combine import DEFAULT_LENGTH_WEIGHT, Weights
+from relisten.core.leakage import TrainedOn
 from relisten.core.types import (
     ASR,
     CTC,
@@ -34,7 +35,7 @@ from relisten.tasks.streams import Say
 from relisten.tasks.training.codebook import CodebookConfig, add_codes, codebook_of
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.ctc import CTCConfig, train_ctc_heads
-from relisten.tasks.training.examples import all_of
+from relisten.tasks.training.examples import all_of, trained_on
 from relisten.tasks.training.features import FeaturesConfig, feature_spec
 from relisten.tasks.training.keys import FilePath, key, section
 from relisten.tasks.training.lm import LMConfig, Training, speech_extension, train_lm
@@ -43,6 +44,7 @@ from relisten.tasks.training.projector import ProjectorConfig, cross_fit_project
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.schedule import Schedule
 from relisten.tasks.training.sources import Sources
+from relisten.tasks.training.text_corpus import read_sentences
 from relisten.tasks.training.trainable import add_lora, save_trained, thaw
 
 COMPONENT_OF: dict[Order, str] = {
@@ -154,10 +156,9 @@ def pretrain(config: PretrainConfig, say: Say = print) -> dict[str, float]:
     if processes.is_main_process:
         (run.state / DEV_METRICS).write_text(json.dumps(dev_metrics, indent=1) + "\n")
         bundle = _bundle(config, spec.encoder.id if spec else None, ctc_head is not None)
-        # What the LM was trained on is no more fit for evaluation than what weights were tuned on.
-        weights = replace(bundle.weights, tuned_on=data.fingerprints)
-        bundle = replace(bundle, weights=weights)
-        save_trained(output, model, tokenizer, lora, bundle, dtype)
+        sentences = (text for path in config.texts for text in read_sentences(path))
+        seen = trained_on(data.sets) | TrainedOn.of(texts=sentences)
+        save_trained(output, model, tokenizer, lora, bundle, dtype, seen)
         if ctc_head is not None:
             ctc_head.save(output / CTC_HEAD)
             words = {word for e in data.recordings for word in e.cached.text.split()}

@@ -14,6 +14,7 @@ from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.second_pass import add_scores
 from relisten.tasks.streams import (
+    AudioSource,
     Outcome,
     Refusal,
     Say,
@@ -24,7 +25,7 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import SCORED_BY, held_scores, with_scored_by
+from relisten.tasks.weights import with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
@@ -110,8 +111,8 @@ class ListScorer:
         for component in self.components:
             self.rescorer.check(component)  # fails now, not after an hour
 
-    def score(self, chunk: Sequence[NBest], source: str) -> list[NBest | Refusal]:
-        """The utterances with their scores, recordings read from beside the file `source`."""
+    def score(self, chunk: Sequence[NBest], source: AudioSource) -> list[NBest | Refusal]:
+        """The utterances with their scores, their recordings read from `source`."""
         rows_of: dict[tuple[str, ...], list[int]] = {}
         results: list[NBest | Refusal] = list(chunk)
         for row, utterance in enumerate(chunk):
@@ -131,8 +132,6 @@ class ListScorer:
             return tuple(self.components)
         kept = []
         for component in self.rescorer.weights.to_score or (TEXT,):
-            if component == ADAPTED and self._has_adapted(utterance):
-                continue
             if self.rescorer.lacks(utterance, [component], utterance.audio is not None) is None:
                 kept.append(component)
             elif component not in self._left_out:
@@ -142,7 +141,7 @@ class ListScorer:
         return tuple(kept)
 
     def _scored(
-        self, chunk: Sequence[NBest], components: Sequence[str], source: str
+        self, chunk: Sequence[NBest], components: Sequence[str], source: AudioSource
     ) -> list[NBest | Refusal]:
         speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
         if any(component != TEXT for component in components):
@@ -158,15 +157,8 @@ class ListScorer:
             for one in add_scores(self.rescorer, chunk, speeches, components)
         ]
 
-    def _has_adapted(self, utterance: NBest) -> bool:
-        """Whether the list was made with this model's own recogniser."""
-        record = utterance.extra.get(SCORED_BY)
-        by = record.get(ADAPTED) if isinstance(record, dict) else None
-        is_own = by == self.rescorer.identity.to_json() and not self.wrong_speech
-        return is_own and ADAPTED in held_scores(utterance)
-
     def _recording(
-        self, utterance: NBest, components: Sequence[str], source: str
+        self, utterance: NBest, components: Sequence[str], source: AudioSource
     ) -> np.ndarray | Refusal:
         samples = load_recording(utterance, source)
         if ADAPTED in components and not isinstance(samples, Refusal):

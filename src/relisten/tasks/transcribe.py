@@ -10,7 +10,7 @@ from relisten.core.types import AudioError, NBest, UsageError
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.provenance import Provenance
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.load import load_first_pass
+from relisten.tasks.cues import CueOptions
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.inputs import (
     Audio,
@@ -23,7 +23,7 @@ from relisten.tasks.inputs import (
     pieces_of,
     total_seconds,
 )
-from relisten.tasks.loading import load_rescorer
+from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.second_pass import Clock, SecondPass, SecondPassOptions
 from relisten.tasks.segment_log import SegmentLog, end_line, segment_line
 from relisten.tasks.streams import Outcome, Refusal, Tick, no_tick
@@ -45,6 +45,7 @@ def transcribe(
     channels: Channels = "mix",
     decoding: DecodingOptions = DecodingOptions(),
     options: SecondPassOptions = SecondPassOptions(),
+    cues: CueOptions = CueOptions(),
     device: str = "auto",
     dtype: str = "auto",
     resume: bool = False,
@@ -61,14 +62,12 @@ def transcribe(
     written, or a language is not known.
     """
     inputs = find_inputs(audio, channels)
-    writer = TranscriptWriter(inputs, output, output_dir, format)
+    writer = TranscriptWriter(inputs, output, output_dir, format, cues)
     if resume and writer.made is None:
         raise UsageError("a stream cannot be resumed; name a file with -o, or --output-dir")
     rescorer = load_rescorer(model, device, dtype)
-    names = first_pass or (rescorer.first_pass,)
-    language = language or rescorer.language
-    recognisers = [load_first_pass(name, device, dtype, language) for name in names]
-    second_pass = SecondPass.of(rescorer, recognisers, decoding, options)
+    listeners = load_listeners(model, first_pass, language, device, dtype)
+    second_pass = SecondPass.of(rescorer, listeners, decoding, options)
     made_by = {
         **_made_by(second_pass),
         "model": scoring_hash(resolve_bundle(model)),

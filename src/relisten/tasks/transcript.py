@@ -8,7 +8,7 @@ from itertools import groupby
 
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.subtitles import Cue, to_srt, to_vtt
-from relisten.tasks.cues import to_cues
+from relisten.tasks.cues import CueOptions, to_cues
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,14 @@ class Segment:
         first = [h.text for h in self.nbest.hypotheses if h.first_pass_rank == 0]
         return first[0] if first else ""
 
-    @property
-    def cues(self) -> list[Cue]:
+    def cues(self, options: CueOptions = CueOptions()) -> list[Cue]:
         """The chosen text as subtitles."""
         return [
             replace(cue, speaker=self.speaker)
-            for chosen in self.nbest.hypotheses[:1]
-            for cue in to_cues(chosen.text, chosen.word_ends_s, self.start_s, self.end_s)
+            for h in self.nbest.hypotheses[:1]
+            for cue in to_cues(
+                h.text, h.word_ends_s, self.start_s, self.end_s, options, h.word_starts_s
+            )
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -58,6 +59,9 @@ class Segment:
     def _words(self, chosen: Hypothesis) -> list[dict[str, object]]:
         texts = chosen.text.split()
         words: list[dict[str, object]] = [{"text": text} for text in texts]
+        if chosen.word_starts_s is not None:
+            for word, start_s in zip(words, chosen.word_starts_s, strict=True):
+                word["start_s"] = round(self.start_s + start_s, 3)
         if chosen.word_ends_s is not None:
             for word, end_s in zip(words, chosen.word_ends_s, strict=True):
                 word["end_s"] = round(self.start_s + end_s, 3)
@@ -110,15 +114,15 @@ class Transcript:
             "segments": [segment.to_json() for segment in self.segments],
         }
 
-    def to_srt(self) -> str:
+    def to_srt(self, options: CueOptions = CueOptions()) -> str:
         """The transcript as SubRip subtitles."""
-        return to_srt(cue for segment in self.segments for cue in segment.cues)
+        return to_srt(cue for segment in self.segments for cue in segment.cues(options))
 
-    def to_vtt(self) -> str:
+    def to_vtt(self, options: CueOptions = CueOptions()) -> str:
         """The transcript as WebVTT subtitles."""
-        return to_vtt(cue for segment in self.segments for cue in segment.cues)
+        return to_vtt(cue for segment in self.segments for cue in segment.cues(options))
 
-    def render(self, format: str, is_named: bool = False) -> str:
+    def render(self, format: str, cues: CueOptions = CueOptions(), is_named: bool = False) -> str:
         """The transcript as text, json (a line), srt or vtt. is_named: lines of text begin with
         the recording's name and a tab."""
         if format == "json":
@@ -126,4 +130,4 @@ class Transcript:
         if format == "text":
             lines = self.to_text().splitlines() or [""]
             return "".join(f"{self.label}\t{line}\n" if is_named else f"{line}\n" for line in lines)
-        return self.to_srt() if format == "srt" else self.to_vtt()
+        return self.to_srt(cues) if format == "srt" else self.to_vtt(cues)

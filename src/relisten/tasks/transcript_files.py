@@ -9,6 +9,7 @@ from types import TracebackType
 
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import cannot_write, check_writable, is_stream, write_text
+from relisten.tasks.cues import CueOptions
 from relisten.tasks.inputs import AudioInput
 from relisten.tasks.transcript import Transcript
 
@@ -32,9 +33,10 @@ class TranscriptWriter:
         output: str = "-",
         output_dir: str | None = None,
         format: str = "text",
+        cues: CueOptions = CueOptions(),
     ) -> None:
         self._inputs = {one.label: one for one in inputs if isinstance(one, AudioInput)}
-        self._output, self._format = output, format
+        self._output, self._format, self._cues = output, format, cues
         self._folder = None if output_dir is None else Path(output_dir)
         self._held: list[str] = []
         self.made: Path | None = None
@@ -86,10 +88,10 @@ class TranscriptWriter:
     def write(self, transcript: Transcript) -> None:
         """Write a transcript, or keep it for the one file."""
         if self._folder is not None:
-            text = transcript.render(self._format)
+            text = transcript.render(self._format, self._cues)
             write_text(self._path(self._inputs[transcript.label]), text)
             return
-        text = transcript.render(self._format, is_named=len(self._inputs) > 1)
+        text = transcript.render(self._format, self._cues, is_named=len(self._inputs) > 1)
         if self._output == "-":
             write_text(self._output, text)
         else:

@@ -28,6 +28,7 @@ def render(analysis: ErrorAnalysis, source: str) -> str:
         rates=sections.rates(evaluation),
         kinds=sections.kinds(evaluation),
         intervals=sections.intervals(evaluation),
+        training=sections.training(evaluation),
         effects=sections.effects(analysis),
         oracle=(
             oracle_figure(evaluation)
@@ -87,7 +88,7 @@ def _about(evaluation: EvaluationReport) -> str:
             n_known = sum(subset.value != UNKNOWN for subset in one.subsets)
             facts.append(f"{n_known:,} speakers")
     if evaluation.refused:
-        facts.append(f"{len(evaluation.refused):,} without a reference, left out")
+        facts.append(f"{len(evaluation.refused):,} left out: no reference, or learnt from")
     return " · ".join([*facts, f"normaliser {evaluation.normaliser}"])
 
 

@@ -64,6 +64,17 @@ def intervals(evaluation: EvaluationReport) -> str:
     )
 
 
+def training(evaluation: EvaluationReport) -> str:
+    """What the models have seen in training, and the rates without that; "" where none says."""
+    sentences = evaluation.training.sentences()
+    if (new := evaluation.new_references) is not None:
+        sentences.append(
+            f"without these references: first pass {percent(new.first_pass.rate)} %, rescored "
+            f"{percent(new.rescored.rate)} %"
+        )
+    return "".join(f'<p class="note">{text(sentence)}.</p>' for sentence in sentences)
+
+
 def kinds(evaluation: EvaluationReport) -> str:
     first, rescored = evaluation.first_pass.words, evaluation.rescored.words
     rows = [

@@ -13,10 +13,12 @@ from relisten.core.arrays import FloatArray, IntArray
 from relisten.core.biasing import is_injected
 from relisten.core.combine import in_first_pass_order, merge_hypotheses
 from relisten.core.error_rates import errors_matrix
+from relisten.core.leakage import Seen, TrainingOverlap
 from relisten.core.length_bounds import is_loop, is_too_fast, within_length_bounds
 from relisten.core.list_statistics import errors_of_best
 from relisten.core.text import Normaliser
 from relisten.core.types import NBest
+from relisten.tasks.leakage import SeenByModels
 
 Status = Literal["ok", "look here", "broken", "cannot tell"]
 
@@ -50,16 +52,30 @@ class Lists:
     """N-best lists in first-pass order, without hypotheses that were injected later.
 
     merged: the same, with texts that are equal under `normalise` merged, as they are ranked.
+    training: what the models that scored them have seen of them; those that a model was trained on
+    are left out. seen: ids of those whose reference a model was trained on.
     """
 
     utterances: Sequence[NBest]
     merged: Sequence[NBest]
     normalise: Normaliser
+    training: TrainingOverlap = field(default_factory=TrainingOverlap)
+    seen: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, utterances: Iterable[NBest], normalise: Normaliser) -> Lists:
-        ordered = [in_first_pass_order(_without_injected(one)) for one in utterances]
-        return cls(ordered, [merge_hypotheses(one, normalise) for one in ordered], normalise)
+    def of(
+        cls, utterances: Iterable[NBest], normalise: Normaliser, models: Iterable[str] = ()
+    ) -> Lists:
+        """models: those to ask what they were trained on, besides those that gave the scores."""
+        seen_by, found = SeenByModels(models), dict[str, Seen | None]()
+        ordered = []
+        for one in utterances:
+            if (seen := seen_by.of(one)) != "utterance":
+                ordered.append(in_first_pass_order(_without_injected(one)))
+                found[one.id] = seen
+        merged = [merge_hypotheses(one, normalise) for one in ordered]
+        seen_ids = frozenset(id for id, seen in found.items() if seen)
+        return cls(ordered, merged, normalise, seen_by.overlap(), seen_ids)
 
     @cached_property
     def known(self) -> list[NBest]:
@@ -123,6 +139,28 @@ def check_references(lists: Lists) -> Check:
         "cannot be computed"
     )
     return Check("references", "cannot tell", finding, meaning, remedy, counts)
+
+
+def check_training(lists: Lists) -> Check | None:
+    """Have the models that scored the lists seen them in training? None where none says."""
+    overlap = lists.training
+    if not overlap.models and not overlap.silent:
+        return None
+    finding = "; ".join(overlap.sentences())
+    if not overlap.models:
+        return Check("training", "cannot tell", finding)
+    statistics = {
+        "trained_on_utterances": float(overlap.n_utterances),
+        "seen_references": float(overlap.n_references),
+    }
+    if overlap.n_utterances:
+        meaning = "what a model was trained on says nothing of other speech; it is left out here"
+        remedy = "take other development speech"
+        return Check("training", "look here", finding, meaning, remedy, statistics)
+    if overlap.n_references:
+        meaning = "a language model knows sentences that it was trained on; see the rates without"
+        return Check("training", "look here", finding, meaning, "", statistics)
+    return Check("training", "ok", finding, statistics=statistics)
 
 
 def check_choice(lists: Lists) -> Check:

@@ -18,6 +18,7 @@ from relisten.tasks.doctor.checks import (
     check_copies,
     check_lengths,
     check_references,
+    check_training,
 )
 from relisten.tasks.doctor.gain import Gain, measure_gain
 from relisten.tasks.doctor.score_checks import (
@@ -83,7 +84,12 @@ def doctor(
     utterances = list(read_nbest(nbest, input_format, manifest, refused.append))
     if not any(one.hypotheses for one in utterances):
         raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
-    lists = Lists.of(utterances, cached_normaliser(normaliser))
+    lists = Lists.of(utterances, cached_normaliser(normaliser), [model] if model else ())
+    if lists.training.n_utterances and not any(one.hypotheses for one in lists.utterances):
+        raise UsageError(
+            f"{nbest}: {' and '.join(lists.training.models)} was trained on every utterance with "
+            "hypotheses; take other development speech"
+        )
     checks = check_lists(lists)
     path = shlex.quote(nbest)
     if model is not None:
@@ -101,6 +107,7 @@ def check_lists(lists: Lists) -> list[Check]:
     """The checks that need nothing but the lists."""
     checks = (
         check_references(lists),
+        check_training(lists),
         check_choice(lists),
         check_copies(lists),
         check_lengths(lists),

@@ -9,7 +9,7 @@ import numpy as np
 
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.tune import held_out_errors, tune_weights
+from relisten.core.tune import TunedRates, fit_weights, held_out_errors
 from relisten.core.types import ASR, LENGTH, UsageError
 from relisten.tasks.doctor.checks import Lists
 
@@ -34,6 +34,7 @@ class Gain:
 
     without_lm_wer: the best choice by first-pass score and length alone. gain: of tuned over the
     first pass, speakers resampled whole. parts: what each score contributes, except `asr`.
+    new_references: without references that a model was trained on; None where none, or all, are.
     """
 
     n_utterances: int
@@ -44,6 +45,7 @@ class Gain:
     oracle_wer: float
     gain: BootstrapInterval
     parts: tuple[Ablation, ...]
+    new_references: TunedRates | None = None
 
     @property
     def captured(self) -> float:
@@ -69,7 +71,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
     """What tuned weights gain on the lists; None without a score to tune, or without references."""
     known = [one for one in lists.utterances if one.reference is not None]
     try:
-        whole = tune_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0)
+        whole = fit_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0)
     except UsageError:
         return None
     groups = [one.speaker or one.id for one in known]
@@ -77,6 +79,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
     def gain_over(errors: IntArray) -> BootstrapInterval:
         return paired_bootstrap(errors, whole.held_out_errors, whole.n_words, groups, seed=seed)
 
+    is_new = np.array([one.id not in lists.seen for one in known])
     parts = []
     for name, weight in whole.weights.values.items():
         others = [other for other in whole.weights.values if other != name]
@@ -94,6 +97,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
         oracle_wer=float(lists.wer_at[-1]),
         gain=gain_over(lists.best_errors[:, 0]),
         parts=tuple(parts),
+        new_references=whole.rates_on(is_new, seed) if 0 < is_new.sum() < len(is_new) else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relisten.core.combine import (
@@ -79,7 +79,7 @@ class ErrorAnalysis:
 
 
 class ErrorAnalyser:
-    """Analyses utterances on their way to `evaluate`.
+    """Analyses the utterances that `evaluate` counts.
 
     keys: of the utterances, whose values label them. weights: those that ranked them, if known.
     """
@@ -96,13 +96,6 @@ class ErrorAnalyser:
         self._confusions = ConfusionTally()
         self._components: dict[str, None] = {}  # a set that keeps the order
         self._rows: list[UtteranceRow] = []
-
-    def watch(self, utterances: Iterable[NBest]) -> Iterator[NBest]:
-        """The utterances as they come; those with a reference are analysed."""
-        for utterance in utterances:
-            if utterance.reference is not None:
-                self._add(utterance)
-            yield utterance
 
     def result(self, evaluation: EvaluationReport) -> ErrorAnalysis:
         """The analysis, with the error rates that `evaluate` gave for the same utterances."""
@@ -126,7 +119,8 @@ class ErrorAnalyser:
             left_out=left_out,
         )
 
-    def _add(self, utterance: NBest) -> None:
+    def add(self, utterance: NBest) -> None:
+        """Analyse one utterance with a reference."""
         ranked = hypotheses_or_empty(utterance)
         first_pass = hypotheses_or_empty(in_first_pass_order(utterance))
         reference = self._normalise(utterance.reference or "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -19,11 +19,13 @@ from relisten.core.combine import (
 )
 from relisten.core.error_rates import ErrorCounts, char_errors, word_errors
 from relisten.core.finite import finite_or_none
+from relisten.core.leakage import TrainingOverlap
 from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
-from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally
+from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally, SubsetErrors
 from relisten.tasks.evaluation.resampled import ResampledRows
+from relisten.tasks.leakage import REFERENCE_SEEN, SeenByModels
 from relisten.tasks.second_pass import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
 
@@ -65,8 +67,11 @@ class EvaluationReport:
     systems: recogniser → its own errors, best first, where lists were combined.
     confidence: calibration of the `word_confidence` of the chosen texts, over the utterances that
         have it; None where none has.
-    by: errors by the values of the keys asked for, where any utterance has the key.
-    refused: utterances without a reference.
+    by: errors by the values of the keys asked for, where any utterance has the key; and by whether
+        a model has seen the reference in training, where one has.
+    training: what the models that scored the utterances have seen of them.
+    refused: utterances without a reference, and those that a model was trained on, or weights
+        tuned on: an error rate on them would be too low.
     """
 
     n_utterances: int
@@ -85,12 +90,19 @@ class EvaluationReport:
     systems: Mapping[str, SystemErrors] = field(default_factory=dict)
     confidence: Calibration | None = None
     by: tuple[Breakdown, ...] = ()
+    training: TrainingOverlap = field(default_factory=TrainingOverlap)
     refused: tuple[Refusal, ...] = ()
 
     @property
     def n_words(self) -> int:
         """Words of all references."""
         return self.first_pass.words.n_reference
+
+    @property
+    def new_references(self) -> SubsetErrors | None:
+        """Errors without the references seen in training; None where none, or all, were seen."""
+        parts = [one.subsets for one in self.by if one.key == REFERENCE_SEEN]
+        return next((part for some in parts for part in some if part.value == "no"), None)
 
     def to_json(self) -> dict[str, object]:
         """The report as `evaluate --json` writes it: a rate that is not finite is None."""
@@ -125,6 +137,13 @@ class EvaluationReport:
                 for name, one in self.systems.items()
             },
             "confidence": _confidence(self.confidence) if self.confidence else None,
+            "training": {
+                "models": list(self.training.models),
+                "silent": dict(self.training.silent),
+                "n_utterances": self.training.n_utterances,
+                "n_references": self.training.n_references,
+                "new_references": self.new_references.to_json() if self.new_references else None,
+            },
             "by": {one.key: [subset.to_json() for subset in one.subsets] for one in self.by},
         }
         return finite_or_none(record)
@@ -137,40 +156,54 @@ def evaluate(
     seed: int = 0,
     tick: Tick = no_tick,
     by: Sequence[str] = (),
+    watch: Callable[[NBest], None] | None = None,
 ) -> EvaluationReport:
     """Error rates of ranked N-best lists with references.
 
-    by: keys of the utterances, such as `speaker`, by whose values errors are counted too.
+    by: keys of the utterances, such as `speaker`, by whose values errors are counted too. watch:
+    told of each utterance that counts. Refused are utterances that `rescore` marked as those that
+    its weights were tuned on, and those that a model which scored them was trained on.
     Reads the utterances once, in memory that does not grow with their number, except for the few
     numbers of each that `by` needs.
-    Raises UsageError where no utterance has a reference, where none has hypotheses, or where
-    `rescore` marked utterances as those that its weights were tuned on: an error rate on them would
-    be too low.
+    Raises UsageError where none is left that has a reference, or none has hypotheses.
     """
     tally = _Tally(
         normaliser_named(normaliser),
         cached_normaliser(normaliser),
-        by=[BreakdownTally(key) for key in by],
+        by=[BreakdownTally(key) for key in (*by, REFERENCE_SEEN)],
     )
-    refused, n_tuned_on = [], 0
+    seen_by, refused = SeenByModels(), list[Refusal]()
+    n_learnt_from = 0
     for utterance in ranked:
-        if utterance.extra.get(TUNED_ON) is True:
-            n_tuned_on += 1
-        elif utterance.reference is None:
-            refused.append(Refusal(utterance.id, "it has no reference"))
-        else:
-            tally.add(utterance)
         tick(1)
-    if n_tuned_on:
+        if utterance.extra.get(TUNED_ON) is True:
+            refused.append(Refusal(utterance.id, "the weights that ranked it were tuned on it"))
+            n_learnt_from += 1
+            continue
+        if utterance.reference is None:
+            refused.append(Refusal(utterance.id, "it has no reference"))
+            continue
+        if (seen := seen_by.of(utterance)) == "utterance":
+            refused.append(seen_by.refusal(utterance))
+            n_learnt_from += 1
+            continue
+        utterance = seen_by.marked(utterance, seen)
+        tally.add(utterance)
+        if watch is not None:
+            watch(utterance)
+    if n_learnt_from and not tally.n_utterances:
         raise UsageError(
-            f"{n_tuned_on} of {n_tuned_on + len(refused) + tally.n_utterances} utterances were used"
-            " to tune the weights that ranked them; evaluate on utterances that were not"
+            f"all {n_learnt_from} utterances with a reference served to train a model or to tune "
+            "the weights that ranked them; evaluate on utterances that did not"
         )
     if not tally.n_utterances:
         raise UsageError("no utterance has a reference; add the key 'reference' to each line")
     if not tally.n_hypotheses:
         raise UsageError("no utterance has hypotheses; make them with `relisten nbest`")
-    return tally.report(normaliser, tuple(refused), n_resamples, seed)
+    overlap = seen_by.overlap()
+    if not 0 < overlap.n_references < overlap.n_judged:
+        tally.by.pop()
+    return replace(tally.report(normaliser, tuple(refused), n_resamples, seed), training=overlap)
 
 
 _NO_ERRORS = Errors(ErrorCounts(), ErrorCounts())

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from relisten.core.combine import fingerprint
+from relisten.core.leakage import TrainedOn
 from relisten.core.text import lower_if_capitals
 from relisten.core.types import NBest, UsageError
 from relisten.lm.sequences import Order, Speech, chunk_features
@@ -69,13 +69,16 @@ class TrainingData:
         """The examples that have speech, with a transcript or without."""
         return all_of([one for one in self.sets if one[0] and one[0][0].serves("speech")])
 
-    @property
-    def fingerprints(self) -> frozenset[str]:
-        """Of the utterances that have a transcript; sentences of text corpora are no utterances."""
-        named = all_of([one for one in self.sets if one[0] and one[0][0].cached.id])
-        return frozenset(
-            fingerprint(NBest(e.cached.id, reference=e.cached.text)) for e in named if e.words
-        )
+
+def trained_on(sets: WeightedSets[Example], are_references: bool = True) -> TrainedOn:
+    """Fingerprints of the utterances in the sets, and of their transcripts.
+
+    are_references: whether a transcript is what was said, not what a model took it for. Sentences
+    of text corpora are no utterances (`text_corpus.read_sentences` has them).
+    """
+    known = [one.cached for one in all_of([s for s in sets if s[0] and s[0][0].cached.id])]
+    own = [NBest(one.id, reference=one.text if are_references else None) for one in known]
+    return TrainedOn.of(own, {one.text for one in known})
 
 
 def make_example(cached: CachedUtterance, texts: TextEncoder) -> Example | None:

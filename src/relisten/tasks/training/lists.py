@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relisten.core.combine import component_scores, fingerprint
+from relisten.core.combine import component_scores
 from relisten.core.error_rates import errors_matrix
 from relisten.core.text import lower_if_capitals, normaliser
 from relisten.core.types import ASR, CTC, TEXT, Hypothesis, NBest, UsageError
@@ -41,7 +41,7 @@ class TrainingList:
 
     errors: float32 [N], of n_reference words. stored: component → float32 [N], scores that the LM
     does not give: `asr`, `length`. reference: its text, and where its words end if its recording
-    was encoded.
+    was encoded. utterance: its id and reference as they were given.
     """
 
     id: str
@@ -51,7 +51,7 @@ class TrainingList:
     errors: np.ndarray
     n_reference: int
     stored: Mapping[str, np.ndarray]
-    fingerprint: str
+    utterance: NBest
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -159,7 +159,7 @@ class ListReader:
             errors_matrix(truth, [normalise(h.text) for h in kept]).astype(np.float32),
             len(truth.split()),
             _stored(merged, self.stored, speech, ctc_head),
-            fingerprint(utterance),
+            NBest(utterance.id, reference=utterance.reference),
         )
         try:
             for component in self.components:

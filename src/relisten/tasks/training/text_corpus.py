@@ -87,7 +87,7 @@ def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
     folder = cache / f"{Path(path).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for number, chunk in enumerate(in_chunks(_sentences(path), SENTENCES_PER_SHARD)):
+    for number, chunk in enumerate(in_chunks(read_sentences(path), SENTENCES_PER_SHARD)):
         shard = folder / f"{number:05d}.parquet"
         if not shard.exists():
             pieces = [piece for s in chunk for piece in _pieces(texts.words(s))]
@@ -101,7 +101,8 @@ def read_texts(path: str, texts: TextEncoder, cache: Path) -> TextExamples:
     return examples
 
 
-def _sentences(path: str) -> Iterator[str]:
+def read_sentences(path: str) -> Iterator[str]:
+    """The sentences of a file, read as a stream; lower case where a text is all capitals."""
     for text in _texts(path):
         sentences = _BETWEEN_SENTENCES.split(text)
         yield from [s.lower() for s in sentences] if text.isupper() else sentences

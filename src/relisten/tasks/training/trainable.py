@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from relisten.core.combine import Weights
+from relisten.core.leakage import TrainedOn
 from relisten.core.types import ModelError
 from relisten.io.bundle import (
     ADAPTER,
@@ -22,10 +23,13 @@ from relisten.io.bundle import (
     CTC_HEAD,
     EXTENSION,
     LM,
+    OTHER_SPEECH,
     WORDS,
     BundleConfig,
+    add_trained_on,
     ctc_head_path,
     read_bundle,
+    read_trained_on,
     resolve_base,
     resolve_bundle,
     write_bundle,
@@ -55,18 +59,23 @@ class Trainable:
     lora: Mapping[str, Any] | None
     dtype: torch.dtype
 
-    def save(self, output: Path, weights: Weights) -> None:
-        """Write it as a bundle with these weights; codebook, words and CTC head are copied."""
+    def save(self, output: Path, weights: Weights, trained_on: TrainedOn) -> None:
+        """Write it as a bundle with these weights; codebook, words and CTC head are copied.
+
+        trained_on: what it was trained on beyond what the bundle says it was.
+        """
         base = self.config.base
         if (self.folder / base).is_dir():
             base = str((self.folder / base).resolve())
         bundle = replace(self.config, base=base, weights=weights)
-        for name in (CODEBOOK, WORDS):
+        for name in (CODEBOOK, OTHER_SPEECH, WORDS):
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, output / name)
         if ctc_head := ctc_head_path(self.folder):
             shutil.copyfile(ctc_head, output / CTC_HEAD)
-        save_trained(output, self.model, self.texts.tokenizer, self.lora, bundle, self.dtype)
+        trained_on = (read_trained_on(self.folder) or TrainedOn()) | trained_on
+        tokenizer = self.texts.tokenizer
+        save_trained(output, self.model, tokenizer, self.lora, bundle, self.dtype, trained_on)
 
 
 def open_for_training(
@@ -187,9 +196,10 @@ def save_trained(
     lora: Mapping[str, Any] | None,
     bundle: BundleConfig,
     dtype: torch.dtype,
+    trained_on: TrainedOn,
 ) -> None:
-    """Write the adapter, or all of the LM (in `dtype`) where there is none, the extension, and
-    relisten.json."""
+    """Write the adapter, or all of the LM (in `dtype`) where there is none, the extension, what
+    they were trained on, and relisten.json."""
     if lora is None:
         model.causal.to(dtype).save_pretrained(output / LM)
         tokenizer.save_pretrained(output / LM)
@@ -199,4 +209,5 @@ def save_trained(
         (output / ADAPTER_CONFIG).write_text(json.dumps(dict(lora), indent=1) + "\n")
     if model.extension is not None:
         save_extension(model.extension, output / EXTENSION)
+    add_trained_on(output, trained_on)
     write_bundle(output, bundle)
