@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from relisten.core.combine import Weights
+from relisten.core.text import normaliser
 from relisten.core.types import AudioError, NBest
 from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
@@ -158,7 +159,8 @@ class Rescorer:
         """
         options = options or self._options
         weights = options.weights or self._loaded.weights
-        lists = with_phrases(list(nbests), options, weights.normaliser)
+        normalise = normaliser(weights.normaliser, weights.rules)
+        lists = with_phrases(list(nbests), options, normalise)
         ranked = []
         for one in self._with_missing(lists, weights, bool(options.weights), audio_beside):
             own = options.weights or fit_to(weights, held_scores(one))

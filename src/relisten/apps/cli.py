@@ -36,6 +36,7 @@ from relisten.apps.options import (
     proposal_options,
     quiet_option,
     resume_option,
+    rules_option,
     seed_option,
     systems_of,
     taken,
@@ -328,6 +329,7 @@ def bias(quiet: bool, **options: Any) -> None:
     is_flag=True,
     help="A control: give each utterance another one's speech, to see what speech itself gains.",
 )
+@rules_option
 @input_options
 @placement_options
 @resume_option
@@ -345,6 +347,7 @@ def score(quiet: bool, **options: Any) -> None:
 @click.argument("scored")
 @output_option
 @normaliser_option
+@rules_option
 @click.option(
     "--components",
     default="",
@@ -443,6 +446,7 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     help="What the file was ranked with, for the page: what other weights would have done.",
 )
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @quiet_option
@@ -472,7 +476,9 @@ def evaluate(
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(options["normaliser"], (*keys, REFERENCE_SEEN), known)
+        tally = ErrorAnalyser(
+            options["normaliser"], (*keys, REFERENCE_SEEN), known, options["rules"]
+        )
     with progress("evaluate", count_lines(ranked), quiet) as tick:
         watch = tally.add if tally else None
         report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
@@ -498,6 +504,7 @@ def evaluate(
 )
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @placement_options

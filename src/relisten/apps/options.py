@@ -67,6 +67,12 @@ normaliser_option = click.option(
     show_default=True,
     help="Rules that make texts comparable (Whisper's).",
 )
+rules_option = click.option(
+    "--rules",
+    metavar="FILE",
+    help="Your own rules, one a line: words that count as nothing (fillers), or WORDS = "
+    "REPLACEMENT.",
+)
 format_option = click.option(
     "--input-format",
     default="auto",

@@ -67,7 +67,7 @@ def decide(
         replace(h, posterior=float(p), word_confidence=None)
         for h, p in zip(ranked.hypotheses, tempered, strict=True)
     ]
-    normalise = cached_normaliser(weights.normaliser)
+    normalise = cached_normaliser(weights.normaliser, weights.rules)
     network = None
     if confidence or decision == "rover":
         network = align([word_keys(h.text, normalise) for h in hypotheses])

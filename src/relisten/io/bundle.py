@@ -136,12 +136,15 @@ def _check_types(path: Path, record: dict[str, Any]) -> None:
 
 def scoring_hash(folder: Path) -> str:
     """12 hexadecimal digits that change with whatever changes a score: every part of a bundle but
-    its weights and versions; of a model that is no bundle, its weights files."""
+    its weights and versions (of these the user's rules count, by which its LM reads texts); of a
+    model that is no bundle, its weights files."""
     if not (folder / CONFIG).is_file():
         return weights_hash(folder)
     config = read_bundle(folder)
     named = (config.base_hash, config.text_form, config.components, config.speech_order)
-    digest = hashlib.sha256(repr((*named, config.encoder_id)).encode())
+    rules = config.weights.rules.pairs
+    named = (*named, config.encoder_id, *([rules] if rules else []))
+    digest = hashlib.sha256(repr(named).encode())
     parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG, f"{RECOGNISER}/model.bin")
     for path in (*(folder / name for name in parts), ctc_head_path(folder)):
         if path is not None and path.is_file():

@@ -11,6 +11,7 @@ import numpy as np
 
 from relisten.core.combine import Weights
 from relisten.core.familiarity import Familiarity
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.types import (
     ADAPTED,
     ASR,
@@ -174,12 +175,15 @@ class LoadedRescorer:
         return self.frontend
 
 
-def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> LoadedRescorer:
+def load_rescorer(
+    reference: str, device: str = "auto", dtype: str = "auto", rules: Rules = NO_RULES
+) -> LoadedRescorer:
     """The rescorer of a bundle, or of a causal LM, which then knows text only.
 
     reference: a folder, a known name or a hub id. dtype: of the LM: float32, bfloat16, int8 (on the
-    CPU), or auto: float32 on the CPU, bfloat16 on CUDA. Raises ModelError where it cannot be had,
-    or its parts do not belong together; UsageError for a dtype that it does not run in.
+    CPU), or auto: float32 on the CPU, bfloat16 on CUDA. rules: the user's own, by which the LM
+    reads texts; without them those of the bundle's weights. Raises ModelError where it cannot be
+    had, or its parts do not belong together; UsageError for a dtype that it does not run in.
     """
     is_int8 = dtype == "int8"
     lm_device, lm_dtype = torch_placement(device, "float32" if is_int8 else dtype)
@@ -196,7 +200,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         to_int8(causal)
     if config is None:
         scorer = Scorer(
-            text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM), components=(TEXT,)
+            text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM, rules), components=(TEXT,)
         )
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS, identity)
     model, frontend = text_lm(causal, tokenizer), None
@@ -206,7 +210,8 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         _check_fit(folder, extension, frontend)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
-    texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
+    form = cast(TextForm, config.text_form)
+    texts = TextEncoder(tokenizer, form, rules if rules.pairs else config.weights.rules)
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )

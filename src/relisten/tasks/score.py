@@ -9,6 +9,7 @@ import numpy as np
 
 from relisten.core.types import ADAPTED, COMPONENTS, TEXT, NBest, UsageError
 from relisten.io.audio import RATE_HZ
+from relisten.io.rules import read_rules
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
@@ -40,6 +41,7 @@ def score(
     model: str = MODEL,
     components: tuple[str, ...] = (),
     wrong_speech: bool = False,
+    rules: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
     device: str = "auto",
@@ -52,11 +54,13 @@ def score(
 
     Adds each of `components` to every hypothesis, in nats, replacing what was stored under its
     name; see `ListScorer`. By default those that the model's weights count, as far as an utterance
-    has what they need. Raises UsageError for an unknown component, ModelError where the model has
-    none of it.
+    has what they need. rules: a file of the user's own rules, by which the LM reads texts; without
+    it those of the model's weights. Raises UsageError for an unknown component, ModelError where
+    the model has none of it.
     """
     check_components(components)
-    scorer = ListScorer(load_rescorer(model, device, dtype), components, wrong_speech, say=say)
+    rescorer = load_rescorer(model, device, dtype, read_rules(rules))
+    scorer = ListScorer(rescorer, components, wrong_speech, say=say)
     on_cpu = scorer.rescorer.scorer.model.device.type == "cpu"
     return walk(
         nbest,
@@ -68,6 +72,7 @@ def score(
             "components": scorer.components or scorer.rescorer.weights.to_score,
             "wrong speech": wrong_speech,
             "dtype": dtype,
+            "rules": scorer.rescorer.scorer.texts.rules.pairs,
         },
         CHUNK_SIZE if on_cpu else GPU_CHUNK_SIZE,
         input_format,

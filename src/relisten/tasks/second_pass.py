@@ -26,7 +26,8 @@ from relisten.core.combine import (
 from relisten.core.decide import Decision, decide
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.pruning import prune_by_margin
-from relisten.core.text import cached_normaliser
+from relisten.core.rules import NO_RULES, Rules
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
     ADAPTED,
@@ -153,6 +154,7 @@ class SecondPass:
     normaliser: str = "english"
     merge: bool = True
     guard: Guard | None = None
+    rules: Rules = NO_RULES
 
     @classmethod
     def of(
@@ -181,6 +183,7 @@ class SecondPass:
             proposer,
             weights.normaliser,
             guard=listeners.guard,
+            rules=weights.rules,
         )
 
     @property
@@ -270,7 +273,7 @@ class SecondPass:
             with clock("proposals"):
                 decoded[0] = self._with_proposals(recordings, decoded[0], speeches, timed)
         lists = [result.hypotheses for result in decoded[0]]
-        normalise = normaliser_named(self.normaliser)
+        normalise = normaliser_named(self.normaliser, self.rules)
         given = [utterance.hypotheses for utterance in utterances]
         if len(self.first_passes) > 1 or any(given):
             from relisten.tasks.hypotheses.join import join_lists
@@ -287,7 +290,7 @@ class SecondPass:
         ]
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
-        expanded = with_phrases(expanded, self.options, self.normaliser)
+        expanded = with_phrases(expanded, self.options, normalise)
         expanded = [
             replace(one, hypotheses=with_word_starts(one.hypotheses, recording))
             for one, recording in zip(expanded, recordings, strict=True)
@@ -423,12 +426,12 @@ def with_word_starts(
 
 
 def with_phrases(
-    utterances: Sequence[NBest], options: SecondPassOptions, normaliser: str
+    utterances: Sequence[NBest], options: SecondPassOptions, normalise: Normaliser
 ) -> list[NBest]:
     """The utterances with a bonus for the expected phrases, and with hypotheses that hold them."""
     if not options.phrases:
         return list(utterances)
-    shared = Biasing(options.phrase_list, normaliser_named(normaliser))
+    shared = Biasing(options.phrase_list, normalise)
     return [biasing_of(one, shared).apply(one, inject=True) for one in utterances]
 
 
@@ -510,7 +513,7 @@ def rank(
     extra = {key: value for key, value in utterance.extra.items() if key != TUNED_ON}
     if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
         extra[TUNED_ON] = True
-    merged, implausible = merge_equal(utterance, weights.normaliser), []
+    merged, implausible = merge_equal(utterance, weights.normaliser, weights.rules), []
     if not has_speech_score(weights.values_for(utterance)):
         is_within = within_length_bounds(merged)
         pairs = [*zip(merged.hypotheses, is_within, strict=True)]
@@ -520,6 +523,6 @@ def rank(
     return replace(ranked, hypotheses=(*ranked.hypotheses, *implausible), extra=extra)
 
 
-def merge_equal(utterance: NBest, normaliser: str) -> NBest:
+def merge_equal(utterance: NBest, normaliser: str, rules: Rules = NO_RULES) -> NBest:
     """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser))
+    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser, rules))
