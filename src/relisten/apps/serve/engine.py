@@ -53,18 +53,19 @@ def cut(
 
     Raises AudioError where it cannot be read or lasts longer than max_s.
     """
-    duration_s = 0.0
+    n_samples = 0
 
     def blocks() -> Iterator[np.ndarray]:
-        nonlocal duration_s
+        nonlocal n_samples
         for block in stream_audio(file, duration_s=max_s + 1.0):
-            duration_s += len(block) / RATE_HZ
+            n_samples += len(block)
             yield block
 
     pieces = [
         SegmentAudio(f"{name}:{one.start_s:.3f}", one.start_s, one.end_s, one.samples)
         for one in speech_segments(blocks(), piece_s)
     ]
+    duration_s = n_samples / RATE_HZ
     if duration_s > max_s:
         raise AudioError(
             f"the recording lasts more than {max_s:g} s, the limit of this server; cut it"
