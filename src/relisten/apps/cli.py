@@ -10,6 +10,7 @@ import click
 
 from relisten.apps.console import (
     Commands,
+    audio_progress,
     bound_memory,
     count_lines,
     finish,
@@ -42,7 +43,6 @@ from relisten.apps.options import (
 )
 from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
-from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -63,10 +63,15 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: note(f"Warning: {message}", quiet=False)
 
 
-@main.command(epilog="Example: relisten transcribe talk.mp3 --format srt -o talk.srt")
+@main.command(epilog="Example: relisten transcribe talks/ --output-dir texts --format srt --resume")
 @click.argument("audio", nargs=-1, required=True)
 @click.option(
     "-o", "--output", default="-", metavar="FILE", help="File to write; standard output by default."
+)
+@click.option(
+    "--output-dir",
+    metavar="FOLDER",
+    help="Folder for a file each, written as soon as a recording is finished.",
 )
 @click.option(
     "--format",
@@ -74,7 +79,14 @@ def main() -> None:
     type=click.Choice(["text", "json", "srt", "vtt"]),
     default="text",
     show_default=True,
-    help="json: a line a recording, with the first pass's text and the seconds of each stage.",
+    help="json: a line a recording, with the first pass's text, and times and confidence of words.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["mix", "split", "left", "right"]),
+    default="mix",
+    show_default=True,
+    help="Of stereo: their average, a transcript each, or one alone.",
 )
 @model_option
 @click.option(
@@ -97,22 +109,28 @@ def main() -> None:
 @confidence_option
 @cue_options
 @placement_options
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where an interrupted run stopped, be it in the middle of a recording.",
+)
 @quiet_option
-def transcribe(
-    output: str, format: str, phrases: str | None, weights: str | None, quiet: bool, **options: Any
-) -> None:
-    """Transcribe recordings: first pass, second pass, the better text."""
+def transcribe(phrases: str | None, weights: str | None, quiet: bool, **options: Any) -> None:
+    """Transcribe recordings: first pass, second pass, the better text.
+
+    AUDIO: files, folders with all below them, patterns such as 'talks/**/*.mp3', lists of
+    recordings or of turns of speakers (.jsonl, .csv, …), "-" for standard input. Silence, noise
+    and music have no text. Of several recordings, each line of text begins with the name of its
+    own and a tab.
+    """
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
     from relisten.tasks.cues import CueOptions
+    from relisten.tasks.inputs import seconds_named
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
-    from relisten.tasks.transcript import render
     from relisten.tasks.weights import load_weights
 
-    if format in ("srt", "vtt") and len(options["audio"]) > 1:
-        raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
-    check_writable(output)
     decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
@@ -120,13 +138,12 @@ def transcribe(
         phrases=read_phrases(phrases) if phrases else (),
         weights=load_weights(weights) if weights else None,
     )
-    note("loading the models", quiet)
-    with progress("transcribe", len(options["audio"]), quiet) as tick:
-        transcripts, refused = transcribe(
-            **options, decoding=decoding, options=second_pass, tick=tick
+    total_s = seconds_named(options["audio"], options["channels"])
+    with audio_progress("transcribe", total_s, quiet) as tick:
+        outcome = transcribe(
+            **options, decoding=decoding, options=second_pass, cues=cues, tick=tick
         )
-    write_text(output, render(transcripts, format, cues))
-    finish(refused)
+    finish(outcome.refused)
 
 
 @main.command(
