@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import wave
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ from relisten.apps.serve.page import FILES
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from tiny_server import ScriptedPass, served
-from tiny_world import write_noise
+from tiny_world import take_noise_for_speech, write_noise
 
 STATIC = Path(__file__).parent.parent / "src" / "relisten" / "apps" / "serve" / "static"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -55,7 +56,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with served(ScriptedPass(SCRIPT, WEIGHTS)) as address:
+    with pytest.MonkeyPatch.context() as patch, served(ScriptedPass(SCRIPT, WEIGHTS)) as address:
+        take_noise_for_speech(patch)
         yield address
 
 
@@ -184,7 +186,10 @@ def test_speech_is_recorded(page: Any) -> None:
     assert page.locator("#error").is_hidden()
 
 
-def test_a_server_with_a_token_asks_for_it(browser: Any, world: Path) -> None:
+def test_a_server_with_a_token_asks_for_it(
+    browser: Any, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_noise_for_speech(monkeypatch)
     options = ServiceOptions(token="s3cret")
     with served(ScriptedPass(SCRIPT, WEIGHTS), options) as server:
         for page in opened(browser, server):
@@ -203,6 +208,24 @@ def test_nothing_is_wider_than_the_screen(
         upload(page, world / "talk.wav")
         page.click("#segments summary")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_silence_gets_an_answer_without_words(tmp_path: Path) -> None:
+    """No segment, no batch: the server once waited for one until the request was too old."""
+    with wave.open(str(tmp_path / "silence.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(64_000))
+    with served(ScriptedPass(SCRIPT, WEIGHTS)) as server:
+        for format, answer in (("text", "\n"), ("srt", ""), ("vtt", "WEBVTT\n")):
+            assert transcribed(server, tmp_path / "silence.wav", format) == answer
+        streamed = httpx.post(
+            f"{server}/v1/audio/transcriptions",
+            files={"file": (tmp_path / "silence.wav").read_bytes()},
+            data={"model": "whisper-1", "stream": "true"},
+        ).text
+        assert streamed.startswith('data: {"type": "transcript.text.done", "text": ""')
 
 
 class Controls(HTMLParser):
