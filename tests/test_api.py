@@ -86,7 +86,7 @@ OF_THE_COMMAND_ALONE = {
     "tune": {"output", "always"},
     "learn": {"json_path"},
     # The task takes utterances, not a file, and the page is made of them and its report.
-    "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
+    "evaluate": {"reference", "json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
 OF_THE_TASK_ALONE = {"tick", "say", "stage", "watch", "n_resamples", "margin", "max_pause_s"}
