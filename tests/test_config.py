@@ -307,7 +307,8 @@ def test_what_affects_training_is_said_where_a_key_is_declared(_: str, kind: typ
 
 
 def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_module, "find_spec", lambda name: None if name == "peft" else name)
+    found = {"peft": None}
+    monkeypatch.setattr("relisten.io.extras.find_spec", lambda name: found.get(name, name))
     done, seen = run(monkeypatch, written(SMALLEST))
     assert (done.exit_code, seen) == (2, [])
     assert "needs peft, not installed here; run `pip install 'relisten[train]'`" in done.stderr

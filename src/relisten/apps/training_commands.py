@@ -90,10 +90,9 @@ def adapt(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> N
 
 
 def _settings(kind: type[Any], config: str, overrides: Mapping[str, str | None]) -> Any:
-    """The configuration. Raises UsageError where it does not fit, or training cannot be done."""
-    from relisten.tasks.training.config import need_train_extra, read_config
+    """The configuration. Raises UsageError where it does not fit."""
+    from relisten.tasks.training.config import read_config
 
-    need_train_extra()
     given = {key: value for key, value in overrides.items() if value is not None}
     return read_config(kind, config, given)
 
@@ -158,10 +157,11 @@ def learn(
     """
     from relisten.apps.tables import print_learning
     from relisten.io.files import write_text
-    from relisten.tasks.learning.learn import LearnOptions, learn
     from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
+    from relisten.tasks.learning.learn import LearnOptions, learn
+
     report = learn(
         speech,
         output,

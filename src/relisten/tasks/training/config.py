@@ -8,11 +8,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.extras import need_extra
 from relisten.io.files import read_object, write_text
 from relisten.tasks.training.keys import (
     FilePath,
@@ -25,7 +25,7 @@ from relisten.tasks.training.keys import (
 
 STATE = "state"
 """Folder in a bundle for what a stopped run goes on from; not part of the bundle."""
-TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
+TRAIN_EXTRA = ("accelerate", "peft", "pyarrow", "sklearn", "transformers", "yaml")
 FORMER = {
     **{name: f"features.{name}" for name in ("first_pass", "encoder", "pool")},
     **{name: f"ctc.{name[4:]}" for name in ("ctc_steps", "ctc_layers", "ctc_layer_steps")},
@@ -46,11 +46,7 @@ Config = TypeVar("Config")
 def need_train_extra() -> None:
     """Raises UsageError, with the command that installs it, where a library of training is
     missing."""
-    if missing := [name for name in TRAIN_EXTRA if find_spec(name) is None]:
-        raise UsageError(
-            f"training needs {', '.join(missing)}, not installed here; "
-            "run `pip install 'relisten[train]'`"
-        )
+    need_extra("train", "training", *TRAIN_EXTRA)
 
 
 def keep_config(state: Path, config: Any) -> None:
