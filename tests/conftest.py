@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,11 @@ def _offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def refuse(host: object, *_: object, **__: object) -> None:
+    resolve = socket.getaddrinfo
+
+    def refuse(host: object, *rest: Any, **more: Any) -> Any:
+        if host == "127.0.0.1":  # a server that the test itself started
+            return resolve("127.0.0.1", *rest, **more)
         raise OSError(f"a test asks for {host!r}; mark it slow if it needs a network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)

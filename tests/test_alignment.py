@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relisten.speech.alignment import attention_token_ends, ctc_token_ends, dtw_path, word_ends
+from relisten.io.audio import RATE_HZ
+from relisten.speech.alignment import (
+    attention_token_ends,
+    ctc_token_ends,
+    dtw_path,
+    find_pauses,
+    word_ends,
+    word_starts,
+)
 
 
 def test_word_ends_by_hand():
@@ -89,3 +97,53 @@ def test_ctc_alignment_against_all_paths():
 def test_ctc_alignment_of_more_than_fits_is_spread_evenly():
     log_probs = np.log(np.full((2, 3), 1 / 3))
     np.testing.assert_array_equal(ctc_token_ends(log_probs, [1, 1, 2, 1], blank=0), [0, 1, 1, 2])
+
+
+def sound(*parts: tuple[float, float], noise: float = 0.0) -> np.ndarray:
+    """Noise of each part's seconds and amplitude, one after the other, and some under all."""
+    rng = np.random.default_rng(0)
+    pieces = [a * rng.standard_normal(round(s * RATE_HZ)) for s, a in parts]
+    whole = np.concatenate(pieces)
+    return (whole + noise * rng.standard_normal(len(whole))).astype(np.float32)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 0.01])
+def test_a_pause_belongs_to_no_word(noise: float) -> None:
+    """12 s of silence, "the cat", 3 s, "sat": ends alone gave "the" 12.2 s and "sat" 3.4. The
+    closure of 0.1 s within "cat" is no pause."""
+    parts = [(12.0, 0), (0.4, 0.1), (0.1, 0), (0.1, 0.1), (3.0, 0), (0.4, 0.1), (1.0, 0)]
+    pauses = find_pauses(sound(*parts, noise=noise))
+    assert [stop for _, stop in pauses] == pytest.approx([12.0, 15.6, 17.0], abs=0.011)
+    starts = word_starts("the cat sat", [12.2, 12.6, 16.0], pauses)
+    assert starts == pytest.approx((12.0, 12.2, 15.6), abs=0.011)
+
+
+def test_without_an_audible_pause_a_word_is_as_long_as_slow_speech() -> None:
+    """A word of 3 characters takes 0.5 s at most: it starts at 9.5 of the 10 s left to it."""
+    pauses = find_pauses(sound((11.0, 0.1)))
+    assert pauses == []
+    assert word_starts("cat sat", [0.4, 10.0], pauses) == (0.0, 9.5)
+
+
+def test_a_phrase_of_a_script_without_spaces_may_hold_pauses() -> None:
+    """It is one word between spaces: it starts with its first sound, not behind its last pause."""
+    pauses = find_pauses(sound((1.0, 0), (1.0, 0.1), (0.5, 0), (1.0, 0.1)))
+    assert word_starts("我们明天去北京", [3.5], pauses) == pytest.approx((1.0,), abs=0.011)
+    assert word_starts("Beijing", [3.5], pauses) == pytest.approx((2.5,), abs=0.011)
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 159, 160, 4000])
+def test_starts_of_very_short_and_silent_recordings(n_samples: int) -> None:
+    pauses = find_pauses(np.zeros(n_samples, np.float32))
+    assert word_starts("a b", [0.0, n_samples / RATE_HZ], pauses)[0] == 0.0
+    assert word_starts("", [], pauses) == ()
+
+
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=8), st.integers(0, 100))
+def test_starts_never_decrease_nor_exceed_ends(ends: list[float], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [(0.4, float(a)) for a in rng.choice([0.0, 0.1], 12)]
+    ends = sorted(ends)
+    starts = word_starts(" ".join(["word"] * len(ends)), ends, find_pauses(sound(*parts)))
+    assert all(start <= end for start, end in zip(starts, ends, strict=True))
+    assert list(starts) == sorted(starts)

@@ -6,7 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib import import_module
 
 import click
@@ -15,6 +15,7 @@ import pytest
 import relisten
 from relisten.apps.cli import main
 from relisten.core.decide import DECISIONS
+from relisten.tasks.cues import CueOptions
 
 NAMES = [
     "DecodingOptions",
@@ -82,7 +83,8 @@ TASKS = {
     "doctor": "relisten.tasks.doctor.doctor:doctor",
 }
 OF_THE_COMMAND_ALONE = {
-    "transcribe": {"output", "format"},  # the task returns transcripts, the command writes them
+    # The task returns transcripts, the command writes them.
+    "transcribe": {"output", "format", "max_cue_s", "min_cue_s", "line_width", "cue_lines"},
     "tune": {"output", "always"},
     "learn": {"json_path"},
     # The task takes utterances, not a file, and the page is made of them and its report.
@@ -122,8 +124,15 @@ def test_options_are_the_tasks_parameters(name: str) -> None:
 
 
 def test_every_command_is_held_to_its_task() -> None:
-    """Those that train take the keys of a configuration; test_config.py holds them to it."""
-    assert {*TASKS, "pretrain", "finetune", "adapt"} == set(main.commands)
+    """Those that train take the keys of a configuration; test_config.py holds them to it. The
+    server is held to `transcribe` by test_serve.py."""
+    assert {*TASKS, "pretrain", "finetune", "adapt", "serve"} == set(main.commands)
+
+
+def test_cue_options_have_the_defaults_of_cues() -> None:
+    defaults = main.commands["transcribe"].make_context("transcribe", ["x"]).params
+    offered = {key: value for key, value in asdict(CueOptions()).items() if key != "max_pause_s"}
+    assert {key: defaults[key] for key in offered} == offered
 
 
 def test_decisions_are_spelled_alike() -> None:

@@ -15,7 +15,6 @@ from relisten.core.types import UsageError
 from relisten.tasks.adapt import AdaptConfig
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
-from relisten.tasks.training import config as config_module
 from relisten.tasks.training.codebook import CodebookConfig
 from relisten.tasks.training.config import FORMER, keep_config, read_config
 from relisten.tasks.training.ctc import CTCConfig

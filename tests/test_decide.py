@@ -115,9 +115,16 @@ def test_a_vote_for_a_hypothesis_puts_it_first() -> None:
 
 def test_word_ends_of_a_vote_never_decrease_or_are_unknown() -> None:
     listed = decoded(("a b x", 0.4), ("a y c", 0.3), ("z b c", 0.3), timed=True)
-    early = replace(listed.hypotheses[1], word_ends_s=(0.1, 0.2, 0.3))
-    some = replace(listed, hypotheses=(listed.hypotheses[0], early, listed.hypotheses[2]))
-    assert decide(some, ASR, "rover").hypotheses[0].word_ends_s == (1.0, 2.0, 2.0)
+    first, early, last = (
+        replace(h, word_ends_s=ends, word_starts_s=tuple(end - 0.1 for end in ends))
+        for h, ends in zip(
+            listed.hypotheses, ((1.0, 2.0, 3.0), (0.5, 0.75, 1.0), (1.2, 2.2, 3.2)), strict=True
+        )
+    )
+    some = replace(listed, hypotheses=(first, early, last))
+    voted = decide(some, ASR, "rover").hypotheses[0]
+    assert voted.word_ends_s == (1.0, 2.0, 2.0)
+    assert voted.word_starts_s == (0.9, 1.9, 1.9)
     none = replace(early, word_ends_s=None)
     some = replace(listed, hypotheses=(listed.hypotheses[0], none, listed.hypotheses[2]))
     assert decide(some, ASR, "rover").hypotheses[0].word_ends_s is None

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from relisten.apps.cli import main
-from relisten.core.familiarity import Familiarity
+from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.types import ADAPTED, UsageError
-from relisten.io.bundle import RECOGNISER, read_bundle, read_trained_on
+from relisten.io.audio import load_audio
+from relisten.io.bundle import (
+    FAMILIARITY,
+    OTHER_SPEECH,
+    read_bundle,
+    read_trained_on,
+    resolve_bundle,
+)
 from relisten.io.nbest import load_nbest
-from relisten.speech.whisper.adapted import FAMILIARITY, load_familiarity, save_familiarity
+from relisten.speech.guard import frame_means, load_statistics, save_statistics
+from relisten.speech.load import load_encoder
+from relisten.tasks.defaults import FIRST_PASS, MODEL
 from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
 from relisten.tasks.learning.prepare import Prepared, prepare
-from relisten.tasks.loading import load_rescorer
+from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.transcribe import transcribe
@@ -46,6 +58,12 @@ def learnt(tmp_path_factory):
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         fill_cache(patch, folder / "models")
+        noise = [
+            np.random.default_rng(n).normal(0, 0.2, 16000).astype(np.float32) for n in range(9)
+        ]
+        means = frame_means(load_encoder(FIRST_PASS), noise)
+        others = OtherSpeech.of([np.array(means[:4]), np.array(means[4:])], FIRST_PASS)
+        save_statistics(others, resolve_bundle(MODEL) / OTHER_SPEECH)
         options = LearnOptions(steps=4)
         bundle = folder / "bundle"
         report = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
@@ -56,7 +74,7 @@ def test_the_report_compares_all_choices_on_held_out_speakers(learnt):
     folder, _, report, said = learnt
     names = [choice.name for choice in report.choices]
     assert names[:2] == ["first pass", "recogniser fine-tuned, alone"]
-    assert names[-1] == "the bundle: asr + asr.adapted + text"
+    assert names[-1] == "the bundle: asr + text"
     held_out = load_nbest(folder / "bundle" / "state" / "speech" / "held-out.jsonl")
     learnt_from = load_nbest(folder / "bundle" / "state" / "speech" / "learnt.jsonl")
     assert report.n_utterances == len(held_out) >= 2
@@ -71,7 +89,7 @@ def test_the_report_compares_all_choices_on_held_out_speakers(learnt):
     json.loads(json.dumps(report.to_json(), allow_nan=False))
 
 
-def test_the_bundle_transcribes_with_both_recognisers(learnt):
+def test_the_bundle_transcribes_with_the_taught_recogniser(learnt):
     folder, bundle, _, _ = learnt
     config = read_bundle(bundle)
     assert config.weights.tuned_on
@@ -83,10 +101,16 @@ def test_the_bundle_transcribes_with_both_recognisers(learnt):
     assert config.weights.domains[STRANGE] == {"asr": 1.0, "text": 0.3, "length": 0.4}
     rescorer = load_rescorer(str(bundle))
     assert ADAPTED in rescorer.components
-    [transcript], refused = transcribe([str(folder / "3.wav")], str(bundle))
+    familiar = bundle / FAMILIARITY
+    with of_limit(familiar, np.inf):
+        [transcript], refused = transcribe([str(folder / "3.wav")], str(bundle))
     assert not refused
-    for hypothesis in transcript.segments[0].nbest.hypotheses:
-        assert {"asr", ADAPTED} <= set(hypothesis.scores)
+    [segment] = transcript.segments
+    assert FAMILIARITY_KEY not in segment.nbest.extra
+    [decoded] = rescorer.adapted.decode([load_audio(folder / "3.wav")])
+    own = {hypothesis.text: hypothesis.scores["asr"] for hypothesis in decoded.hypotheses}
+    for hypothesis in segment.nbest.hypotheses:  # those of equal texts are added up
+        assert hypothesis.scores["asr"] >= own[hypothesis.text] - 1e-3
 
 
 def test_any_list_gets_the_score_of_the_taught_recogniser(learnt, tmp_path):
@@ -103,8 +127,6 @@ def test_any_list_gets_the_score_of_the_taught_recogniser(learnt, tmp_path):
     assert (outcome.n_done, outcome.refused) == (1, ())
     [scored] = load_nbest(out)
     adapted = load_rescorer(str(bundle)).adapted
-    from relisten.io.audio import load_audio
-
     expected = adapted.scorer(load_audio(folder / "3.wav")).score(["ab cd", ""], timed=False)
     found = [h.scores[ADAPTED] for h in scored.hypotheses]
     np.testing.assert_allclose(found, [h.scores["asr"] for h in expected], atol=1e-4)
@@ -121,28 +143,51 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(learnt, monkeyp
         learn([str(folder / "speech.jsonl")], str(bundle), LearnOptions(steps=5), lambda _: None)
 
 
-def test_strange_speech_is_ranked_with_the_weights_started_from(learnt, tmp_path):
-    folder, bundle, _, _ = learnt
-    path = bundle / RECOGNISER / FAMILIARITY
+@contextmanager
+def of_limit(path: Path, limit: float) -> Iterator[None]:
+    """The bundle taking speech for strange above another limit."""
     before = path.read_bytes()
-    try:
-        save_familiarity(replace(load_familiarity(path), limit=-1.0), path)
-        [transcript], _ = transcribe([str(folder / "3.wav")], str(bundle))
-        assert transcript.segments[0].nbest.extra[FAMILIARITY_KEY] == STRANGE
-    finally:
-        path.write_bytes(before)
+    save_statistics(replace(load_statistics(Familiarity, path), limit=limit), path)
+    yield
+    path.write_bytes(before)
+
+
+def test_strange_speech_gets_what_the_bundle_started_from_gives(learnt, monkeypatch, tmp_path):
+    """The same list, scores and choice, among recordings that are not strange too."""
+    folder, bundle, _, _ = learnt
+    fill_cache(monkeypatch, tmp_path)
+    recordings = [str(folder / f"{n}.wav") for n in range(4)]
+    [*before], _ = transcribe(recordings)
+    guard = load_listeners(bundle).guard
+    means = frame_means(load_encoder(FIRST_PASS), list(map(load_audio, recordings)))
+    limit = float(np.median([guard.familiarity.strangeness(one) for one in means]))
+    with of_limit(bundle / FAMILIARITY, limit):
+        [*after], _ = transcribe(recordings, str(bundle))
+    strange = [one.segments[0].nbest.extra.get(FAMILIARITY_KEY) == STRANGE for one in after]
+    assert sum(strange) == 2
+    for one, other, is_strange in zip(after, before, strange, strict=True):
+        texts = [[h.text for h in t.segments[0].nbest.hypotheses] for t in (one, other)]
+        asr = [[h.scores["asr"] for h in t.segments[0].nbest.hypotheses] for t in (one, other)]
+        if is_strange:
+            assert sorted(texts[0]) == sorted(texts[1])
+            np.testing.assert_allclose(sorted(asr[0]), sorted(asr[1]), atol=1e-3)
+        else:
+            assert sorted(asr[0]) != sorted(asr[1])
 
 
 def test_familiarity_knows_its_own_and_not_others():
+    """Kinds of speech that it was told of, and one that it was not; thirty recordings will do."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(8, 40))
 
     def speech(n: int, shift: float = 0.0) -> np.ndarray:
-        return rng.normal(size=(n, 8)) @ mixing + 0.1 * rng.normal(size=(n, 40)) + shift
+        return rng.normal(size=(n, 8)) @ mixing + 0.3 * rng.normal(size=(n, 40)) + shift
 
-    known = Familiarity.of(speech(200), speech(100))
-    assert np.mean([known.knows(one) for one in speech(200)]) > 0.85
-    assert np.mean([known.knows(one) for one in speech(200, shift=3.0)]) < 0.1
+    kinds = OtherSpeech.of([speech(50, shift) for shift in (2.0, -2.0, 3.0)], "an encoder")
+    known = Familiarity.of(speech(30), speech(100), kinds)
+    assert np.mean([known.knows(one) for one in speech(200)]) > 0.93
+    for shift in (2.0, -2.0, 2.5):
+        assert np.mean([known.knows(one) for one in speech(200, shift)]) < 0.05
 
 
 def test_steps_follow_the_amount_of_speech():

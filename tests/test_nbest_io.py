@@ -28,7 +28,14 @@ FULL = NBest(
     reference="the cat sat",
     context="A story.",
     hypotheses=(
-        Hypothesis("The cat sat.", {"asr": -3.25, "text": -12.0}, (0.3, 0.72, 1.1), 1, {"n": 5}),
+        Hypothesis(
+            "The cat sat.",
+            {"asr": -3.25, "text": -12.0},
+            (0.3, 0.72, 1.1),
+            1,
+            {"n": 5},
+            word_starts_s=(0.0, 0.3, 0.9),
+        ),
         Hypothesis("", {"asr": -9.5}, (), 0),
     ),
     extra={"speaker": "ß 7", "tags": [1, {"deep": None}]},
@@ -48,6 +55,7 @@ def test_a_line_is_the_documented_layout():
         "hypotheses": [
             {
                 "text": "The cat sat.",
+                "word_starts_s": [0.0, 0.3, 0.9],
                 "word_ends_s": [0.3, 0.72, 1.1],
                 "scores": {"asr": -3.25, "text": -12.0},
                 "first_pass_rank": 1,
@@ -153,9 +161,15 @@ BAD = [
     ('{"id": "two", "hypotheses": [{"text": null}]}', "has no 'text'"),
     ('{"id": "two", "hypotheses": ["a b"]}', "has no 'text'"),
     ('{"id": "two", "hypotheses": {"text": "a"}}', "must be a list"),
-    ('{"id": "two", "hypotheses": [{"text": "a b", "word_ends_s": [0.5]}]}', "1 word ends for 2"),
+    ('{"id": "two", "hypotheses": [{"text": "a b", "word_ends_s": [0.5]}]}', "1 word_ends_s for 2"),
     ('{"id": "two", "hypotheses": [{"text": "a b", "word_ends_s": [0.5, 0.4]}]}', "decreases"),
     ('{"id": "two", "hypotheses": [{"text": "a", "word_ends_s": 0.5}]}', "list of seconds"),
+    ('{"id": "two", "hypotheses": [{"text": "a", "word_starts_s": [0, 1]}]}', "2 word_starts_s"),
+    ('{"id": "two", "hypotheses": [{"text": "a b", "word_starts_s": [1, 0]}]}', "decreases"),
+    (
+        '{"id": "two", "hypotheses": [{"text": "a", "word_starts_s": [2], "word_ends_s": [1]}]}',
+        "starts after its end",
+    ),
     ('{"id": "two", "hypotheses": [{"text": "a", "word_ends_s": [NaN]}]}', "list of seconds"),
     (
         '{"id": "two", "hypotheses": [{"text": "a", "first_pass_rank": -1}]}',

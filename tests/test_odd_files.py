@@ -243,18 +243,23 @@ def chunks(*pieces):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "text", "ends"),
+    ("pieces", "text", "starts", "ends"),
     [
-        (("今天", "天气", "很", "好"), "今天天气很好", (2.0,)),
-        (("東京", "は", " Tokyo", "です"), "東京は Tokyoです", (1.0, 2.0)),
-        (("ฝน", "ตก", "หนัก"), "ฝนตกหนัก", (1.5,)),
-        ((" well", "-known", " to", " us", "."), "well-known to us.", (1.0, 1.5, 2.0)),
-        ((" don", "'t", " go"), "don't go", (1.0, 1.5)),
+        (("今天", "天气", "很", "好"), "今天天气很好", (0.0,), (2.0,)),
+        (("東京", "は", " Tokyo", "です"), "東京は Tokyoです", (0.0, 1.0), (1.0, 2.0)),
+        (("ฝน", "ตก", "หนัก"), "ฝนตกหนัก", (0.0,), (1.5,)),
+        (
+            (" well", "-known", " to", " us", "."),
+            "well-known to us.",
+            (0.0, 1.0, 1.5),
+            (1.0, 1.5, 2.0),
+        ),
+        ((" don", "'t", " go"), "don't go", (0.0, 1.0), (1.0, 1.5)),
     ],
 )
-def test_the_space_before_a_piece_is_its_spacing(tmp_path, pieces, text, ends):
+def test_the_space_before_a_piece_is_its_spacing(tmp_path, pieces, text, starts, ends):
     (utterance,), _ = read(tmp_path, chunks(*pieces))
-    assert utterance.hypotheses == (Hypothesis(text, word_ends_s=ends),)
+    assert utterance.hypotheses == (Hypothesis(text, word_ends_s=ends, word_starts_s=starts),)
     without = {key: value for key, value in chunks(*pieces).items() if key == "chunks"}
     (utterance,), _ = read(tmp_path, without)
     assert utterance.hypotheses[0].text == text

@@ -156,7 +156,11 @@ def test_hyporadise_has_no_scores_and_spells_nothing_as_unk():
 def test_whisper_scores_are_summed_again():
     """avg_logprob −0.25 over 6 tokens and EOS: −1.75."""
     first, second = load_nbest(DATA / "whisper.json")
-    assert first.hypotheses == (Hypothesis("The cat sat.", {"asr": -1.75}, (0.25, 0.75, 1.5)),)
+    assert first.hypotheses == (
+        Hypothesis(
+            "The cat sat.", {"asr": -1.75}, (0.25, 0.75, 1.5), word_starts_s=(0.0, 0.25, 0.75)
+        ),
+    )
     assert (first.start_s, first.duration_s) == (0.5, 1.5)
     assert second.hypotheses == (Hypothesis("On the mat!", {"asr": -3.5}),)
     assert (second.start_s, second.extra["seek"]) == (30.0, 3000)
@@ -166,14 +170,18 @@ def test_whisperx_gives_numbers_no_time():
     first, second = load_nbest(DATA / "whisperx.json")
     assert first.hypotheses == (Hypothesis("Room 12 now."),)
     assert (first.start_s, first.duration_s) == (0.5, 1.5)
-    assert second.hypotheses == (Hypothesis("Sit down.", word_ends_s=(0.25, 1.0)),)
+    assert second.hypotheses == (
+        Hypothesis("Sit down.", word_ends_s=(0.25, 1.0), word_starts_s=(0.0, 0.5)),
+    )
 
 
 def test_a_dumped_list_of_segments_is_a_whisper_result():
     """5 tokens and EOS at −0.25 each; 3 and EOS at −0.5."""
     first, second = load_nbest(DATA / "faster_whisper_list.json")
     assert first.hypotheses == (Hypothesis("The cat sat.", {"asr": -1.5}),)
-    assert second.hypotheses == (Hypothesis("On the mat.", {"asr": -2.0}, (0.25, 0.5, 1.0)),)
+    assert second.hypotheses == (
+        Hypothesis("On the mat.", {"asr": -2.0}, (0.25, 0.5, 1.0), word_starts_s=(0.0, 0.25, 0.5)),
+    )
     assert (second.start_s, second.duration_s) == (2.0, 1.0)
 
 
@@ -188,7 +196,9 @@ def test_whisper_cpp_joins_tokens_to_words():
 
 def test_sherpa_sums_the_tokens():
     first, second = load_nbest(DATA / "sherpa.json")
-    assert first.hypotheses == (Hypothesis("the cat", {"asr": -0.875}, (0.5, 1.25)),)
+    assert first.hypotheses == (
+        Hypothesis("the cat", {"asr": -0.875}, (0.5, 1.25), word_starts_s=(0.25, 0.5)),
+    )
     assert first.start_s == 1.5
     assert second.hypotheses == (Hypothesis("我们去"),)
 
@@ -199,7 +209,9 @@ def test_transformers_chunks_are_segments_or_words():
     assert (second.start_s, second.duration_s) == (2.0, None)
     assert second.hypotheses == (Hypothesis("On the mat!"),)
     words, plain = load_nbest(DATA / "transformers_words.json")
-    assert words.hypotheses == (Hypothesis("The cat", word_ends_s=(0.75, 1.25)),)
+    assert words.hypotheses == (
+        Hypothesis("The cat", word_ends_s=(0.75, 1.25), word_starts_s=(0.5, 0.75)),
+    )
     assert plain.hypotheses == (Hypothesis("On"),)
 
 
@@ -227,7 +239,9 @@ def test_google_scores_count_only_where_all_alternatives_have_one():
     assert first.hypotheses[0].word_ends_s == (0.5, 0.9, 1.4)
     assert (second.start_s, second.duration_s) == (1.5, 1.25)
     assert second.hypotheses == (
-        Hypothesis("on the mat", {"asr": math.log(0.25)}, (0.5, 0.6, 1.0)),
+        Hypothesis(
+            "on the mat", {"asr": math.log(0.25)}, (0.5, 0.6, 1.0), word_starts_s=(0.0, 0.5, 0.6)
+        ),
         Hypothesis("on a mat", {"asr": math.log(0.125)}),
     )
 
@@ -237,17 +251,24 @@ def test_azure_times_the_spoken_words_only_where_they_are_the_written_ones():
     assert (only.start_s, only.duration_s) == (0.5, 1.5)
     assert only.hypotheses == (
         Hypothesis("At 2:40.", {"asr": math.log(0.5)}),
-        Hypothesis("A tooth.", {"asr": math.log(0.25)}, (0.25, 1.5)),
+        Hypothesis("A tooth.", {"asr": math.log(0.25)}, (0.25, 1.5), word_starts_s=(0.0, 0.25)),
     )
     (batch,) = load_nbest(DATA / "azure_batch.json")
     assert (batch.start_s, batch.duration_s) == (0.5, 1.5)
-    assert batch.hypotheses == (Hypothesis("The cat.", {"asr": math.log(0.5)}, (0.25, 1.25)),)
+    assert batch.hypotheses == (
+        Hypothesis("The cat.", {"asr": math.log(0.5)}, (0.25, 1.25), word_starts_s=(0.0, 0.25)),
+    )
 
 
 def test_deepgram_reads_channels_or_utterances(tmp_path):
     left, right = load_nbest(DATA / "deepgram.json")
     assert left.hypotheses == (
-        Hypothesis("the cat sat", {"asr": math.log(0.5)}, (0.32, 0.72, 1.25)),
+        Hypothesis(
+            "the cat sat",
+            {"asr": math.log(0.5)},
+            (0.32, 0.72, 1.25),
+            word_starts_s=(0.08, 0.32, 0.72),
+        ),
         Hypothesis("the cat sad", {"asr": math.log(0.25)}),
     )
     assert [left.extra, right.extra] == [{"channel": 0}, {"channel": 1}]
@@ -270,7 +291,12 @@ def test_deepgram_reads_channels_or_utterances(tmp_path):
 def test_assemblyai_counts_milliseconds(tmp_path):
     first, second = load_nbest(DATA / "assemblyai.json")
     assert first.hypotheses == (
-        Hypothesis("The cat sat.", {"asr": math.log(0.5)}, (0.25, 0.65, 1.0)),
+        Hypothesis(
+            "The cat sat.",
+            {"asr": math.log(0.5)},
+            (0.25, 0.65, 1.0),
+            word_starts_s=(0.0, 0.25, 0.65),
+        ),
     )
     assert (first.start_s, first.duration_s, first.speaker) == (0.25, 1.0, "A")
     assert (second.id, texts_and_asr(second)) == ("assemblyai-0002", [("On.", math.log(0.25))])

@@ -30,7 +30,6 @@ from relisten.lm.model import SpeechExtension, SpeechShape
 from relisten.lm.scorer import ScoringInput
 from relisten.speech.codebook import Codebook
 from relisten.speech.first_pass import DecodingOptions, FirstPassResult
-from relisten.tasks import transcribe as transcribe_task
 from relisten.tasks.frontend import SpeechFrontend, load_frontend, save_codebook
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
@@ -120,8 +119,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr(transcribe_task, "load_first_pass", lambda *_: first_pass)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: first_pass)
     return first_pass
 
 
@@ -332,6 +329,8 @@ def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> N
     assert transcript.segments[-1].end_s == pytest.approx(5.0)
     assert all(s.end_s - s.start_s <= 2.0 for s in transcript.segments)
     assert transcript.first_pass_text == " ".join(["a b"] * n_pieces)
+    for words in (segment.to_json()["words"] for segment in transcript.segments):
+        assert all(0.0 <= word["start_s"] <= word["end_s"] <= 5.0 for word in words)
     for stretch in transcript.segments:
         best = max(stretch.nbest.hypotheses, key=lambda h: h.scores["text_given_speech"])
         assert stretch.text == best.text
@@ -366,6 +365,6 @@ def test_rescorer_object(tmp_path: Path, lm_folder: Path, monkeypatch: pytest.Mo
     assert (best.text, best.scores["text"]) == ("c", 1.0)
     assert "text" in rescorer.weights.values
     recogniser = SimpleNamespace(name="tiny", max_duration_s=30.0)
-    monkeypatch.setattr("relisten.api.load_first_pass", lambda *_: recogniser)
+    monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: recogniser)
     with pytest.raises(AudioError):
         rescorer.transcribe(tmp_path / "nowhere.wav")

@@ -163,16 +163,16 @@ def test_paths_file_objects_and_arrays_are_one_recording(world: Path) -> None:
 
 
 def test_the_recogniser_is_loaded_once(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from relisten import api
+    from relisten.tasks import loading
 
     loaded: list[str] = []
-    load = api.load_first_pass
+    load = loading.load_first_pass
 
     def counted(name: str, *rest: str):
         loaded.append(name)
         return load(name, *rest)
 
-    monkeypatch.setattr(api, "load_first_pass", counted)
+    monkeypatch.setattr(loading, "load_first_pass", counted)
     rescorer = relisten.Rescorer.from_pretrained(str(world / "bundle"), decoding=DECODING)
     assert loaded == []
     for _ in range(2):

@@ -296,7 +296,7 @@ def test_cues_hold_all_words_and_are_short() -> None:
     assert cues[-1].end_s == pytest.approx(34.0)
     for cue, following in pairwise(cues):
         assert cue.end_s == following.start_s
-    assert all(c.end_s - c.start_s <= CueOptions().max_s + 1e-9 for c in cues)
+    assert all(c.end_s - c.start_s <= CueOptions().max_cue_s + 1e-9 for c in cues)
     lines = [cue.text.split("\n") for cue in cues]
     assert all(len(one) <= 2 and max(map(len, one)) <= 42 for one in lines)
 
@@ -309,6 +309,36 @@ def test_a_cue_starts_with_its_speech() -> None:
     assert [cue.text for cue in cues] == ["The cat sat.", "Under the table"]
     assert [cue.start_s for cue in cues] == pytest.approx([11.7, 21.5])
     assert [cue.end_s for cue in cues] == pytest.approx([13.2, 22.9])
+
+
+def test_cues_follow_word_starts_and_options() -> None:
+    """Words that start at known times need no guess. One line of 12 characters, cues of 2 s."""
+    words = "The cat sat. Under the table"
+    starts, ends = [12.0, 12.3, 12.8, 22.0, 22.3, 22.5], [12.2, 12.7, 13.2, 22.2, 22.4, 22.9]
+    cues = to_cues(words, ends, 0.0, 30.0, word_starts_s=starts)
+    assert [cue.start_s for cue in cues] == pytest.approx([12.0, 22.0])
+    options = CueOptions(min_cue_s=2.0, line_width=12, cue_lines=1)
+    cues = to_cues(words, ends, 0.0, 30.0, options, starts)
+    assert [cue.text for cue in cues] == ["The cat sat.", "Under the", "table"]
+    times = [time for cue in cues for time in (cue.start_s, cue.end_s)]
+    assert times == pytest.approx([12.0, 14.0, 22.0, 22.5, 22.5, 24.5])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_cue_s": 0.0},
+        {"max_cue_s": 0.5},
+        {"min_cue_s": -1.0},
+        {"max_cue_s": float("inf")},
+        {"max_cue_s": float("nan")},
+        {"line_width": 0},
+        {"cue_lines": 0},
+    ],
+)
+def test_cues_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="cue"):
+        CueOptions(**wrong)
 
 
 def test_cues_prefer_whole_sentences_and_last_a_second() -> None:
@@ -345,13 +375,18 @@ def test_recordings_that_cannot_be_had_are_refused() -> None:
 
 def test_words_of_a_stretch_have_times_and_confidence() -> None:
     """The stretch begins at 10 s; what is not known of a word is left out."""
-    chosen = Hypothesis("one two", word_ends_s=(0.5, 1.25), word_confidence=(0.9, 0.12345))
+    chosen = Hypothesis(
+        "one two",
+        word_starts_s=(0.2, 0.5),
+        word_ends_s=(0.5, 1.25),
+        word_confidence=(0.9, 0.12345),
+    )
     segment = Segment(10.0, 12.0, NBest("0", (chosen, Hypothesis("one", first_pass_rank=0))))
     segment = segment.to_json()
     assert (segment["text"], segment["first_pass_text"]) == ("one two", "one")
     assert segment["words"] == [
-        {"text": "one", "end_s": 10.5, "confidence": 0.9},
-        {"text": "two", "end_s": 11.25, "confidence": 0.123},
+        {"text": "one", "start_s": 10.2, "end_s": 10.5, "confidence": 0.9},
+        {"text": "two", "start_s": 10.5, "end_s": 11.25, "confidence": 0.123},
     ]
     bare = Segment(0.0, 1.0, NBest("0", (Hypothesis("one"),)))
     assert bare.to_json()["words"] == [{"text": "one"}]

@@ -8,16 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whisper_normalizer.english import EnglishTextNormalizer
 
+from relisten.core.combine import n_spoken_words
 from relisten.core.english import english_rules
+from relisten.core.rules import Rules
 from relisten.core.text import (
     NORMALISERS,
     cached_normaliser,
     lower_if_capitals,
     normaliser,
+    parse_rules,
     spoken,
     spoken_words,
 )
-from relisten.core.types import UsageError
+from relisten.core.types import FormatError, UsageError
 from relisten.core.written import NOTHING, plain
 
 SPOKEN = {
@@ -221,6 +224,7 @@ MARKS_AND_LOOK_ALIKES = {
     "<|en|><|0.00|> So it goes.<|2.40|>": "so it goes",
     "%HESITATION so %hesitation, it goes": "so it goes",
     "so [laughter] it goes (door slams)": "so it goes",
+    "[laughter-so] it [Laughter-goes]": "so it goes",
     "so it %yeah goes": "so it yeah goes",
     "ｓｏ　ｉｔ　ｇｏｅｓ": "so it goes",
     "so it go\u00ades\u200b \ufeff": "so it goes",
@@ -292,3 +296,76 @@ CONTEXT = st.lists(st.sampled_from(WORDS_WITH_NEIGHBOURS.split()), max_size=10).
 @given(CONTEXT)
 def test_remembered_words_give_what_whispers_rules_give(text: str) -> None:
     assert english_rules()(text).split() == EnglishTextNormalizer()(text).split()
+
+
+@pytest.mark.parametrize(
+    ("detached", "attached"),
+    [
+        ("I 'm here", "I'm here"),
+        ("they 've gone, do n't you think", "they've gone, don't you think"),
+        ("it 's late. We 'll see, he 'd say", "it's late. We'll see, he'd say"),
+        ("you \u2019re right", "you're right"),
+        ("CA N'T YOU", "CAN'T YOU"),
+    ],
+)
+def test_a_detached_clitic_belongs_to_the_word_before(detached: str, attached: str) -> None:
+    """As treebanks and some recognisers write them; a word stays an entry of its own, silent."""
+    assert spoken(detached) == spoken(attached)
+    for name in ("english", "basic"):
+        assert normaliser(name)(detached) == normaliser(name)(attached)
+    assert len(spoken_words(detached)) == len(detached.split())
+
+
+def test_a_quotation_is_no_clitic() -> None:
+    assert spoken("he said 'stop it' and 's") == "he said stop it and's"
+    assert spoken("'m not") == "m not", "nothing stands before it"
+
+
+OWN = """
+# fillers
+Uh,
+you know
+e mail = email
+gonna = going to
+know = no
+OK = okay
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("Uh, I'm gonna go", "I'm going to go"),
+        ("You know, you  know it", "it"),
+        ("I know you", "I no you"),
+        ("an e-mail", "an e-mail"),  # one word between spaces: "e mail" are two
+        ("an E mail, OK?", "an email okay?"),
+        ("uh uh UH", ""),
+        ("you knowing", "you knowing"),
+    ],
+)
+def test_own_rules_hold_in_every_form(written: str, meant: str) -> None:
+    """The spoken form, both normalisers and the length agree, and every word keeps its entry."""
+    rules = parse_rules(OWN, "rules.txt")
+    assert spoken(written, rules) == spoken(meant)
+    assert len(spoken_words(written, rules)) == len(written.split())
+    for name in ("english", "basic"):
+        assert normaliser(name, rules)(written) == normaliser(name)(meant)
+    assert n_spoken_words(written, rules) == n_spoken_words(meant)
+
+
+def test_rules_that_cannot_be_read_are_named() -> None:
+    with pytest.raises(FormatError, match=r"rules.txt:2: stands for no word"):
+        parse_rules("uh\n = nothing", "rules.txt")
+    with pytest.raises(FormatError, match=r"rules.txt:3: 'uh' has a rule already"):
+        parse_rules("uh\n\nUh! = oh", "rules.txt")
+    with pytest.raises(FormatError, match="holds no rule"):
+        parse_rules("# nothing\n", "rules.txt")
+
+
+@given(st.text(), st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=4))
+def test_any_rules_leave_as_many_entries_as_words(text: str, pairs: list[tuple[str, str]]) -> None:
+    lefts = {spoken(left): right for left, right in pairs if spoken(left)}
+    rules = Rules(tuple((left, " ".join(right.split())) for left, right in lefts.items()))
+    assert len(spoken_words(text, rules)) == len(text.split())
+    normaliser("basic", rules)(text)

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from relisten.core.rules import Rules
 from relisten.lm.texts import TextEncoder
 
 
@@ -50,3 +51,15 @@ def test_a_word_that_is_not_spoken_has_no_tokens(tokenizer):
     assert decoded(encoder, "... Mark -- is !") == ["", " mark", "", " is", ""]
     assert encoder.words("...") == [[]]
     assert encoder.words("") == []
+
+
+def test_the_language_model_reads_by_the_rules(tokenizer) -> None:
+    plain = TextEncoder(tokenizer, "spoken")
+    ruled = TextEncoder(tokenizer, "spoken", Rules((("euh", ""), ("gonna", "going to"))))
+    words = ruled.words("Euh, I'm gonna go")
+    assert words[0] == []
+    assert [t for word in words for t in word] == [
+        t for word in plain.words("I'm going to go") for t in word
+    ]
+    assert len(words) == 4
+    assert plain.id != ruled.id, "what is cached for one is not the other's"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from relisten.core.combine import Weights
+from relisten.core.text import normaliser
 from relisten.core.types import AudioError, NBest
-from relisten.speech.first_pass import DecodingOptions, FirstPass
-from relisten.speech.load import load_first_pass
+from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import LoadedRescorer, load_rescorer
+from relisten.tasks.loading import Listeners, LoadedRescorer, load_listeners, load_rescorer
 from relisten.tasks.score import CHUNK_SIZE, ListScorer, check_components
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank, with_phrases
-from relisten.tasks.streams import Refusal, all_accepted, in_chunks
+from relisten.tasks.streams import AudioSource, Refusal, all_accepted, in_chunks
 from relisten.tasks.transcribe import Audio, transcribe_each
 from relisten.tasks.transcript import Transcript
 from relisten.tasks.weights import fit_to, held_scores
@@ -41,10 +40,10 @@ class Rescorer:
         dtype: str = "auto",
     ) -> None:
         self._loaded = loaded
-        self._names = tuple(first_pass) or (loaded.first_pass,)
-        self._language, self._device, self._dtype = language or loaded.language, device, dtype
+        self._names, self._language = tuple(first_pass), language
+        self._device, self._dtype = device, dtype
         self._decoding, self._options = decoding, options
-        self._first_passes: list[FirstPass] = []
+        self._listeners: Listeners | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,14 +105,13 @@ class Rescorer:
 
         Raises AudioError, as `transcribe` does, for the first one that cannot be read.
         """
-        if not self._first_passes:
-            self._first_passes = [
-                load_first_pass(name, self._device, self._dtype, self._language)
-                for name in self._names
-            ]
+        if self._listeners is None:
+            self._listeners = load_listeners(
+                self._loaded.identity.model, self._names, self._language, self._device, self._dtype
+            )
         second_pass = SecondPass.of(
             self._loaded,
-            self._first_passes,
+            self._listeners,
             decoding or self._decoding,
             options or self._options,
         )
@@ -128,13 +126,13 @@ class Rescorer:
         self,
         nbests: Iterable[NBest],
         components: Sequence[str] = (),
-        audio_beside: str | Path = "-",
+        audio_beside: AudioSource = "-",
     ) -> list[NBest]:
         """The utterances with `components` added to every hypothesis, in nats; new objects.
 
         components: by default those that the weights count and that an utterance has the means for
         (without `audio` and word ends, `text` alone). audio_beside: the file that audio paths are
-        relative to; "-": the working folder.
+        relative to; "-": the working folder; or the recordings as open files, by name.
         Raises UsageError where an utterance lacks what a component that was named needs.
         """
         check_components(tuple(components))
@@ -142,13 +140,13 @@ class Rescorer:
         return [
             scored
             for chunk in in_chunks(nbests, CHUNK_SIZE)
-            for scored in all_accepted(scorer.score(chunk, str(audio_beside)))
+            for scored in all_accepted(scorer.score(chunk, audio_beside))
         ]
 
     def rescore(
         self,
         nbests: Iterable[NBest],
-        audio_beside: str | Path = "-",
+        audio_beside: AudioSource = "-",
         options: SecondPassOptions | None = None,
     ) -> list[NBest]:
         """The utterances, chosen text first; scores that are weighed and missing are added.
@@ -160,7 +158,8 @@ class Rescorer:
         """
         options = options or self._options
         weights = options.weights or self._loaded.weights
-        lists = with_phrases(list(nbests), options, weights.normaliser)
+        normalise = normaliser(weights.normaliser, weights.rules)
+        lists = with_phrases(list(nbests), options, normalise)
         ranked = []
         for one in self._with_missing(lists, weights, bool(options.weights), audio_beside):
             own = options.weights or fit_to(weights, held_scores(one))
@@ -168,7 +167,7 @@ class Rescorer:
         return ranked
 
     def _with_missing(
-        self, lists: Sequence[NBest], weights: Weights, is_named: bool, audio_beside: str | Path
+        self, lists: Sequence[NBest], weights: Weights, is_named: bool, audio_beside: AudioSource
     ) -> list[NBest]:
         """Utterances that lack the same scores are scored together."""
         lacking: dict[tuple[str, ...], list[int]] = {}

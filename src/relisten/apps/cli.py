@@ -21,6 +21,7 @@ from relisten.apps.console import (
 from relisten.apps.options import (
     components_of,
     confidence_option,
+    cue_options,
     decision_option,
     decoding_options,
     format_option,
@@ -34,10 +35,12 @@ from relisten.apps.options import (
     proposal_options,
     quiet_option,
     resume_option,
+    rules_option,
     seed_option,
     systems_of,
     taken,
 )
+from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
 from relisten.core.types import Refusal, UsageError
 from relisten.io.files import check_writable, write_text
@@ -93,6 +96,7 @@ def main() -> None:
 )
 @decision_option
 @confidence_option
+@cue_options
 @placement_options
 @quiet_option
 def transcribe(
@@ -101,6 +105,7 @@ def transcribe(
     """Transcribe recordings: first pass, second pass, the better text."""
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
+    from relisten.tasks.cues import CueOptions
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
     from relisten.tasks.transcript import render
@@ -109,7 +114,7 @@ def transcribe(
     if format in ("srt", "vtt") and len(options["audio"]) > 1:
         raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
     check_writable(output)
-    decoding = taken(DecodingOptions, options)
+    decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
         options,
@@ -121,7 +126,7 @@ def transcribe(
         transcripts, refused = transcribe(
             **options, decoding=decoding, options=second_pass, tick=tick
         )
-    write_text(output, render(transcripts, format))
+    write_text(output, render(transcripts, format, cues))
     finish(refused)
 
 
@@ -235,10 +240,8 @@ def codebook(quiet: bool, **options: Any) -> None:
     finish(report.refused)
 
 
-main.add_command(learn)
-main.add_command(pretrain)
-main.add_command(finetune)
-main.add_command(adapt)
+for training_command in (learn, pretrain, finetune, adapt):
+    main.add_command(training_command)
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
@@ -308,6 +311,7 @@ def bias(quiet: bool, **options: Any) -> None:
     is_flag=True,
     help="A control: give each utterance another one's speech, to see what speech itself gains.",
 )
+@rules_option
 @input_options
 @placement_options
 @resume_option
@@ -325,6 +329,7 @@ def score(quiet: bool, **options: Any) -> None:
 @click.argument("scored")
 @output_option
 @normaliser_option
+@rules_option
 @click.option(
     "--components",
     default="",
@@ -423,6 +428,7 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     help="What the file was ranked with, for the page: what other weights would have done.",
 )
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @quiet_option
@@ -452,7 +458,9 @@ def evaluate(
         from relisten.tasks.weights import load_weights
 
         known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(options["normaliser"], (*keys, REFERENCE_SEEN), known)
+        tally = ErrorAnalyser(
+            options["normaliser"], (*keys, REFERENCE_SEEN), known, options["rules"]
+        )
     with progress("evaluate", count_lines(ranked), quiet) as tick:
         watch = tally.add if tally else None
         report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
@@ -478,6 +486,7 @@ def evaluate(
 )
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
 @normaliser_option
+@rules_option
 @seed_option
 @input_options
 @placement_options
@@ -500,3 +509,6 @@ def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> No
     finish(report.refused)
     if report.is_broken:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(serve)

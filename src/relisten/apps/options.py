@@ -67,6 +67,12 @@ normaliser_option = click.option(
     show_default=True,
     help="Rules that make texts comparable (Whisper's).",
 )
+rules_option = click.option(
+    "--rules",
+    metavar="FILE",
+    help="Your own rules, one a line: words that count as nothing (fillers), or WORDS = "
+    "REPLACEMENT.",
+)
 format_option = click.option(
     "--input-format",
     default="auto",
@@ -110,6 +116,19 @@ proposal_options = options(
         help="Text; proposals are spelled with its words alone. By default with those that the CTC "
         "head was trained on.",
     ),
+)
+cue_options = options(
+    click.option(
+        "--max-cue-s", default=6.0, show_default=True, help="Longest cue of srt and vtt, s."
+    ),
+    click.option(
+        "--min-cue-s",
+        default=1.0,
+        show_default=True,
+        help="How long a cue is shown at least, s, unless another one follows.",
+    ),
+    click.option("--line-width", default=42, show_default=True, help="Characters of a cue's line."),
+    click.option("--cue-lines", default=2, show_default=True, help="Lines of a cue."),
 )
 decision_option = click.option(
     "--decision",

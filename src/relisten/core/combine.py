@@ -11,12 +11,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from relisten.core.arrays import FloatArray
+from relisten.core.rules import NO_RULES, Rules, rules_from_json, rules_to_json
 from relisten.core.text import NORMALISERS, Normaliser, spoken
 from relisten.core.types import (
     ASR,
@@ -52,7 +53,8 @@ class Weights:
     for weights that were not tuned. temperature: the divisor of combined scores before they
     become posteriors; ceiling: the confidence of a word that all hypotheses have
     (`core.calibration`).
-    by, domains: a key of utterances, and for its values weights of their own.
+    by, domains: a key of utterances, and for its values weights of their own. rules: the user's
+    own rules of what is the same text; ranking follows them as tuning did.
     Raises UsageError where a weight is not a finite number, the temperature not above 0, the
     ceiling not above 0 or above 1, or domains come without their key.
     """
@@ -64,6 +66,7 @@ class Weights:
     ceiling: float = 1.0
     by: str | None = None
     domains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rules: Rules = NO_RULES
 
     def __post_init__(self) -> None:
         if self.normaliser not in NORMALISERS:
@@ -96,6 +99,7 @@ class Weights:
         return {
             "values": dict(self.values),
             **by_domain,
+            **({"rules": rules_to_json(self.rules)} if self.rules.pairs else {}),
             "temperature": self.temperature,
             "ceiling": self.ceiling,
             "normaliser": self.normaliser,
@@ -108,7 +112,7 @@ class Weights:
 
         Raises FormatError for another layout.
         """
-        known = {"values", "normaliser", "tuned_on", "temperature", "ceiling", "by", "domains"}
+        known = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or not isinstance(data.get("values"), dict):
             raise FormatError("weights need an object {'values': {component: weight}, …}")
         if unknown := sorted(set(data) - known):
@@ -130,6 +134,7 @@ class Weights:
                 data.get("ceiling", 1.0),
                 by,
                 {domain: _todays_names(own) for domain, own in domains.items()},
+                rules_from_json(data.get("rules", {})),
             )
         except (UsageError, TypeError) as error:  # a list as a normaliser has no hash
             raise FormatError(str(error)) from error
@@ -175,9 +180,9 @@ def with_context(weights: Weights) -> Weights:
     return replace(weights, values={**weights.values, CONTEXT: 1.0})
 
 
-def n_spoken_words(text: str) -> int:
+def n_spoken_words(text: str, rules: Rules = NO_RULES) -> int:
     """The `length` of a hypothesis: words of its spoken form, so that "0351" counts as four."""
-    return len(spoken(text).split())
+    return len(spoken(text, rules).split())
 
 
 def is_first_pass(component: str) -> bool:
@@ -208,15 +213,16 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
     return replace(nbest, hypotheses=tuple(merged))
 
 
-def component_scores(nbest: NBest, component: str) -> FloatArray:
-    """One component of each hypothesis, float64 [N]; `length` is counted, `first_pass` is 1 for the
+def component_scores(nbest: NBest, component: str, rules: Rules = NO_RULES) -> FloatArray:
+    """One component of each hypothesis, float64 [N]; `length` is counted, by the user's rules where
+    there are any, `first_pass` is 1 for the
     first pass's choice, the others are stored.
 
     A missing `context` is a bonus of 0: no phrase was expected. Raises FormatError where a
     hypothesis lacks another one.
     """
     if component == LENGTH:
-        return np.array([n_spoken_words(h.text) for h in nbest.hypotheses], dtype=np.float64)
+        return np.array([n_spoken_words(h.text, rules) for h in nbest.hypotheses], dtype=np.float64)
     if component == FIRST_PASS_CHOICE:
         ranks = [
             place if h.first_pass_rank is None else h.first_pass_rank
@@ -248,7 +254,7 @@ def combined_scores(nbest: NBest, weights: Weights) -> FloatArray:
     total = np.zeros(len(nbest.hypotheses))
     for component, weight in weights.values_for(nbest).items():
         if weight:
-            total += weight * component_scores(nbest, component)
+            total += weight * component_scores(nbest, component, weights.rules)
     return total
 
 

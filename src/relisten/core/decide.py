@@ -67,7 +67,7 @@ def decide(
         replace(h, posterior=float(p), word_confidence=None)
         for h, p in zip(ranked.hypotheses, tempered, strict=True)
     ]
-    normalise = cached_normaliser(weights.normaliser)
+    normalise = cached_normaliser(weights.normaliser, weights.rules)
     network = None
     if confidence or decision == "rover":
         network = align([word_keys(h.text, normalise) for h in hypotheses])
@@ -122,17 +122,25 @@ def _vote(
     winning = network.words[winners, np.arange(len(winners))]
     support = tempered @ (network.words == winning)
     slots = [slot for slot, n in enumerate(winners) if network.places[n, slot] != EPSILON]
-    sources = [
-        (hypotheses[winners[slot]], int(network.places[winners[slot], slot])) for slot in slots
-    ]
-    ends_s = [h.word_ends_s[place] for h, place in sources if h.word_ends_s is not None]
+    sources = [hypotheses[winners[slot]] for slot in slots]
+    places = [int(network.places[winners[slot], slot]) for slot in slots]
+    words = [h.text.split()[place] for h, place in zip(sources, places, strict=True)]
     voted = Hypothesis(
-        " ".join(h.text.split()[place] for h, place in sources),
-        # Ends of several hypotheses need not be in order.
-        word_ends_s=tuple(accumulate(ends_s, max)) if len(ends_s) == len(slots) else None,
+        " ".join(words),
+        word_ends_s=_times([h.word_ends_s for h in sources], places),
+        word_starts_s=_times([h.word_starts_s for h in sources], places),
         extra={MADE_BY: "rover"},
     )
     return voted, support[slots]
+
+
+def _times(
+    of_hypotheses: Sequence[tuple[float, ...] | None], places: Sequence[int]
+) -> tuple[float, ...] | None:
+    """The times of one word of each hypothesis, put in order; None where one has none."""
+    pairs = zip(of_hypotheses, places, strict=True)
+    known = [times[place] for times, place in pairs if times is not None]
+    return tuple(accumulate(known, max)) if len(known) == len(places) else None
 
 
 def _confidence(sums: FloatArray, weights: Weights) -> tuple[float, ...]:

@@ -1,61 +1,76 @@
 """Whether a recording is of the speech that a recogniser was taught.
 
-A taught recogniser is worse than before on other speech (microphones, voices, styles), and its own
-scores do not show it: what it says wrongly it is sure of. The mean of its encoder's frames shows
-it. Speech is described by a Gaussian on the directions in which recordings of it differ most, and
-by how far they lie beside these directions.
+A taught recogniser is worse than before on other speech (microphones, voices, styles, languages),
+and its own scores do not show it: what it says wrongly it is sure of. The mean of an encoder's
+frames over a recording shows it, where other speech is known to compare with. Recordings of one
+kind are taken for a Gaussian around the mean of that kind, with one covariance for all kinds
+(linear discriminant analysis); a recording is strange if another kind is likelier than the
+user's own by more than almost all of the user's recordings allow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from relisten.core.arrays import FloatArray
 
-MOST_DIRECTIONS = 32
-RECORDINGS_PER_DIRECTION = 6
+SHRINKAGE = 0.1
+"""Towards a multiple of the identity, of the covariance within kinds of speech."""
+WEIGHT_OF_KINDS = 100.0
+"""Recordings of the user's at which their covariance and the other kinds' count alike."""
 FAMILIAR_SHARE = 0.98
-"""Of other recordings of the same speech that count as such. With 250 recordings of read sentences
-by learners (speechocean) 92 to 98 % of LJ Speech, LibriSpeech and acted dialogue lie beyond it,
-48 % of sentences read at home (60 recordings each)."""
+"""Of other recordings of the same speech that count as such."""
+
+
+@dataclass(frozen=True)
+class OtherSpeech:
+    """Kinds of speech to compare with. means: float64 [K, D], of frame means of each kind.
+    covariance: float64 [D, D] within the kinds. encoder: reference of the frames' encoder."""
+
+    means: FloatArray
+    covariance: FloatArray
+    encoder: str
+
+    @classmethod
+    def of(cls, kinds: Sequence[FloatArray], encoder: str) -> OtherSpeech:
+        """From frame means [n, D] of recordings of each kind, two or more of each."""
+        covariance = np.mean([np.cov(kind.T) for kind in kinds], axis=0)
+        return cls(np.array([kind.mean(axis=0) for kind in kinds]), covariance, encoder)
 
 
 @dataclass(frozen=True)
 class Familiarity:
-    """mean: float64 [D]. directions: float64 [K, D], each divided by the spread along it. residual:
-    mean squared distance beside them. limit: of `distance`, above which speech is another."""
+    """directions: float64 [K, D], offsets: float64 [K]: how much likelier another kind of speech
+    is than the user's, nats, for each of K kinds. limit: above which speech is strange. encoder:
+    reference of the frames' encoder."""
 
-    mean: FloatArray
     directions: FloatArray
-    residual: float
+    offsets: FloatArray
     limit: float
+    encoder: str
 
     @classmethod
-    def of(cls, known: FloatArray, others: FloatArray) -> Familiarity:
-        """From means of frames of the speech [n, D] and of other recordings of it [m, D]."""
-        mean = known.mean(axis=0)
-        centred = known - mean
-        n_directions = max(1, min(MOST_DIRECTIONS, len(known) // RECORDINGS_PER_DIRECTION))
-        _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-        axes, spread = axes[:n_directions], np.maximum(spread[:n_directions], 1e-9)
-        beside = centred - (centred @ axes.T) @ axes
-        residual = max(float((beside**2).sum(axis=1).mean()), 1e-12)
-        directions = axes / (spread[:, None] / np.sqrt(len(known)))
-        found = cls(mean, directions, residual, np.inf)
-        limit = float(np.quantile([found.distance(one) for one in others], FAMILIAR_SHARE))
-        return cls(mean, directions, residual, limit)
+    def of(cls, known: FloatArray, others: FloatArray, kinds: OtherSpeech) -> Familiarity:
+        """From frame means of the user's speech [n, D], n at least 2, and of other recordings of
+        it [m, D]."""
+        mean, share = known.mean(axis=0), len(known) / (len(known) + WEIGHT_OF_KINDS)
+        covariance = share * np.cov(known.T) + (1 - share) * kinds.covariance
+        level = np.trace(covariance) / len(mean)
+        covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * level * np.eye(len(mean))
+        directions = np.linalg.solve(covariance, (kinds.means - mean).T).T
+        offsets = -0.5 * ((kinds.means + mean) * directions).sum(axis=1)
+        found = cls(directions, offsets, np.inf, kinds.encoder)
+        limit = float(np.quantile([found.strangeness(one) for one in others], FAMILIAR_SHARE))
+        return cls(directions, offsets, limit, kinds.encoder)
 
-    def distance(self, frame_mean: FloatArray) -> float:
-        """How far a recording lies from the speech, by the mean of its frames [D]; about 2 within
-        it."""
-        centred = frame_mean - self.mean
-        along = self.directions @ centred
-        axes = self.directions / np.linalg.norm(self.directions, axis=1, keepdims=True)
-        beside = centred - axes.T @ (axes @ centred)
-        return float((along**2).mean() + (beside**2).sum() / self.residual)
+    def strangeness(self, frame_mean: FloatArray) -> float:
+        """How much likelier the likeliest other kind is than the user's speech, nats, for a
+        recording with this mean of frames [D]."""
+        return float((self.directions @ frame_mean + self.offsets).max())
 
     def knows(self, frame_mean: FloatArray) -> bool:
-        """Whether the recording is of the same speech."""
-        return self.distance(frame_mean) <= self.limit
+        """Whether the recording is of the user's speech."""
+        return self.strangeness(frame_mean) <= self.limit

@@ -17,14 +17,15 @@ from relisten.core.combine import (
 )
 from relisten.core.error_rates import errors_matrix
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.text import cached_normaliser
 from relisten.core.types import ADAPTED, ASR, FormatError, NBest
 from relisten.core.weight_search import fit_weights
 
 
-def merged_lists(nbests: Sequence[NBest], normaliser: str) -> list[NBest]:
+def merged_lists(nbests: Sequence[NBest], normaliser: str, rules: Rules = NO_RULES) -> list[NBest]:
     """The lists in first-pass order, equal texts merged: what weights rank."""
-    normalise = cached_normaliser(normaliser)
+    normalise = cached_normaliser(normaliser, rules)
     return [merge_hypotheses(in_first_pass_order(nbest), normalise) for nbest in nbests]
 
 
@@ -47,11 +48,15 @@ class ScoredLists:
 
     @classmethod
     def of(
-        cls, merged: Sequence[NBest], components: tuple[str, ...], normaliser: str
+        cls,
+        merged: Sequence[NBest],
+        components: tuple[str, ...],
+        normaliser: str,
+        rules: Rules = NO_RULES,
     ) -> ScoredLists:
         """The arrays of `merged_lists`. Raises FormatError where a hypothesis lacks a component, or
         has a placeholder in its place."""
-        normalise = cached_normaliser(normaliser)
+        normalise = cached_normaliser(normaliser, rules)
         longest = max([1, *(len(nbest.hypotheses) for nbest in merged)])
         scores = np.zeros((len(merged), longest, len(components)))
         errors = np.zeros((len(merged), longest), dtype=np.int64)
@@ -67,7 +72,7 @@ class ScoredLists:
             errors[row, :n], errors[row, n:] = of_list, of_list[0]
             is_within[row, :n] = within_length_bounds(nbest)
             for column, component in enumerate(components):
-                values = component_scores(nbest, component)
+                values = component_scores(nbest, component, rules)
                 refuse_placeholders(nbest, component, values)
                 scores[row, :n, column] = values - values[0]
         return cls(components, scores, errors, n_words, is_within)._bounded()

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 
 from relisten.core.english import english_rules
-from relisten.core.types import UsageError
+from relisten.core.rules import MOST_RULES, NO_RULES, Rules
+from relisten.core.types import FormatError, UsageError
 from relisten.core.written import NOTHING, plain
 
 Normaliser = Callable[[str], str]
@@ -23,7 +24,7 @@ _N_CACHED_WORDS = 65_536  # some 20 MB; the words of a corpus come again and aga
 
 
 @cache
-def normaliser(name: str) -> Normaliser:
+def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
     """The function that writes texts the way errors are counted; its output has single spaces.
 
     english: Whisper's English normaliser (numbers, spelling, contractions, fillers); besides, a
@@ -34,6 +35,7 @@ def normaliser(name: str) -> Normaliser:
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
         its marks is a word, so that errors over words are errors over characters there.
     none: the text as it is, except for white space.
+    own: the user's rules, which come before those of the normaliser.
     The first two start from `core.written.plain`: marks such as <unk> are no words, look-alikes
     (’ for ', full-width letters) are the same. They drop words without a letter or digit:
     Whisper's English rules leave a lone "." of "well...".
@@ -43,7 +45,7 @@ def normaliser(name: str) -> Normaliser:
     if name not in NORMALISERS:
         raise UsageError(f"no normaliser is called {name!r}; there are {', '.join(NORMALISERS)}")
     if name == "none":
-        return lambda text: " ".join(text.split())
+        return lambda text: " ".join(" ".join(_ruled(text.split(), own)).split())
     if name == "english":
         rules: Normaliser = english_rules()
     else:
@@ -52,7 +54,7 @@ def normaliser(name: str) -> Normaliser:
         rules = BasicTextNormalizer(preserve_marks=True)
 
     def normalise(text: str) -> str:
-        text = plain(text).replace(NOTHING, "")
+        text = " ".join(_ruled(plain(text).split(), own)).replace(NOTHING, "")
         if name == "english":
             text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text)
         text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
@@ -64,10 +66,10 @@ def normaliser(name: str) -> Normaliser:
 
 
 @cache
-def cached_normaliser(name: str) -> Normaliser:
-    """`normaliser(name)` that remembers its last 65,536 results: for single words, or texts that
-    are compared many times."""
-    return lru_cache(maxsize=_N_CACHED_WORDS)(normaliser(name))
+def cached_normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
+    """`normaliser(name, own)` that remembers its last 65,536 results: for single words, or texts
+    that are compared many times."""
+    return lru_cache(maxsize=_N_CACHED_WORDS)(normaliser(name, own))
 
 
 def has_words(text: str) -> bool:
@@ -115,19 +117,60 @@ _UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
 _UNSPACED_GAP = re.compile(rf"(?<=[{_UNSPACED}])\s+(?=[{_UNSPACED}])")
 
 
-def spoken(text: str) -> str:
+def spoken(text: str, own: Rules = NO_RULES) -> str:
     """The text as it is spoken: `spoken_words` joined by single spaces, silent ones left out."""
-    return " ".join(word for word in spoken_words(text) if word)
+    return " ".join(word for word in spoken_words(text, own) if word)
 
 
-def spoken_words(text: str) -> list[str]:
+def spoken_words(text: str, own: Rules = NO_RULES) -> list[str]:
     """How each whitespace-separated word of `text` is spoken, in order, one entry per word.
+
+    own: the user's rules: of the words that a rule replaces the first is spoken as all of them.
 
     Lower case; letters of any script; no punctuation except apostrophes inside words; ASCII digits
     and `% & + @ $ £ €` as English words; an entry has several words where one was written
     ("21" → "twenty one") and is "" where nothing is spoken ("-", and all within [], <> or ()).
     """
-    return [_say(word) for word in plain(text).split()]
+    words = _ruled(plain(text).split(), own)
+    return [
+        _say(word) if " " not in word else " ".join(filter(None, map(_say, word.split())))
+        for word in words
+    ]
+
+
+def parse_rules(text: str, name: str) -> Rules:
+    """The rules of a text, one a line: words that count as nothing, or WORDS = REPLACEMENT.
+
+    Case and punctuation of the words do not matter. Empty lines and those that start with # are
+    skipped. Raises FormatError with `name` and line.
+    """
+    pairs: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        left, _, right = line.partition("=")
+        words = spoken(left)
+        if not words or words in pairs or len(pairs) >= MOST_RULES:
+            reason = "stands for no word" if not words else f"{words!r} has a rule already"
+            if len(pairs) >= MOST_RULES:
+                reason = f"at most {MOST_RULES:,} rules are read"
+            raise FormatError(f"{name}:{number}: {reason}; write WORDS or WORDS = REPLACEMENT")
+        pairs[words] = " ".join(right.split())
+    if not pairs:
+        raise FormatError(f"{name}: holds no rule; write one a line: WORDS, or WORDS = REPLACEMENT")
+    return Rules(tuple(pairs.items()))
+
+
+_CLITICS = frozenset(["'m", "'s", "'re", "'ve", "'ll", "'d", "n't"])
+
+
+def _ruled(words: list[str], own: Rules) -> list[str]:
+    """The words, one entry each: detached clitics ("I 'm", as treebanks write) joined to the word
+    before, then the user's rules applied; "" where nothing is left."""
+    for place in range(1, len(words)):
+        if words[place].lower().rstrip(",.!?;:") in _CLITICS and words[place - 1].isalpha():
+            words[place - 1], words[place] = words[place - 1] + words[place], ""
+    return own.apply(words, [_say(word) for word in words]) if own.pairs else words
 
 
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"

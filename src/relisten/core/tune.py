@@ -21,6 +21,7 @@ from relisten.core.combine import Weights, domain_of, fingerprint, without_voted
 from relisten.core.domains import DomainResult, tune_domains
 from relisten.core.leakage import TrainingOverlap
 from relisten.core.overruling import choose_margin
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.scored_lists import (
     ScoredLists,
     assign_folds,
@@ -28,7 +29,7 @@ from relisten.core.scored_lists import (
     merged_lists,
     speaker_groups,
 )
-from relisten.core.text import cached_normaliser
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.types import ADAPTED, ASR, FIRST_PASS_CHOICE, LENGTH, NBest, UsageError
 from relisten.core.weight_search import resampled_weights
 
@@ -132,6 +133,7 @@ def fit_weights(
     seed: int = 0,
     by: str | None = None,
     n_resamples: int = 100,
+    rules: Rules = NO_RULES,
 ) -> TuningResult:
     """Weights with few word errors on `nbests`, whose references are known.
 
@@ -143,12 +145,13 @@ def fit_weights(
     is 1. Folds keep each speaker (key `speaker` of the utterance) whole where there are two or
     more. The same seed gives the same weights. by: a key of the utterances whose values get
     weights of their own, shrunk towards the shared ones (`core.domains`). n_resamples: of the
-    speakers, for the intervals of the weights; 0: none are computed.
+    speakers, for the intervals of the weights; 0: none are computed. rules: the user's own, of what
+    is the same text; the weights hold them.
     Raises UsageError where a reference is missing, where there are fewer than two utterances, folds
     or no score to weight, where no utterance has the key `by`; FormatError where a hypothesis lacks
     a component asked for, or its score is a placeholder.
     """
-    data = _Data.of(nbests, normaliser, components, folds, seed)
+    data = _Data.of(nbests, normaliser, components, folds, seed, rules)
     if by is not None and all(domain_of(nbest, by) is None for nbest in nbests):
         raise UsageError(f"no utterance has the key {by!r}, by which weights were to be tuned")
     lists, groups = data.lists, data.groups
@@ -161,15 +164,17 @@ def fit_weights(
             lists, by, labels, values, held_out_values, data.assignment, groups, seed
         )
     judged_by = held_out_values if domains is None else domains.held_out_values
-    confidence = cross_fit_confidence(data.votes(judged_by, normaliser), data.assignment)
+    confidence = cross_fit_confidence(data.votes(judged_by), data.assignment)
     margin = choose_margin(lists.combined(held_out_values), lists.errors, data.assignment)
-    held_out, systems = margin.errors, data.system_errors(normaliser)
+    held_out, systems = margin.errors, data.system_errors()
     judged = held_out if domains is None else lists.errors_with(judged_by)
     best_system = min(systems, key=lambda name: int(systems[name].sum()), default=None)
     kept = lists.errors[:, 0] if best_system is None else systems[best_system]
     baseline = min(data.baseline_errors(seed), kept, key=lambda errors: int(errors.sum()))
     n_words = max(1, int(lists.n_words.sum()))
-    weights = _weights(data, values, domains, confidence, normaliser, margin.nats)
+    weights = _weights(
+        data, values, domains, confidence, Weights({}, normaliser, rules=rules), margin.nats
+    )
     fallback = {FIRST_PASS_CHOICE if best_system is None else agreement_name(best_system): 1.0}
     return TuningResult(
         weights=weights,
@@ -201,12 +206,13 @@ def held_out_errors(
     components: Sequence[str],
     folds: int = 5,
     seed: int = 0,
+    rules: Rules = NO_RULES,
 ) -> IntArray:
     """`TuningResult.held_out_errors` of `fit_weights`, int64 [U], without the rest of its work.
 
     Raises as `fit_weights` does.
     """
-    data = _Data.of(nbests, normaliser, components, folds, seed)
+    data = _Data.of(nbests, normaliser, components, folds, seed, rules)
     return data.lists.errors_with(cross_validate(data.lists, data.assignment, seed))
 
 
@@ -220,6 +226,7 @@ class _Data:
     groups: Sequence[str]
     assignment: IntArray
     n_folds: int
+    normalise: Normaliser
 
     @classmethod
     def of(
@@ -229,15 +236,17 @@ class _Data:
         components: Sequence[str] | None,
         folds: int,
         seed: int,
+        rules: Rules,
     ) -> _Data:
         nbests = [without_voted_text(nbest) for nbest in nbests]
         _check(nbests, folds)
         named, left_out = _components(nbests, components)
-        merged = merged_lists(nbests, normaliser)
+        merged = merged_lists(nbests, normaliser, rules)
         groups = speaker_groups(nbests)
         assignment, n_folds = assign_folds(groups, folds, seed)
-        lists = ScoredLists.of(merged, named, normaliser)
-        return cls(merged, lists, left_out, groups, assignment, n_folds)
+        lists = ScoredLists.of(merged, named, normaliser, rules)
+        normalise = cached_normaliser(normaliser, rules)
+        return cls(merged, lists, left_out, groups, assignment, n_folds, normalise)
 
     def baseline_errors(self, seed: int) -> IntArray:
         """The best without tuned scores, int64 [U]: see `TuningResult.baseline_wer`."""
@@ -249,18 +258,18 @@ class _Data:
         held_out = plain.errors_with(cross_validate(plain, self.assignment, seed))
         return min(first_pass, held_out, key=lambda errors: int(errors.sum()))
 
-    def system_errors(self, normaliser: str) -> dict[str, IntArray]:
+    def system_errors(self) -> dict[str, IntArray]:
         """Errors of each system of combined lists that has every utterance, int64 [U]."""
-        errors = errors_of_systems(self.merged, cached_normaliser(normaliser))
+        errors = errors_of_systems(self.merged, self.normalise)
         return {name: np.array(own, dtype=np.int64) for name, own in errors.items()}
 
-    def votes(self, values: FloatArray, normaliser: str) -> WordVotes:
+    def votes(self, values: FloatArray) -> WordVotes:
         """The votes on the words of each utterance's choice by its own weights, float64 [U, C]."""
         combined = [
             self.lists.scores[row, : len(nbest.hypotheses)] @ values[row]
             for row, nbest in enumerate(self.merged)
         ]
-        return WordVotes.of(self.merged, combined, cached_normaliser(normaliser))
+        return WordVotes.of(self.merged, combined, self.normalise)
 
 
 def _rounded(values: FloatArray) -> FloatArray:
@@ -273,18 +282,20 @@ def _weights(
     values: FloatArray,
     domains: DomainResult | None,
     confidence: ConfidenceFit,
-    normaliser: str,
+    texts: Weights,
     margin: float,
 ) -> Weights:
+    """texts: weights without values, which say what is the same text."""
+
     def by_name(some: FloatArray) -> dict[str, float]:
         values = dict(zip(data.lists.components, _rounded(some).tolist(), strict=True))
         return {**values, FIRST_PASS_CHOICE: margin} if margin else values
 
     own = {} if domains is None else domains.values
-    return Weights(
-        by_name(values),
-        normaliser,
-        frozenset(fingerprint(nbest) for nbest in data.merged),
+    return replace(
+        texts,
+        values=by_name(values),
+        tuned_on=frozenset(fingerprint(nbest) for nbest in data.merged),
         temperature=float(f"{confidence.temperature:.6g}"),
         ceiling=float(f"{confidence.ceiling:.6g}"),
         by=domains.key if domains is not None and own else None,

@@ -75,6 +75,7 @@ class Hypothesis:
     scores: component → natural-log score, higher is better (`asr` summed over tokens, EOS counted).
     word_ends_s: when each whitespace-separated word of `text` ends, in seconds from the start of
         the utterance, non-decreasing; None where unknown.
+    word_starts_s: when each of them starts, likewise; at most its end.
     first_pass_rank: place in the first pass's own order, 0 = its choice; None until re-ranked.
     extra: unknown keys of the file, carried through untouched.
     posterior: probability of this hypothesis among those of its list; None until re-ranked.
@@ -89,6 +90,7 @@ class Hypothesis:
     extra: Mapping[str, Any] = field(default_factory=dict)
     posterior: float | None = None
     word_confidence: tuple[float, ...] | None = None
+    word_starts_s: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def plain(text: str) -> str:
         text = _COMPATIBLE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
     else:
         text = _INVISIBLE.sub(NOTHING, text)
+    text = _LAUGHED.sub(r"\1", text)
     return _PERCENT.sub(NOTHING, _HESITATION.sub(NOTHING, _without_asides(text)))
 
 
@@ -65,6 +66,8 @@ _ASIDES = (
 _WORD_START = rf"(?<![^\s{NOTHING}])"
 _HESITATION = re.compile(rf"{_WORD_START}%hesitation\b", re.IGNORECASE)  # of IBM and Kaldi recipes
 _PERCENT = re.compile(rf"{_WORD_START}%(?=[^\W\d_])")  # "%uh" is "uh", not "percent uh"
+
+_LAUGHED = re.compile(r"\[laughter-([^\s\[\]]+)\]", re.IGNORECASE)  # Switchboard: said laughing
 
 _CONTROL = "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
 _ODD_IN_ASCII = re.compile(f"[<>\\[\\]()%`{_CONTROL}]")

@@ -64,7 +64,7 @@ def load_audio(
     Raises AudioError if the file is missing, is not audio, ends before `start_s`, or gives more
     than `MAX_DURATION_S`.
     """
-    name = os.fspath(source) if isinstance(source, str | PathLike) else str(source)
+    name = os.fspath(source) if isinstance(source, str | PathLike) else _file_name(source)
     if not start_s >= 0 or (duration_s is not None and not duration_s > 0):
         raise AudioError(
             f"{name}: cannot cut {duration_s} s from {start_s} s on; give a start of at least 0 "
@@ -85,6 +85,12 @@ def load_audio(
     if not wanted:
         raise AudioError(f"{name}: {duration_s} s hold no sample; give a longer duration")
     return samples[:wanted]
+
+
+def _file_name(file: BinaryIO) -> str:
+    """Of an open file, which may have none, or the number of a descriptor for one."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else "the recording"
 
 
 def from_samples(
@@ -239,7 +245,7 @@ def _segment(file: BinaryIO, name: str, start_s: float, duration_s: float | None
 
     try:
         # Playlists name other files: they are not to be opened.
-        with av.open(file, options={"protocol_whitelist": "none"}) as container:
+        with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream")
             yield from _cut(_frames(container, start_s), name, start_s, duration_s)

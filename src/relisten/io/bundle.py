@@ -6,7 +6,9 @@
     ctc_head.safetensors, words.txt   the CTC head, if any, and the words that it may propose
     adapter_model.safetensors, adapter_config.json    LoRA weights in peft's layout, if any
     lm/                      the LM itself, where all of it was trained
+    other_speech.safetensors   what other speech is like, to know a user's own from it, if any
     recogniser/              the first pass taught the user's speech, if any: a CTranslate2 Whisper
+    familiarity.safetensors  what tells that speech from other speech, which it does not hear
     trained_on.safetensors   fingerprints of what any part was trained on (`core.leakage`)
 
 A text-only bundle is relisten.json alone: a pinned LM and tuned weights.
@@ -41,7 +43,9 @@ WORDS = "words.txt"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 LM = "lm"
+OTHER_SPEECH = "other_speech.safetensors"
 RECOGNISER = "recogniser"
+FAMILIARITY = "familiarity.safetensors"
 TRAINED_ON = "trained_on.safetensors"
 SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 """The bundles that come with relisten, one folder each."""
@@ -137,12 +141,15 @@ def _check_types(path: Path, record: dict[str, Any]) -> None:
 
 def scoring_hash(folder: Path) -> str:
     """12 hexadecimal digits that change with whatever changes a score: every part of a bundle but
-    its weights and versions; of a model that is no bundle, its weights files."""
+    its weights and versions (of these the user's rules count, by which its LM reads texts); of a
+    model that is no bundle, its weights files."""
     if not (folder / CONFIG).is_file():
         return weights_hash(folder)
     config = read_bundle(folder)
     named = (config.base_hash, config.text_form, config.components, config.speech_order)
-    digest = hashlib.sha256(repr((*named, config.encoder_id)).encode())
+    rules = config.weights.rules.pairs
+    named = (*named, config.encoder_id, *([rules] if rules else []))
+    digest = hashlib.sha256(repr(named).encode())
     parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG, f"{RECOGNISER}/model.bin")
     for path in (*(folder / name for name in parts), ctc_head_path(folder)):
         if path is not None and path.is_file():

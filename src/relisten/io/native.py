@@ -1,11 +1,11 @@
 """The native format: one utterance as one JSON line, there and back.
 
 A line holds `id`, and where known `audio` (relative to the file), `start_s`, `duration_s`,
-`reference`, `context` and `hypotheses`; a hypothesis holds `text`, and where known `word_ends_s`,
-`scores`, `first_pass_rank`, `posterior`, `word_confidence`. A manifest line has no hypotheses yet.
-Unknown keys are carried through unchanged. Numbers of known keys are written with at most 6
-decimals (a millionth of a nat, a microsecond), so a native line is read and written again as the
-same bytes.
+`reference`, `context` and `hypotheses`; a hypothesis holds `text`, and where known `word_starts_s`,
+`word_ends_s`, `scores`, `first_pass_rank`, `posterior`, `word_confidence`. A manifest line has no
+hypotheses yet. Unknown keys are carried through unchanged. Numbers of known keys are written with
+at most 6 decimals (a millionth of a nat, a microsecond), so a native line is read and written again
+as the same bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ CONTENT = ("hypotheses", "audio", "reference")
 UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
 HYPOTHESIS_KEYS = (
     "text",
+    "word_starts_s",
     "word_ends_s",
     "scores",
     "first_pass_rank",
@@ -124,6 +125,8 @@ def _own_keys(extra: Mapping[str, Any], ours: Sequence[str], where: str) -> Mapp
 
 def _hypothesis_record(hypothesis: Hypothesis, where: str) -> dict[str, Any]:
     record: dict[str, Any] = {"text": hypothesis.text}
+    if hypothesis.word_starts_s is not None:
+        record["word_starts_s"] = [_rounded(start, where) for start in hypothesis.word_starts_s]
     if hypothesis.word_ends_s is not None:
         record["word_ends_s"] = [_rounded(end, where) for end in hypothesis.word_ends_s]
     if hypothesis.scores:
@@ -228,14 +231,19 @@ def _to_hypothesis(item: object, where: str) -> Hypothesis:
     rank = item.get("first_pass_rank")
     if rank is not None and (type(rank) is not int or rank < 0):
         raise FormatError(f"{where}: first_pass_rank is {rank!r}; it must be 0, 1, 2, …")
+    starts_s = _word_times(item, "word_starts_s", where)
+    ends_s = _word_times(item, "word_ends_s", where)
+    if starts_s and ends_s and any(s > e for s, e in zip(starts_s, ends_s, strict=True)):
+        raise FormatError(f"{where}: a word starts after its end; correct the times or drop them")
     return Hypothesis(
         text=item["text"],
         scores={FORMER_NAMES.get(name, name): float(score) for name, score in scores.items()},
-        word_ends_s=_word_ends(item, where),
+        word_ends_s=ends_s,
         first_pass_rank=rank,
         extra=_unknown(item, HYPOTHESIS_KEYS),
         posterior=_posterior(item, where),
         word_confidence=_word_confidence(item, where),
+        word_starts_s=starts_s,
     )
 
 
@@ -265,25 +273,23 @@ def _word_confidence(item: Mapping[str, Any], where: str) -> tuple[float, ...] |
     return tuple(map(float, confidence))
 
 
-def _word_ends(item: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
-    ends = item.get("word_ends_s")
-    if ends is None:
+def _word_times(item: Mapping[str, Any], key: str, where: str) -> tuple[float, ...] | None:
+    times = item.get(key)
+    if times is None:
         return None
-    if not isinstance(ends, list) or not all(map(_is_seconds, ends)):
+    if not isinstance(times, list) or not all(map(_is_seconds, times)):
         raise FormatError(
-            f"{where}: word_ends_s is {_short(ends)}; it must be a list of seconds, 0 to {MOST_S:,}"
+            f"{where}: {key} is {_short(times)}; it must be a list of seconds, 0 to {MOST_S:,}"
         )
     n_words = len(item["text"].split())
-    if len(ends) != n_words:
+    if len(times) != n_words:
         raise FormatError(
-            f"{where}: {len(ends)} word ends for {n_words} words; give one for each "
+            f"{where}: {len(times)} {key} for {n_words} words; give one for each "
             "whitespace-separated word of the text, or none at all"
         )
-    if any(later < earlier for earlier, later in pairwise(ends)):
-        raise FormatError(
-            f"{where}: word_ends_s decreases; words end in the order in which they are spoken"
-        )
-    return tuple(float(end) for end in ends)
+    if any(later < earlier for earlier, later in pairwise(times)):
+        raise FormatError(f"{where}: {key} decreases; words come in the order of speaking")
+    return tuple(map(float, times))
 
 
 def _text_or_none(record: Mapping[str, Any], key: str, where: str) -> str | None:

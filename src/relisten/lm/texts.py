@@ -11,6 +11,7 @@ import hashlib
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.text import spoken_words
 from relisten.core.types import ModelError
 
@@ -21,16 +22,18 @@ class TextEncoder:
     """Tokenises a text and assigns each token to its whitespace-separated word.
 
     tokenizer: a `PlainTokenizer` or a fast transformers tokenizer; no special tokens are added.
+    rules: the user's own, for the spoken form.
     Raises ModelError where it is not a fast one, or the form is unknown.
     """
 
-    def __init__(self, tokenizer: Any, form: TextForm = "surface") -> None:
+    def __init__(self, tokenizer: Any, form: TextForm = "surface", rules: Rules = NO_RULES) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError("a fast tokenizer (tokenizer.json) is needed to place tokens in words")
         if form not in get_args(TextForm):
             raise ModelError(f"text_form {form!r} is none of {', '.join(get_args(TextForm))}")
         self.tokenizer = tokenizer
         self.form = form
+        self.rules = rules
         self._backend = tokenizer.backend_tokenizer
         # In the spoken form the first word is tokenised like any other: " mark", not "mark". Some
         # tokenizers do so themselves: their first token begins with their sign for a space.
@@ -41,6 +44,7 @@ class TextEncoder:
     def id(self) -> str:
         """16 hexadecimal digits that differ between encoders that tokenise differently."""
         described = f"{self.form}|{self._backend.to_str()}"
+        described += f"|{self.rules.pairs}" if self.rules.pairs else ""
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def words(self, text: str) -> list[list[int]]:
@@ -49,7 +53,7 @@ class TextEncoder:
         The text is tokenised as a whole; a token that spans words belongs to the word in which it
         ends.
         """
-        pieces = spoken_words(text) if self.form == "spoken" else text.split()
+        pieces = spoken_words(text, self.rules) if self.form == "spoken" else text.split()
         spoken = [piece for piece in pieces if piece]
         if not spoken:
             return [[] for _ in pieces]

@@ -10,6 +10,8 @@ from typing import cast
 import numpy as np
 
 from relisten.core.combine import Weights
+from relisten.core.familiarity import Familiarity
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.types import (
     ADAPTED,
     ASR,
@@ -26,7 +28,9 @@ from relisten.io.bundle import (
     CONFIG,
     CTC_HEAD,
     EXTENSION,
+    FAMILIARITY,
     RECOGNISER,
+    BundleConfig,
     read_bundle,
     resolve_base,
     resolve_bundle,
@@ -46,8 +50,9 @@ from relisten.lm.sequences import Speech
 from relisten.lm.texts import TextEncoder, TextForm
 from relisten.speech.first_pass import FirstPass
 from relisten.speech.frames import FRAME_S
+from relisten.speech.guard import Guard, load_statistics
 from relisten.speech.load import load_first_pass
-from relisten.speech.whisper.adapted import AdaptedWhisper
+from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.tasks.defaults import FIRST_PASS
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
 from relisten.tasks.hypotheses.join import check_names
@@ -63,7 +68,8 @@ class LoadedRescorer:
     """A language model ready to score, its speech frontend (None: it reads text only), and weights.
 
     first_pass: reference of the recogniser that the weights are for. identity: which model it is.
-    language: of its speech. adapted: a recogniser taught the user's speech, if any.
+    language: of its speech. adapted: a recogniser taught the user's speech,
+    if any. guard: tells speech that it was not taught.
     """
 
     scorer: Scorer
@@ -72,7 +78,8 @@ class LoadedRescorer:
     frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
     language: str = "en"
-    adapted: AdaptedWhisper | None = None
+    adapted: CTranslate2Whisper | None = None
+    guard: Guard | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -105,10 +112,11 @@ class LoadedRescorer:
             return speeches
         self.check(ADAPTED)
         assert self.adapted is not None
-        rows = zip(speeches, recordings, self.adapted.windows(recordings), strict=True)
+        windows = self.adapted.windows(recordings)
+        strange = self.guard.are_strange(recordings) if self.guard else [False] * len(recordings)
         return [
-            replace(one, window=window, is_strange=self.adapted.is_strange(samples, window))
-            for one, samples, window in rows
+            replace(one, window=window, is_strange=is_strange)
+            for one, window, is_strange in zip(speeches, windows, strange, strict=True)
         ]
 
     def lacks(self, utterance: NBest, components: Sequence[str], has_speech: bool) -> str | None:
@@ -167,12 +175,15 @@ class LoadedRescorer:
         return self.frontend
 
 
-def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> LoadedRescorer:
+def load_rescorer(
+    reference: str, device: str = "auto", dtype: str = "auto", rules: Rules = NO_RULES
+) -> LoadedRescorer:
     """The rescorer of a bundle, or of a causal LM, which then knows text only.
 
     reference: a folder, a known name or a hub id. dtype: of the LM: float32, bfloat16, int8 (on the
-    CPU), or auto: float32 on the CPU, bfloat16 on CUDA. Raises ModelError where it cannot be had,
-    or its parts do not belong together; UsageError for a dtype that it does not run in.
+    CPU), or auto: float32 on the CPU, bfloat16 on CUDA. rules: the user's own, by which the LM
+    reads texts; without them those of the bundle's weights. Raises ModelError where it cannot be
+    had, or its parts do not belong together; UsageError for a dtype that it does not run in.
     """
     is_int8 = dtype == "int8"
     lm_device, lm_dtype = torch_placement(device, "float32" if is_int8 else dtype)
@@ -189,7 +200,7 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         to_int8(causal)
     if config is None:
         scorer = Scorer(
-            text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM), components=(TEXT,)
+            text_lm(causal, tokenizer), TextEncoder(tokenizer, TEXT_FORM, rules), components=(TEXT,)
         )
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS, identity)
     model, frontend = text_lm(causal, tokenizer), None
@@ -199,7 +210,8 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         _check_fit(folder, extension, frontend)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
-    texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
+    form = cast(TextForm, config.text_form)
+    texts = TextEncoder(tokenizer, form, rules if rules.pairs else config.weights.rules)
     scorer = Scorer(
         model, texts, cast(SpeechOrder, config.speech_order), components=config.components
     )
@@ -210,41 +222,64 @@ def load_rescorer(reference: str, device: str = "auto", dtype: str = "auto") -> 
         frontend,
         config.first_pass,
         config.language,
-        load_adapted(folder, config.language, device),
+        _load_adapted(folder, config.language, device),
+        _load_guard(folder, config, config.language, device),
     )
 
 
-def load_first_passes(
-    reference: str,
+@dataclass(frozen=True)
+class Listeners:
+    """Recognisers that make the lists; the first one rates what the others add. guard: where they
+    are one that was taught a user's speech."""
+
+    first_passes: Sequence[FirstPass]
+    guard: Guard | None = None
+
+
+def load_listeners(
+    reference: str | Path,
     names: Sequence[str] = (),
     language: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-) -> list[FirstPass]:
-    """The recognisers of these names; where none is named, those of the model `reference`: the one
-    that its weights are for and the one that it holds itself. language: None for the model's own.
+) -> Listeners:
+    """The recognisers of these names; where none is named, that which the model `reference` holds,
+    else that which its weights are for. language: None for the model's own.
 
     Raises ModelError where one cannot be had, UsageError where two have one name.
     """
-    folder = resolve_bundle(reference)
+    folder = resolve_bundle(str(reference))
     config = read_bundle(folder) if (folder / CONFIG).is_file() else None
     language = language or (config.language if config else "en")
-    first_pass = config.first_pass if config else FIRST_PASS
-    recognisers = [
-        load_first_pass(name, device, dtype, language) for name in names or (first_pass,)
-    ]
-    if not names and (adapted := load_adapted(folder, language, device, dtype)) is not None:
-        recognisers.append(adapted)
+    if config and not names and (taught := _load_adapted(folder, language, device, dtype)):
+        return Listeners([taught], _load_guard(folder, config, language, device, dtype))
+    names = names or (config.first_pass if config else FIRST_PASS,)
+    recognisers = [load_first_pass(name, device, dtype, language) for name in names]
     check_names(recognisers)
-    return recognisers
+    return Listeners(recognisers)
 
 
-def load_adapted(
+def _load_adapted(
     folder: Path, language: str, device: str = "auto", dtype: str = "auto"
-) -> AdaptedWhisper | None:
+) -> CTranslate2Whisper | None:
     """The recogniser in a bundle that was taught the user's speech; None where there is none."""
     path = folder / RECOGNISER
-    return AdaptedWhisper(path, device, dtype, language) if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    return CTranslate2Whisper(path, device, dtype, language, ADAPTED.rpartition(".")[2])
+
+
+def _load_guard(
+    folder: Path, config: BundleConfig, language: str, device: str = "auto", dtype: str = "auto"
+) -> Guard | None:
+    path = folder / FAMILIARITY
+    if not path.is_file():
+        return None
+    return Guard(
+        load_statistics(Familiarity, path),
+        lambda: load_first_pass(config.first_pass, device, dtype, language),
+        device,
+    )
 
 
 def _check_fit(folder: Path, extension: SpeechExtension, frontend: SpeechFrontend) -> None:

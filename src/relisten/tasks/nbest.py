@@ -7,14 +7,13 @@ from dataclasses import asdict
 
 import numpy as np
 
-from relisten.core.types import ADAPTED, NBest, UsageError
+from relisten.core.types import NBest, UsageError
 from relisten.io.audio import RATE_HZ
-from relisten.io.bundle import resolve_bundle, scoring_hash
+from relisten.io.bundle import FAMILIARITY, resolve_bundle, scoring_hash
 from relisten.io.provenance import content_hash
 from relisten.speech.first_pass import DecodingOptions, FirstPass
-from relisten.speech.whisper.adapted import AdaptedWhisper
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import load_first_passes
+from relisten.tasks.loading import load_listeners
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions
 from relisten.tasks.streams import (
     Outcome,
@@ -25,7 +24,6 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import identify, with_scored_by
 
 CHUNK_SIZE = 8
 """Utterances decoded at once."""
@@ -59,9 +57,8 @@ def make_nbest(
     a recogniser has `samples_follow_seed = False`.
     """
     options = SecondPassOptions(propose, words)
-    recognisers = load_first_passes(model, first_pass, language, device, dtype)
-    has_adapted = any(isinstance(one, AdaptedWhisper) for one in recognisers)
-    identity = identify(model) if has_adapted else None
+    listeners = load_listeners(model, first_pass, language, device, dtype)
+    recognisers, bundle = listeners.first_passes, resolve_bundle(model)
     if resume and decoding.samples:
         _check_seeds(recognisers)
     frontend, proposer = None, None
@@ -72,13 +69,12 @@ def make_nbest(
         frontend = load_frontend(model, device, "auto" if dtype == "int8" else dtype)
         proposer = make_proposer(frontend, propose, words)
     second_pass = SecondPass(
-        recognisers, decoding, options, None, frontend, proposer, normaliser, merge
+        recognisers, decoding, options, None, frontend, proposer, normaliser, merge, listeners.guard
     )
 
     def expanded(loaded: Sequence[tuple[NBest, np.ndarray]]) -> list[NBest]:
         utterances, recordings = [u for u, _ in loaded], [audio for _, audio in loaded]
-        made = second_pass.expand(utterances, recordings).utterances if loaded else []
-        return [with_scored_by(one, identity, (ADAPTED,)) for one in made] if identity else made
+        return second_pass.expand(utterances, recordings).utterances if loaded else []
 
     return walk(
         manifest,
@@ -87,11 +83,12 @@ def make_nbest(
         {
             "command": "nbest",
             "first pass": [[one.name, one.encoder.id] for one in recognisers],
+            "guard": content_hash(str(bundle / FAMILIARITY)) if listeners.guard else None,
             "language": language,
             "decoding": asdict(decoding),
             "propose": propose,
             "words": content_hash(words),
-            "model": scoring_hash(resolve_bundle(model)) if propose else None,
+            "model": scoring_hash(bundle) if propose else None,
             "normaliser": normaliser,
             "merge": merge,
             "dtype": dtype,

@@ -9,11 +9,13 @@ import numpy as np
 
 from relisten.core.types import ADAPTED, COMPONENTS, TEXT, NBest, UsageError
 from relisten.io.audio import RATE_HZ
+from relisten.io.rules import read_rules
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
 from relisten.tasks.second_pass import add_scores
 from relisten.tasks.streams import (
+    AudioSource,
     Outcome,
     Refusal,
     Say,
@@ -24,7 +26,7 @@ from relisten.tasks.streams import (
     walk,
     work_on_accepted,
 )
-from relisten.tasks.weights import SCORED_BY, held_scores, with_scored_by
+from relisten.tasks.weights import with_scored_by
 
 CHUNK_SIZE, GPU_CHUNK_SIZE = 16, 512
 """Utterances scored together: enough to fill batches of some 1,000 tokens, on a GPU of 16,000."""
@@ -39,6 +41,7 @@ def score(
     model: str = MODEL,
     components: tuple[str, ...] = (),
     wrong_speech: bool = False,
+    rules: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
     device: str = "auto",
@@ -51,11 +54,13 @@ def score(
 
     Adds each of `components` to every hypothesis, in nats, replacing what was stored under its
     name; see `ListScorer`. By default those that the model's weights count, as far as an utterance
-    has what they need. Raises UsageError for an unknown component, ModelError where the model has
-    none of it.
+    has what they need. rules: a file of the user's own rules, by which the LM reads texts; without
+    it those of the model's weights. Raises UsageError for an unknown component, ModelError where
+    the model has none of it.
     """
     check_components(components)
-    scorer = ListScorer(load_rescorer(model, device, dtype), components, wrong_speech, say=say)
+    rescorer = load_rescorer(model, device, dtype, read_rules(rules))
+    scorer = ListScorer(rescorer, components, wrong_speech, say=say)
     on_cpu = scorer.rescorer.scorer.model.device.type == "cpu"
     return walk(
         nbest,
@@ -67,6 +72,7 @@ def score(
             "components": scorer.components or scorer.rescorer.weights.to_score,
             "wrong speech": wrong_speech,
             "dtype": dtype,
+            "rules": scorer.rescorer.scorer.texts.rules.pairs,
         },
         CHUNK_SIZE if on_cpu else GPU_CHUNK_SIZE,
         input_format,
@@ -110,8 +116,8 @@ class ListScorer:
         for component in self.components:
             self.rescorer.check(component)  # fails now, not after an hour
 
-    def score(self, chunk: Sequence[NBest], source: str) -> list[NBest | Refusal]:
-        """The utterances with their scores, recordings read from beside the file `source`."""
+    def score(self, chunk: Sequence[NBest], source: AudioSource) -> list[NBest | Refusal]:
+        """The utterances with their scores, their recordings read from `source`."""
         rows_of: dict[tuple[str, ...], list[int]] = {}
         results: list[NBest | Refusal] = list(chunk)
         for row, utterance in enumerate(chunk):
@@ -131,8 +137,6 @@ class ListScorer:
             return tuple(self.components)
         kept = []
         for component in self.rescorer.weights.to_score or (TEXT,):
-            if component == ADAPTED and self._has_adapted(utterance):
-                continue
             if self.rescorer.lacks(utterance, [component], utterance.audio is not None) is None:
                 kept.append(component)
             elif component not in self._left_out:
@@ -142,7 +146,7 @@ class ListScorer:
         return tuple(kept)
 
     def _scored(
-        self, chunk: Sequence[NBest], components: Sequence[str], source: str
+        self, chunk: Sequence[NBest], components: Sequence[str], source: AudioSource
     ) -> list[NBest | Refusal]:
         speeches: Sequence[Speech | Refusal | None] = [None] * len(chunk)
         if any(component != TEXT for component in components):
@@ -158,15 +162,8 @@ class ListScorer:
             for one in add_scores(self.rescorer, chunk, speeches, components)
         ]
 
-    def _has_adapted(self, utterance: NBest) -> bool:
-        """Whether the list was made with this model's own recogniser."""
-        record = utterance.extra.get(SCORED_BY)
-        by = record.get(ADAPTED) if isinstance(record, dict) else None
-        is_own = by == self.rescorer.identity.to_json() and not self.wrong_speech
-        return is_own and ADAPTED in held_scores(utterance)
-
     def _recording(
-        self, utterance: NBest, components: Sequence[str], source: str
+        self, utterance: NBest, components: Sequence[str], source: AudioSource
     ) -> np.ndarray | Refusal:
         samples = load_recording(utterance, source)
         if ADAPTED in components and not isinstance(samples, Refusal):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -26,7 +26,8 @@ from relisten.core.combine import (
 from relisten.core.decide import Decision, decide
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.pruning import prune_by_margin
-from relisten.core.text import cached_normaliser
+from relisten.core.rules import NO_RULES, Rules
+from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
     ADAPTED,
@@ -44,9 +45,10 @@ from relisten.tasks.streams import Refusal, all_accepted, work_on_accepted
 if TYPE_CHECKING:
     from relisten.lm.sequences import Speech
     from relisten.speech.first_pass import DecodingOptions, FirstPass, FirstPassResult
+    from relisten.speech.guard import Guard
     from relisten.tasks.frontend import SpeechFrontend
     from relisten.tasks.hypotheses.propose import Proposer
-    from relisten.tasks.loading import LoadedRescorer
+    from relisten.tasks.loading import Listeners, LoadedRescorer
 
 STAGES = ((CTC,), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
 """Scores by what they cost. The last reads all units behind every text and shares none of them."""
@@ -121,14 +123,15 @@ class Clock:
 class Expanded:
     """Utterances with their hypotheses, and what scoring and timing need of them.
 
-    recordings: 16 kHz float32 [T] each. results: the first recogniser's. speeches: units and CTC
-    log-probabilities, None where no score asks for them.
+    recordings: 16 kHz float32 [T] each. results: of the first recogniser, decoded_by. speeches:
+    units and CTC log-probabilities, None where no score asks for them.
     """
 
     utterances: list[NBest]
     recordings: Sequence[np.ndarray]
     results: Sequence[FirstPassResult]
     speeches: Sequence[Speech | None]
+    decoded_by: Sequence[FirstPass]
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ class SecondPass:
     first_passes: recognisers; the first one rates what the others add. decoding: how they search.
     rescorer: scores and weighs the hypotheses; None where lists are only made. frontend: encodes
     speech and proposes; the rescorer's where there is one. normaliser: texts equal under it are one
-    hypothesis, unless merge is off; the weights' own where there is a rescorer.
+    hypothesis, unless merge is off; the weights' own where there is a rescorer. guard: of a taught
+    recogniser, which then is the only one; strange speech goes to the one it was before.
     """
 
     first_passes: Sequence[FirstPass]
@@ -149,20 +153,20 @@ class SecondPass:
     proposer: Proposer | None = None
     normaliser: str = "english"
     merge: bool = True
+    guard: Guard | None = None
+    rules: Rules = NO_RULES
 
     @classmethod
     def of(
         cls,
         rescorer: LoadedRescorer,
-        first_passes: Sequence[FirstPass],
+        listeners: Listeners,
         decoding: DecodingOptions,
         options: SecondPassOptions,
     ) -> SecondPass:
-        """All four steps with the model's frontend and weights, or those of the options; a
-        recogniser that the model itself holds joins the first passes.
+        """All four steps with the model's frontend and weights, or those of the options.
 
-        Raises ModelError where the model has no CTC head to propose with, UsageError where two
-        recognisers have one name.
+        Raises ModelError where the model has no CTC head to propose with.
         """
         weights = options.weights or rescorer.weights
         frontend, proposer = rescorer.frontend, None
@@ -170,11 +174,17 @@ class SecondPass:
             from relisten.tasks.hypotheses.propose import make_proposer
 
             proposer = make_proposer(rescorer.need_frontend(), options.propose, options.words)
-        from relisten.tasks.hypotheses.join import check_names
-
-        recognisers = [*first_passes, *([rescorer.adapted] if rescorer.adapted else [])]
-        check_names(recognisers)
-        return cls(recognisers, decoding, options, rescorer, frontend, proposer, weights.normaliser)
+        return cls(
+            listeners.first_passes,
+            decoding,
+            options,
+            rescorer,
+            frontend,
+            proposer,
+            weights.normaliser,
+            guard=listeners.guard,
+            rules=weights.rules,
+        )
 
     @property
     def weights(self) -> Weights:
@@ -198,7 +208,7 @@ class SecondPass:
         recordings: Sequence[np.ndarray],
         clock: Clock | None = None,
     ) -> list[NBest]:
-        """The utterances with ranked hypotheses, the chosen one first, with the ends of its words.
+        """The utterances with ranked hypotheses, the chosen one first, with the times of its words.
 
         recordings: 16 kHz float32 [T] each, none longer than `max_duration_s`.
         """
@@ -226,9 +236,29 @@ class SecondPass:
     ) -> Expanded:
         """The utterances with the first passes' hypotheses, proposals, those that they had already,
         and phrases; equal texts merged. Nothing joins where the first recogniser finds no speech.
-        timed: whether all hypotheses get the ends of their words.
+        timed: whether all hypotheses get the times of their words.
         """
         clock = clock or Clock()
+        if self.guard is None:
+            return self._expanded(utterances, recordings, timed, clock)
+        with clock("first_pass"):
+            are_strange = self.guard.are_strange(recordings)
+        before = replace(self, first_passes=[self.guard.untaught]) if any(are_strange) else self
+        utterances = list(map(marked_strange, utterances, are_strange))
+        parts: list[tuple[list[int], Expanded]] = []
+        for second_pass, is_strange in ((self, False), (before, True)):
+            if rows := [row for row, found in enumerate(are_strange) if found == is_strange]:
+                some = [utterances[row] for row in rows], [recordings[row] for row in rows]
+                parts.append((rows, second_pass._expanded(*some, timed, clock)))
+        return _in_order(parts)
+
+    def _expanded(
+        self,
+        utterances: Sequence[NBest],
+        recordings: Sequence[np.ndarray],
+        timed: bool,
+        clock: Clock,
+    ) -> Expanded:
         with clock("first_pass"):
             decoded = [
                 self._decode(one, utterances, recordings, timed) for one in self.first_passes
@@ -243,7 +273,7 @@ class SecondPass:
             with clock("proposals"):
                 decoded[0] = self._with_proposals(recordings, decoded[0], speeches, timed)
         lists = [result.hypotheses for result in decoded[0]]
-        normalise = normaliser_named(self.normaliser)
+        normalise = normaliser_named(self.normaliser, self.rules)
         given = [utterance.hypotheses for utterance in utterances]
         if len(self.first_passes) > 1 or any(given):
             from relisten.tasks.hypotheses.join import join_lists
@@ -258,28 +288,15 @@ class SecondPass:
             replace(utterance, hypotheses=its)
             for utterance, its in zip(utterances, lists, strict=True)
         ]
-        expanded = self._with_familiarity(expanded, recordings, decoded)
         if self.merge:
             expanded = [merge_hypotheses(one, normalise) for one in expanded]
-        expanded = with_phrases(expanded, self.options, self.normaliser)
-        return Expanded(expanded, recordings, decoded[0], speeches)
-
-    def _with_familiarity(
-        self,
-        utterances: Sequence[NBest],
-        recordings: Sequence[np.ndarray],
-        decoded: Sequence[Sequence[FirstPassResult]],
-    ) -> list[NBest]:
-        from relisten.speech.whisper.adapted import AdaptedWhisper
-
-        for recogniser, results in zip(self.first_passes, decoded, strict=True):
-            if isinstance(recogniser, AdaptedWhisper):
-                rows = zip(utterances, recordings, results, strict=True)
-                return [
-                    marked_strange(utterance, recogniser.is_strange(samples, result.window))
-                    for utterance, samples, result in rows
-                ]
-        return list(utterances)
+        expanded = with_phrases(expanded, self.options, normalise)
+        expanded = [
+            replace(one, hypotheses=with_word_starts(one.hypotheses, recording))
+            for one, recording in zip(expanded, recordings, strict=True)
+        ]
+        by = [self.first_passes[0]] * len(expanded)
+        return Expanded(expanded, recordings, decoded[0], speeches, by)
 
     def _decode(
         self,
@@ -317,7 +334,8 @@ class SecondPass:
         encoded = [speech for speech in speeches if speech is not None]
         proposed = self.proposer.propose(recordings, self.first_passes[0], results, encoded)
         if timed:
-            proposed = self._aligned(recordings, results, proposed)
+            by = [self.first_passes[0]] * len(recordings)
+            proposed = _aligned(recordings, results, by, proposed)
         return [
             replace(result, hypotheses=(*result.hypotheses, *(new if result.is_speech else ())))
             for result, new in zip(results, proposed, strict=True)
@@ -350,40 +368,70 @@ class SecondPass:
     def time(
         self, expanded: Expanded, ranked: Sequence[NBest], clock: Clock | None = None
     ) -> list[NBest]:
-        """The same, the chosen hypothesis with the ends of its words where it has none yet."""
+        """The same, the chosen hypothesis with the times of its words where it has none yet."""
         untimed = [[h for h in one.hypotheses[:1] if h.word_ends_s is None] for one in ranked]
         if not any(untimed):
             return list(ranked)
         with (clock or Clock())("word_ends"):
-            timed = self._aligned(expanded.recordings, expanded.results, untimed)
+            timed = _aligned(expanded.recordings, expanded.results, expanded.decoded_by, untimed)
         return [
             replace(one, hypotheses=(*chosen, *one.hypotheses[len(chosen) :]))
             for one, chosen in zip(ranked, timed, strict=True)
         ]
 
-    def _aligned(
-        self,
-        recordings: Sequence[np.ndarray],
-        results: Sequence[FirstPassResult],
-        lists: Sequence[Sequence[Hypothesis]],
-    ) -> list[list[Hypothesis]]:
-        """The hypotheses with the ends of their words, by the first recogniser."""
-        frames = [result.frames for result in results]
-        texts = [[hypothesis.text for hypothesis in one] for one in lists]
-        ends = self.first_passes[0].align(recordings, texts, frames)
-        return [
-            [replace(h, word_ends_s=ends_s) for h, ends_s in zip(one, its_ends, strict=True)]
-            for one, its_ends in zip(lists, ends, strict=True)
-        ]
+
+def _in_order(parts: Sequence[tuple[Sequence[int], Expanded]]) -> Expanded:
+    """The utterances of all parts, each at its row."""
+    order = np.argsort([row for rows, _ in parts for row in rows])
+    columns = [
+        [one for _, part in parts for one in getattr(part, column.name)]
+        for column in fields(Expanded)
+    ]
+    return Expanded(*([column[place] for place in order] for column in columns))
+
+
+def _aligned(
+    recordings: Sequence[np.ndarray],
+    results: Sequence[FirstPassResult],
+    decoded_by: Sequence[FirstPass],
+    lists: Sequence[Sequence[Hypothesis]],
+) -> list[list[Hypothesis]]:
+    """The hypotheses with the times of their words, by the recogniser of each recording."""
+    timed = []
+    for recording, result, recogniser, hypotheses in zip(
+        recordings, results, decoded_by, lists, strict=True
+    ):
+        texts = [hypothesis.text for hypothesis in hypotheses]
+        [ends] = recogniser.align([recording], [texts], [result.frames])
+        ended = [replace(h, word_ends_s=its) for h, its in zip(hypotheses, ends, strict=True)]
+        timed.append(list(with_word_starts(ended, recording)))
+    return timed
+
+
+def with_word_starts(
+    hypotheses: Sequence[Hypothesis], recording: np.ndarray
+) -> tuple[Hypothesis, ...]:
+    """The hypotheses, those whose word ends alone are known with the starts of their words, too."""
+    from relisten.speech.alignment import find_pauses, word_starts
+
+    if all(h.word_ends_s is None or h.word_starts_s is not None for h in hypotheses):
+        return tuple(hypotheses)
+    pauses = find_pauses(recording)
+    return tuple(
+        replace(h, word_starts_s=word_starts(h.text, h.word_ends_s, pauses))
+        if h.word_ends_s is not None and h.word_starts_s is None
+        else h
+        for h in hypotheses
+    )
 
 
 def with_phrases(
-    utterances: Sequence[NBest], options: SecondPassOptions, normaliser: str
+    utterances: Sequence[NBest], options: SecondPassOptions, normalise: Normaliser
 ) -> list[NBest]:
     """The utterances with a bonus for the expected phrases, and with hypotheses that hold them."""
     if not options.phrases:
         return list(utterances)
-    shared = Biasing(options.phrase_list, normaliser_named(normaliser))
+    shared = Biasing(options.phrase_list, normalise)
     return [biasing_of(one, shared).apply(one, inject=True) for one in utterances]
 
 
@@ -465,7 +513,7 @@ def rank(
     extra = {key: value for key, value in utterance.extra.items() if key != TUNED_ON}
     if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
         extra[TUNED_ON] = True
-    merged, implausible = merge_equal(utterance, weights.normaliser), []
+    merged, implausible = merge_equal(utterance, weights.normaliser, weights.rules), []
     if not has_speech_score(weights.values_for(utterance)):
         is_within = within_length_bounds(merged)
         pairs = [*zip(merged.hypotheses, is_within, strict=True)]
@@ -475,6 +523,6 @@ def rank(
     return replace(ranked, hypotheses=(*ranked.hypotheses, *implausible), extra=extra)
 
 
-def merge_equal(utterance: NBest, normaliser: str) -> NBest:
+def merge_equal(utterance: NBest, normaliser: str, rules: Rules = NO_RULES) -> NBest:
     """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser))
+    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser, rules))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -38,6 +39,10 @@ Say = Callable[[str], None]
 def say_nothing(sentence: str) -> None:
     """A `Say` that drops the sentence."""
 
+
+AudioSource = str | Path | Mapping[str, BinaryIO]
+"""Where the recordings are that utterances name: beside this file ("-": in the working folder), or
+in these open files, by name."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,13 +111,19 @@ def no_hypotheses(source: str) -> UsageError:
     return UsageError(f"{source}: no utterance has hypotheses; make them with `relisten nbest`")
 
 
-def load_recording(utterance: NBest, source: str) -> np.ndarray | Refusal:
+def load_recording(utterance: NBest, source: AudioSource) -> np.ndarray | Refusal:
     """The audio of an utterance read from `source`, 16 kHz float32 [T], or why not."""
     if utterance.audio is None:
         return Refusal(utterance.id, "it names no recording; add the key 'audio'")
     try:
-        path = resolve_audio(utterance, source)
-        return load_audio(path, start_s=utterance.start_s, duration_s=utterance.duration_s)
+        audio: str | Path | BinaryIO | None
+        if isinstance(source, Mapping):
+            audio = source.get(utterance.audio)
+            if audio is None:
+                return Refusal(utterance.id, f"{utterance.audio!r} is not among the recordings")
+        else:
+            audio = resolve_audio(utterance, str(source))
+        return load_audio(audio, start_s=utterance.start_s, duration_s=utterance.duration_s)
     except AudioError as error:
         return Refusal(utterance.id, str(error))
 

@@ -12,10 +12,9 @@ import numpy as np
 from relisten.core.types import AudioError, NBest
 from relisten.io.audio import RATE_HZ, from_samples, load_audio
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.load import load_first_pass
 from relisten.speech.segmentation import split_audio
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.loading import load_rescorer
+from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.second_pass import Clock, SecondPass, SecondPassOptions
 from relisten.tasks.streams import Refusal, Tick, no_tick
 from relisten.tasks.transcript import Segment, Transcript
@@ -45,10 +44,8 @@ def transcribe(
     Raises AudioError where none can be read.
     """
     rescorer = load_rescorer(model, device, dtype)
-    names = first_pass or (rescorer.first_pass,)
-    language = language or rescorer.language
-    recognisers = [load_first_pass(name, device, dtype, language) for name in names]
-    second_pass = SecondPass.of(rescorer, recognisers, decoding, options)
+    listeners = load_listeners(model, first_pass, language, device, dtype)
+    second_pass = SecondPass.of(rescorer, listeners, decoding, options)
     transcripts: list[Transcript] = []
     refused: list[Refusal] = []
     for one in transcribe_each(audio, second_pass):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.subtitles import Cue, to_srt, to_vtt
-from relisten.tasks.cues import to_cues
+from relisten.tasks.cues import CueOptions, to_cues
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,14 @@ class Segment:
         first = [h.text for h in self.nbest.hypotheses if h.first_pass_rank == 0]
         return first[0] if first else ""
 
-    @property
-    def cues(self) -> list[Cue]:
+    def cues(self, options: CueOptions = CueOptions()) -> list[Cue]:
         """The chosen text as subtitles."""
         return [
             cue
-            for chosen in self.nbest.hypotheses[:1]
-            for cue in to_cues(chosen.text, chosen.word_ends_s, self.start_s, self.end_s)
+            for h in self.nbest.hypotheses[:1]
+            for cue in to_cues(
+                h.text, h.word_ends_s, self.start_s, self.end_s, options, h.word_starts_s
+            )
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -55,6 +56,9 @@ class Segment:
     def _words(self, chosen: Hypothesis) -> list[dict[str, object]]:
         texts = chosen.text.split()
         words: list[dict[str, object]] = [{"text": text} for text in texts]
+        if chosen.word_starts_s is not None:
+            for word, start_s in zip(words, chosen.word_starts_s, strict=True):
+                word["start_s"] = round(self.start_s + start_s, 3)
         if chosen.word_ends_s is not None:
             for word, end_s in zip(words, chosen.word_ends_s, strict=True):
                 word["end_s"] = round(self.start_s + end_s, 3)
@@ -94,20 +98,21 @@ class Transcript:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
-    def to_srt(self) -> str:
+    def to_srt(self, options: CueOptions = CueOptions()) -> str:
         """The transcript as SubRip subtitles."""
-        return to_srt(cue for segment in self.segments for cue in segment.cues)
+        return to_srt(cue for segment in self.segments for cue in segment.cues(options))
 
-    def to_vtt(self) -> str:
+    def to_vtt(self, options: CueOptions = CueOptions()) -> str:
         """The transcript as WebVTT subtitles."""
-        return to_vtt(cue for segment in self.segments for cue in segment.cues)
+        return to_vtt(cue for segment in self.segments for cue in segment.cues(options))
 
 
-def render(transcripts: Sequence[Transcript], format: str) -> str:
+def render(transcripts: Sequence[Transcript], format: str, cues: CueOptions = CueOptions()) -> str:
     """The transcripts as text (a line each), json (a line each), or srt or vtt (of one)."""
     if format == "text":
         return "".join(f"{transcript.text}\n" for transcript in transcripts)
     if format == "json":
         lines = (json.dumps(one.to_json(), ensure_ascii=False) for one in transcripts)
         return "".join(f"{line}\n" for line in lines)
-    return "".join(one.to_srt() if format == "srt" else one.to_vtt() for one in transcripts)
+    written = (one.to_srt(cues) if format == "srt" else one.to_vtt(cues) for one in transcripts)
+    return "".join(written)

@@ -11,6 +11,7 @@ from relisten.core.leakage import Seen
 from relisten.core.tune import TuningResult, fit_weights
 from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import read_nbest
+from relisten.io.rules import read_rules
 from relisten.tasks.leakage import SeenByModels
 from relisten.tasks.streams import Refusal, no_hypotheses
 
@@ -22,6 +23,7 @@ def tune(
     folds: int = 5,
     seed: int = 0,
     by: str | None = None,
+    rules: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
 ) -> tuple[TuningResult, tuple[Refusal, ...]]:
@@ -29,9 +31,11 @@ def tune(
     reference, or such that a model which scored them was trained on them.
 
     components: the scores to weigh; empty: all that every hypothesis has, and length. by: a key of
-    the utterances whose values get weights of their own.
+    the utterances whose values get weights of their own. rules: a file of the user's own rules of
+    what is the same text, which the weights then hold.
     Raises UsageError where no such utterance is left, or none has hypotheses.
     """
+    own = read_rules(rules)
     known: list[NBest] = []
     has_seen: list[Seen | None] = []
     refused: list[Refusal] = []
@@ -54,7 +58,7 @@ def tune(
         raise UsageError(f"{scored}: no utterance has a reference; tuning needs what was said")
     if not any(utterance.hypotheses for utterance in known):
         raise no_hypotheses(scored)
-    result = fit_weights(known, normaliser, components or None, folds, seed, by)
+    result = fit_weights(known, normaliser, components or None, folds, seed, by, rules=own)
     return _told_of_training(result, seen_by, has_seen, seed), tuple(refused)
 
 
@@ -66,6 +70,7 @@ def tune_weights(
     seed: int = 0,
     by: str | None = None,
     n_resamples: int = 100,
+    rules: str | None = None,
 ) -> TuningResult:
     """Weights with few word errors on `nbests`, whose references are known.
 
@@ -84,7 +89,8 @@ def tune_weights(
             f"{names} was trained on {len(trained_on)} of the {len(nbests)} utterances, the first "
             f"is {trained_on[0]!r}; leave them out, so that weights fit speech that is new to it"
         )
-    result = fit_weights(nbests, normaliser, components, folds, seed, by, n_resamples)
+    own = read_rules(rules)
+    result = fit_weights(nbests, normaliser, components, folds, seed, by, n_resamples, own)
     return _told_of_training(result, seen_by, has_seen, seed)
 
 

@@ -6,12 +6,12 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from relisten.core.text import join_unspaced
 from relisten.core.types import FormatError, Hypothesis, NBest, Refusal
@@ -148,36 +148,53 @@ def log_confidence(value: object, where: str) -> float:
     return math.log(max(confidence, CONFIDENCE_FLOOR))
 
 
-Piece = tuple[str, float | None]
-"""A word, a character or a token, and when it ends, s; None where that is not known."""
+class Piece(NamedTuple):
+    """A word, a character or a token, when it ends and when it starts, s; None where unknown."""
+
+    text: str
+    end_s: float | None = None
+    start_s: float | None = None
 
 
 def joined(pieces: Iterable[Piece]) -> str:
     """The text of the pieces. Where spaces stand in them, those are all there are; else one stands
     between words, and none in scripts that are written without."""
-    texts = [text for text, _ in pieces]
+    texts = [piece.text for piece in pieces]
     if any(text != text.strip() for text in texts):
         return "".join(texts).strip()
     return join_unspaced(" ".join(texts))
 
 
-def word_ends(text: str, pieces: Iterable[Piece]) -> tuple[float, ...] | None:
-    """When each whitespace-separated word of `text` ends, s to a microsecond; None where the pieces
-    do not tell.
+def timed(text: str, scores: Mapping[str, float], pieces: Iterable[Piece]) -> Hypothesis:
+    """The hypothesis with the times of its whitespace-separated words, s to a microsecond; without
+    them where the pieces do not tell.
 
-    They tell it where their letters and digits, in order, are those of the text: a word ends with
-    the piece that holds its last one, and a piece that reaches into the next word tells nothing. Or
-    where there are as many as words. Services give the times of the spoken words ("two forty"), but
-    may write "2:40".
+    They tell them where their letters and digits, in order, are those of the text: a word starts
+    with the piece that holds its first one and ends with that of its last, and a piece that reaches
+    into the next word tells nothing. Or where there are as many as words. Services give the times
+    of the spoken words ("two forty"), but may write "2:40".
     """
-    words, timed = text.split(), [(_letters(piece), end) for piece, end in pieces]
-    ends: list[float | None] = [end for _, end in timed]
-    if timed and "".join(letters for letters, _ in timed) == _letters(text):
-        lengths = accumulate(len(letters) for letters, _ in timed)
-        end_at = {n: end for n, (letters, end) in zip(lengths, timed, strict=True) if letters}
-        ends = [end_at.get(n) for n in accumulate(len(_letters(word)) for word in words)]
-    known = tuple(round(end, 6) for end in ends if end is not None)
-    if not known or not len(known) == len(ends) == len(words) or known[0] < 0:
+    words, pieces = text.split(), list(pieces)
+    starts, ends = [piece.start_s for piece in pieces], [piece.end_s for piece in pieces]
+    letters = [_letters(piece.text) for piece in pieces]
+    if pieces and "".join(letters) == _letters(text):
+        piece_bounds = [0, *accumulate(map(len, letters))]
+        word_bounds = [0, *accumulate(len(_letters(word)) for word in words)]
+        spoken = [place for place, own in enumerate(letters) if own]
+        start_at = {piece_bounds[place]: starts[place] for place in spoken}
+        end_at = {piece_bounds[place + 1]: ends[place] for place in spoken}
+        starts = [start_at.get(n) for n in word_bounds[:-1]]
+        ends = [end_at.get(n) for n in word_bounds[1:]]
+    ends_s, starts_s = _in_order(ends, len(words)), _in_order(starts, len(words))
+    if ends_s and starts_s and any(s > e for s, e in zip(starts_s, ends_s, strict=True)):
+        starts_s = None
+    return Hypothesis(text, scores, word_ends_s=ends_s, word_starts_s=starts_s)
+
+
+def _in_order(times: Sequence[float | None], n_words: int) -> tuple[float, ...] | None:
+    """Times of words, where there is one for each, none is negative and none decreases."""
+    known = tuple(round(time, 6) for time in times if time is not None)
+    if not known or not len(known) == len(times) == n_words or known[0] < 0:
         return None
     return None if any(later < earlier for earlier, later in pairwise(known)) else known
 

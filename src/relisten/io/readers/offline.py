@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
+from relisten.core.types import ASR, FormatError, NBest, Refusal
 from relisten.io.readers.common import (
     Piece,
     get,
@@ -15,7 +15,7 @@ from relisten.io.readers.common import (
     number,
     numbered,
     optional_list,
-    word_ends,
+    timed,
 )
 
 
@@ -52,11 +52,15 @@ def _vosk_answer(answer: Any, utterance_id: str, where: str) -> NBest:
         scores = {}
         if alternative is not answer:
             scores[ASR] = number(alternative.get("confidence"), "confidence", where)
-        pieces: list[Piece] = [
-            (w["word"], number(w["end"], "end", where) - start_s if "end" in w else None)
+        pieces = [
+            Piece(
+                w["word"],
+                number(w["end"], "end", where) - start_s if "end" in w else None,
+                number(w["start"], "start", where) - start_s if "start" in w else None,
+            )
             for w in optional_list(alternative, "result", where)
         ]
-        hypotheses.append(Hypothesis(text, scores, word_ends(text, pieces)))
+        hypotheses.append(timed(text, scores, pieces))
     known = ("alternatives", "result", "text")
     extra = {key: value for key, value in answer.items() if key not in known}
     return NBest(utterance_id, tuple(hypotheses), start_s=start_s, extra=extra)
@@ -75,10 +79,10 @@ def _sherpa_result(result: Any, utterance_id: str, where: str) -> NBest:
     tokens = [token.replace("▁", " ") for token in get(result, "tokens", list, where)]
     starts = [number(one, "timestamp", where) for one in optional_list(result, "timestamps", where)]
     lasts = [number(one, "duration", where) for one in optional_list(result, "durations", where)]
-    pieces: list[Piece] = [(token, None) for token in tokens]
+    pieces = [Piece(token) for token in tokens]
     if len(starts) == len(lasts) == len(tokens):
-        ends = [start + last for start, last in zip(starts, lasts, strict=True)]
-        pieces = list(zip(tokens, ends, strict=True))
+        times = zip(tokens, starts, lasts, strict=True)
+        pieces = [Piece(token, start + last, start) for token, start, last in times]
     text = get(result, "text", str, where).strip() or joined(pieces)
     log_probabilities = optional_list(result, "ys_probs", where)
     scores = {}
@@ -87,7 +91,7 @@ def _sherpa_result(result: Any, utterance_id: str, where: str) -> NBest:
     known = ("text", "tokens", "timestamps", "durations", "ys_probs", "start_time")
     return NBest(
         utterance_id,
-        (Hypothesis(text, scores, word_ends(text, pieces)),),
+        (timed(text, scores, pieces),),
         start_s=number(result.get("start_time", 0.0), "start_time", where),
         extra={key: value for key, value in result.items() if key not in known},
     )

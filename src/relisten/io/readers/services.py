@@ -25,7 +25,7 @@ from relisten.io.readers.common import (
     numbered,
     optional_list,
     seconds,
-    word_ends,
+    timed,
 )
 
 TICKS_PER_S = 10_000_000
@@ -81,9 +81,14 @@ def _amazon_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothes
     if words and all("confidence" in word for word in words):
         scores[ASR] = sum(log_confidence(word["confidence"], where) for word in words)
     pieces = [
-        (str(word.get("content")), _since(start_s, word.get("end_time"), where)) for word in words
+        Piece(
+            str(word.get("content")),
+            _since(start_s, word.get("end_time"), where),
+            _since(start_s, word.get("start_time"), where),
+        )
+        for word in words
     ]
-    return Hypothesis(text, scores, word_ends(text, pieces))
+    return timed(text, scores, pieces)
 
 
 def read_google(path: Path) -> Iterator[NBest | Refusal]:
@@ -132,10 +137,14 @@ def _google_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothes
     confidence = alternative.get("confidence") or 0.0
     scores = {ASR: log_confidence(confidence, where)} if confidence else {}
     pieces = [
-        (str(word.get("word")), _since(start_s, _either(word, "endTime", "endOffset"), where))
+        Piece(
+            str(word.get("word")),
+            _since(start_s, _either(word, "endTime", "endOffset"), where),
+            _since(start_s, _either(word, "startTime", "startOffset"), where),
+        )
         for word in optional_list(alternative, "words", where)
     ]
-    return Hypothesis(text, scores, word_ends(text, pieces))
+    return timed(text, scores, pieces)
 
 
 def _either(record: dict[str, Any], *keys: str) -> Any:
@@ -185,12 +194,13 @@ def _azure_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesi
     scores = {}
     if "confidence" in alternative:
         scores[ASR] = log_confidence(alternative["confidence"], where)
-    pieces: list[Piece] = []
+    pieces = []
     for word in optional_list(alternative, "words", where):
         word = _lower_keys(word, where)
         begin_s = _azure_seconds(word, "offset", where) - start_s
-        pieces.append((str(word.get("word")), begin_s + _azure_seconds(word, "duration", where)))
-    return Hypothesis(text, scores, word_ends(text, pieces))
+        end_s = begin_s + _azure_seconds(word, "duration", where)
+        pieces.append(Piece(str(word.get("word")), end_s, begin_s))
+    return timed(text, scores, pieces)
 
 
 def _azure_seconds(record: dict[str, Any], key: str, where: str) -> float:
@@ -255,8 +265,15 @@ def _deepgram_utterance(part: Any, utterance_id: str, where: str) -> NBest:
 def _deepgram_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
     text = get(alternative, "transcript", str, where).strip()
     words = optional_list(alternative, "words", where)
-    pieces = [(str(word.get("word")), _since(start_s, word.get("end"), where)) for word in words]
-    return Hypothesis(text, _log_score(alternative, where), word_ends(text, pieces))
+    pieces = [
+        Piece(
+            str(word.get("word")),
+            _since(start_s, word.get("end"), where),
+            _since(start_s, word.get("start"), where),
+        )
+        for word in words
+    ]
+    return timed(text, _log_score(alternative, where), pieces)
 
 
 def read_assemblyai(path: Path) -> Iterator[NBest | Refusal]:
@@ -274,16 +291,20 @@ def _assemblyai_utterance(part: Any, utterance_id: str, where: str) -> NBest:
     if part.get("error"):
         raise FormatError(f"{where}: holds no transcript but an error: {part['error']}")
     text = get(part, "text", str, where).strip()
-    start_s = number(part.get("start", 0), "start", where) / 1000
-    end_s = None if part.get("end") is None else number(part["end"], "end", where) / 1000
-    pieces: list[Piece] = []
-    for word in optional_list(part, "words", where):
-        word_end_s = None if word.get("end") is None else number(word["end"], "end", where) / 1000
-        pieces.append((str(word.get("text")), None if word_end_s is None else word_end_s - start_s))
+    start_s = _milliseconds(part.get("start", 0), 0.0, where) or 0.0
+    end_s = _milliseconds(part.get("end"), 0.0, where)
+    pieces = [
+        Piece(
+            str(word.get("text")),
+            _milliseconds(word.get("end"), start_s, where),
+            _milliseconds(word.get("start"), start_s, where),
+        )
+        for word in optional_list(part, "words", where)
+    ]
     speaker = {} if part.get("speaker") is None else {"speaker": part["speaker"]}
     return NBest(
         utterance_id,
-        (Hypothesis(text, _log_score(part, where), word_ends(text, pieces)),),
+        (timed(text, _log_score(part, where), pieces),),
         start_s=start_s,
         duration_s=_duration(start_s, end_s),
         extra={**_channel(part.get("channel")), **speaker},
@@ -298,6 +319,10 @@ def _log_score(record: Any, where: str) -> dict[str, float]:
 
 def _since(start_s: float, end: object, where: str) -> float | None:
     return None if end is None else seconds(end, "time", where) - start_s
+
+
+def _milliseconds(value: object, start_s: float, where: str) -> float | None:
+    return None if value is None else number(value, "time", where) / 1000 - start_s
 
 
 def _duration(start_s: float, end_s: float | None) -> float | None:

@@ -21,7 +21,7 @@ from relisten.io.readers.common import (
     number,
     numbered,
     optional_list,
-    word_ends,
+    timed,
 )
 
 SLOWEST_WORD_S = 1.0
@@ -63,7 +63,7 @@ def _result(result: Any, name: str, path: Path) -> Iterator[NBest | Refusal]:
     elif "text" in result or not {"segments", "chunks"} & result.keys():
         text = get(result, "text", str, where).strip()
         pieces = _pieces(optional_list(result, "words", where), 0.0, where)
-        yield NBest(name, (Hypothesis(text, word_ends_s=word_ends(text, pieces)),))
+        yield NBest(name, (timed(text, {}, pieces),))
 
 
 def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
@@ -80,7 +80,7 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
     pieces = _pieces(optional_list(segment, "words", where), start_s, where)
     return NBest(
         utterance_id,
-        (Hypothesis(text, scores, word_ends(text, pieces)),),
+        (timed(text, scores, pieces),),
         start_s=start_s,
         duration_s=max(end_s - start_s, 0.0),
         extra={key: value for key, value in segment.items() if key not in known},
@@ -88,12 +88,14 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
 
 
 def _pieces(words: list[Any], start_s: float, where: str) -> list[Piece]:
-    """Words with their ends from start_s on; WhisperX gives none to digits and symbols."""
-    pieces: list[Piece] = []
+    """Words with their times from start_s on; WhisperX gives none to digits and symbols."""
+    pieces = []
     for word in words:
-        end = word.get("end")
-        end_s = None if end is None else number(end, "end", where) - start_s
-        pieces.append((str(word.get("word", word.get("text", ""))), end_s))
+        start_s_of, end_s_of = (
+            None if word.get(key) is None else number(word[key], key, where) - start_s
+            for key in ("start", "end")
+        )
+        pieces.append(Piece(str(word.get("word", word.get("text", ""))), end_s_of, start_s_of))
     return pieces
 
 
@@ -112,9 +114,12 @@ def _chunks(items: list[Any], whole: object, name: str, path: Path) -> Iterator[
         chunks.append((get(item, "text", str, where), start_s, end_s))
     if _are_words(chunks):
         # The last word may have no end: it then ends where it starts, as late as is known.
-        pieces = [(text, start_s if end_s is None else end_s) for text, start_s, end_s in chunks]
+        pieces = [
+            Piece(text, start_s if end_s is None else end_s, start_s)
+            for text, start_s, end_s in chunks
+        ]
         text = whole.strip() if isinstance(whole, str) else joined(pieces)
-        yield NBest(name, (Hypothesis(text, word_ends_s=word_ends(text, pieces)),))
+        yield NBest(name, (timed(text, {}, pieces),))
         return
     for n, (text, start_s, end_s) in enumerate(chunks, 1):
         yield NBest(
@@ -158,12 +163,15 @@ def _cpp_segment(segment: Any, utterance_id: str, where: str) -> NBest:
         scores[ASR] = sum(log_confidence(token["p"], where) for token in tokens)
     pieces = []
     for token in tokens:
-        end = (token.get("offsets") or {}).get("to")
-        end_s_of = None if end is None else number(end, "offset", where) / 1000 - start_s
-        pieces.append((get(token, "text", str, where), end_s_of))
+        times = token.get("offsets") or {}
+        start_s_of, end_s_of = (
+            None if times.get(key) is None else number(times[key], "offset", where) / 1000 - start_s
+            for key in ("from", "to")
+        )
+        pieces.append(Piece(get(token, "text", str, where), end_s_of, start_s_of))
     return NBest(
         utterance_id,
-        (Hypothesis(text, scores, word_ends(text, pieces)),),
+        (timed(text, scores, pieces),),
         start_s=start_s,
         duration_s=max(end_s - start_s, 0.0),
     )

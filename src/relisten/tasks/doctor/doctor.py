@@ -10,6 +10,7 @@ from relisten.core.finite import finite_or_none
 from relisten.core.text import cached_normaliser
 from relisten.core.types import CONTEXT, LENGTH, Refusal, UsageError
 from relisten.io.nbest import read_nbest
+from relisten.io.rules import read_rules
 from relisten.tasks.doctor.checks import (
     LONGER_LISTS,
     Check,
@@ -70,6 +71,7 @@ def doctor(
     model: str | None = None,
     normaliser: str = "english",
     seed: int = 0,
+    rules: str | None = None,
     input_format: str = "auto",
     manifest: str | None = None,
     device: str = "auto",
@@ -77,14 +79,15 @@ def doctor(
 ) -> DoctorReport:
     """The checks of an N-best file, scored or not, with references or without.
 
+    rules: a file of the user's own rules of what is the same text.
     model: a bundle or causal LM whose tokenizer is checked on these texts, too. Keeps all lists in
     memory. Raises UsageError where no utterance has hypotheses.
     """
-    refused: list[Refusal] = []
+    own, refused = read_rules(rules), list[Refusal]()
     utterances = list(read_nbest(nbest, input_format, manifest, refused.append))
     if not any(one.hypotheses for one in utterances):
         raise UsageError(f"{nbest}: no utterance has hypotheses; make them with `relisten nbest`")
-    lists = Lists.of(utterances, cached_normaliser(normaliser), [model] if model else ())
+    lists = Lists.of(utterances, cached_normaliser(normaliser, own), [model] if model else ())
     if lists.training.n_utterances and not any(one.hypotheses for one in lists.utterances):
         raise UsageError(
             f"{nbest}: {' and '.join(lists.training.models)} was trained on every utterance with "
@@ -98,7 +101,7 @@ def doctor(
         checks += check_model(lists, model, device, dtype)
     checks = [replace(check, remedy=check.remedy.replace("FILE", path)) for check in checks]
     is_broken = any(check.status == "broken" for check in checks)
-    gain = None if is_broken else measure_gain(lists, normaliser, seed)
+    gain = None if is_broken else measure_gain(lists, normaliser, seed, own)
     verdict, next_step = conclude(checks, gain, lists, path)
     return DoctorReport(len(utterances), tuple(checks), gain, verdict, next_step, tuple(refused))
 

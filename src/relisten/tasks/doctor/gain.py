@@ -9,6 +9,7 @@ import numpy as np
 
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
+from relisten.core.rules import NO_RULES, Rules
 from relisten.core.tune import TunedRates, fit_weights, held_out_errors
 from relisten.core.types import ASR, LENGTH, UsageError
 from relisten.tasks.doctor.checks import Lists
@@ -67,11 +68,13 @@ class Gain:
         return int(np.ceil(self.n_utterances * (half / self.gain.absolute) ** 2))
 
 
-def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
+def measure_gain(
+    lists: Lists, normaliser: str, seed: int = 0, rules: Rules = NO_RULES
+) -> Gain | None:
     """What tuned weights gain on the lists; None without a score to tune, or without references."""
     known = [one for one in lists.utterances if one.reference is not None]
     try:
-        whole = fit_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0)
+        whole = fit_weights(known, normaliser, folds=FOLDS, seed=seed, n_resamples=0, rules=rules)
     except UsageError:
         return None
     groups = [one.speaker or one.id for one in known]
@@ -85,7 +88,7 @@ def measure_gain(lists: Lists, normaliser: str, seed: int = 0) -> Gain | None:
         others = [other for other in whole.weights.values if other != name]
         if name == ASR or not _has_score(others):
             continue
-        errors = held_out_errors(known, normaliser, others, FOLDS, seed)
+        errors = held_out_errors(known, normaliser, others, FOLDS, seed, rules)
         wer = int(errors.sum()) / max(1, int(whole.n_words.sum()))
         parts.append(Ablation(name, weight, wer, gain_over(errors)))
     return Gain(

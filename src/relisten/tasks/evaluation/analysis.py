@@ -15,6 +15,7 @@ from relisten.core.combine import (
 from relisten.core.error_rates import align_words, errors_matrix
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest
+from relisten.io.rules import read_rules
 from relisten.tasks.evaluation.breakdown import value_of
 from relisten.tasks.evaluation.confusions import (
     EFFECTS,
@@ -85,9 +86,13 @@ class ErrorAnalyser:
     """
 
     def __init__(
-        self, normaliser: str = "english", keys: Sequence[str] = (), weights: Weights | None = None
+        self,
+        normaliser: str = "english",
+        keys: Sequence[str] = (),
+        weights: Weights | None = None,
+        rules: str | None = None,
     ) -> None:
-        self._normalise = normaliser_named(normaliser)
+        self._normalise = normaliser_named(normaliser, read_rules(rules))
         self._keys = tuple(keys)
         self._weights = weights
         self._sweep = SweepTally(weights or Weights({}))

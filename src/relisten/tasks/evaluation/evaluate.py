@@ -13,6 +13,7 @@ from relisten.core.bootstrap import bootstrap_rate, paired_bootstrap
 from relisten.core.calibration import N_BINS, Calibration, CalibrationTally, right_words
 from relisten.core.combine import (
     DEFAULT_WEIGHTS,
+    Weights,
     in_first_pass_order,
     merge_hypotheses,
     rank_hypotheses,
@@ -23,6 +24,7 @@ from relisten.core.leakage import TrainingOverlap
 from relisten.core.text import Normaliser, cached_normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import ASR, Hypothesis, NBest, UsageError
+from relisten.io.rules import read_rules
 from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally, SubsetErrors
 from relisten.tasks.evaluation.resampled import ResampledRows
 from relisten.tasks.leakage import REFERENCE_SEEN, SeenByModels
@@ -157,20 +159,24 @@ def evaluate(
     tick: Tick = no_tick,
     by: Sequence[str] = (),
     watch: Callable[[NBest], None] | None = None,
+    rules: str | None = None,
 ) -> EvaluationReport:
     """Error rates of ranked N-best lists with references.
 
     by: keys of the utterances, such as `speaker`, by whose values errors are counted too. watch:
     told of each utterance that counts. Refused are utterances that `rescore` marked as those that
-    its weights were tuned on, and those that a model which scored them was trained on.
+    its weights were tuned on, and those that a model which scored them was trained on. rules: a
+    file of the user's own rules of what is the same text.
     Reads the utterances once, in memory that does not grow with their number, except for the few
     numbers of each that `by` needs.
     Raises UsageError where none is left that has a reference, or none has hypotheses.
     """
+    own = read_rules(rules)
     tally = _Tally(
-        normaliser_named(normaliser),
-        cached_normaliser(normaliser),
+        normaliser_named(normaliser, own),
+        cached_normaliser(normaliser, own),
         by=[BreakdownTally(key) for key in (*by, REFERENCE_SEEN)],
+        default_weights=replace(DEFAULT_WEIGHTS, rules=own),
     )
     seen_by, refused = SeenByModels(), list[Refusal]()
     n_learnt_from = 0
@@ -231,6 +237,7 @@ class _Tally:
     systems: dict[str, _SystemTally] = field(default_factory=dict)
     confidence: CalibrationTally = field(default_factory=CalibrationTally)
     by: list[BreakdownTally] = field(default_factory=list)
+    default_weights: Weights = DEFAULT_WEIGHTS
 
     def add(self, utterance: NBest) -> None:
         count = _Counter(self.normalise, utterance.reference or "")
@@ -270,7 +277,7 @@ class _Tally:
         if any(ASR not in hypothesis.scores for hypothesis in first_pass):
             return None
         merged = merge_hypotheses(NBest(utterance_id, first_pass), count.normalise)
-        return rank_hypotheses(merged, DEFAULT_WEIGHTS).hypotheses[0].text
+        return rank_hypotheses(merged, self.default_weights).hypotheses[0].text
 
     def _add_oracle_at(self, n_errors: list[int]) -> None:
         """Add the running minimum; a list shorter than others goes on with its last value."""

@@ -36,6 +36,7 @@ class SweepTally:
 
     def __init__(self, weights: Weights) -> None:
         self._values = {name: weight for name, weight in weights.values.items() if weight}
+        self._rules = weights.rules
         self._scores: list[FloatArray] = []
         self._errors: list[IntArray] = []
 
@@ -49,7 +50,7 @@ class SweepTally:
         scores = np.zeros((len(n_errors), len(self._values)))
         if len(n_errors) > 1:
             for column, name in enumerate(self._values):
-                scores[:, column] = component_scores(utterance, name)
+                scores[:, column] = component_scores(utterance, name, self._rules)
                 refuse_placeholders(utterance, name, scores[:, column])
         errors = np.array(n_errors)
         if not has_speech_score(self._values):

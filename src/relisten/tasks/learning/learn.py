@@ -19,10 +19,13 @@ import numpy as np
 from accelerate import PartialState
 
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
+from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, NBest, UsageError
+from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, UsageError
 from relisten.io.bundle import (
     CONFIG,
+    FAMILIARITY,
+    OTHER_SPEECH,
     RECOGNISER,
     WORDS,
     BundleConfig,
@@ -36,7 +39,8 @@ from relisten.io.bundle import (
 from relisten.io.nbest import read_nbest, save_nbest
 from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.whisper.adapted import FAMILIARITY, save_familiarity
+from relisten.speech.guard import frame_means, load_statistics, save_statistics
+from relisten.speech.load import load_encoder
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
@@ -67,7 +71,7 @@ from relisten.tasks.weights import save_weights
 Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 """(what is done, how many utterances) → a progress bar."""
 
-BEFORE_TUNING = Weights({ADAPTED: 1.0, ASR: 0.1, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
+BEFORE_TUNING = Weights({ASR: 1.0, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
 """Where no transcript is left to tune on: what 413 lists of read sentences asked for."""
 PASSES, FEWEST_STEPS, MOST_STEPS = 3.0, 100, 400
 """Of the recogniser's training: most is learnt in the first pass over the speech."""
@@ -141,6 +145,7 @@ def learn(
     _teach_lm(prepared, folder, options, run)
     add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
+    _describe_speech(prepared, folder, options.seed, say)
     _finish_bundle(folder, first_pass, language, normaliser, fallback)
     if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
@@ -212,10 +217,27 @@ def _teach_recogniser(
     run.say(f"recogniser: {len(training.examples)} utterances, {schedule.steps} steps")
     made = inside.state / "made"
     training.train(schedule, made)
-    known, others = familiar_examples(training.examples, training.dev, options.seed)
-    familiarity = training.familiarity(made, known, others)
-    save_familiarity(familiarity, made / FAMILIARITY)
     made.rename(output / RECOGNISER)
+
+
+def _describe_speech(speech: Prepared, output: Path, seed: int, say: Say) -> None:
+    """Write to the bundle what tells the speech from other speech."""
+    if (output / FAMILIARITY).is_file():
+        return
+    if not (path := output / OTHER_SPEECH).is_file():
+        say("the bundle started from does not know other speech; all will be taken for your own")
+        return
+    learnt = kept_recordings(speech.learnt, speech.recordings)
+    watched = kept_recordings(speech.watched, speech.recordings)
+    kinds = load_statistics(OtherSpeech, path)
+    encoder = load_encoder(kinds.encoder)
+
+    def means(recordings: Sequence[Recording]) -> np.ndarray:
+        found = frame_means(encoder, [one.samples() for one in recordings])
+        return np.array([one for one in found if one is not None])
+
+    known, others = familiar_examples(learnt, watched, seed)
+    save_statistics(Familiarity.of(means(known), means(others), kinds), output / FAMILIARITY)
 
 
 def familiar_examples(
@@ -325,28 +347,37 @@ def _judged(
 ) -> LearningReport:
     """Lists of the held-out speakers, scored; the report on them."""
     state, manifest = output / STATE, str(speech.folder / HELD_OUT)
-    lists, scored, alone = (
-        str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored", "alone")
-    )
-    n = len(speech.held_out)
-    with stage("recogniser alone", n) as tick:
-        make_nbest(
-            manifest,
-            alone,
-            (str(output / RECOGNISER),),
-            language,
-            DecodingOptions(n_best=1),
-            normaliser=normaliser,
-            resume=True,
-            tick=tick,
-        )
+    lists, scored = (str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored"))
+    n, model = len(speech.held_out), str(output)
+    recognisers = {"first": read_bundle(output).first_pass, "alone": str(output / RECOGNISER)}
+    best_of = {}
+    for (name, reference), label in zip(
+        recognisers.items(), ("first pass", "recogniser alone"), strict=True
+    ):
+        path = str(state / f"held-out-{name}.jsonl")
+        with stage(label, n) as tick:
+            make_nbest(
+                manifest,
+                path,
+                (reference,),
+                language,
+                DecodingOptions(n_best=1),
+                normaliser=normaliser,
+                resume=True,
+                tick=tick,
+            )
+        best_of[name] = list(read_nbest(path))
     with stage("lists", n) as tick:
-        model = str(output)
         make_nbest(manifest, lists, model=model, normaliser=normaliser, resume=True, tick=tick)
     with stage("scores", n) as tick:
         has_head = ctc_head_path(output) is not None
         components = (TEXT, CTC) if has_head else (TEXT,)
         score(lists, scored, model, components, resume=True, tick=tick)
-    made = list(read_nbest(scored)), list(read_nbest(alone))
-    weights = Weights(fallback, normaliser)
-    return judge(*made, speech.seen, normaliser, weights, seed)
+    return judge(
+        list(read_nbest(scored)),
+        best_of["first"],
+        best_of["alone"],
+        speech.seen,
+        Weights(fallback, normaliser),
+        seed,
+    )

@@ -14,17 +14,17 @@ import numpy as np
 
 from relisten.core.arrays import IntArray
 from relisten.core.bootstrap import BootstrapInterval, paired_bootstrap
-from relisten.core.combine import Weights, in_first_pass_order
+from relisten.core.combine import Weights
 from relisten.core.error_rates import errors_matrix
 from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
 from relisten.core.text import cached_normaliser
 from relisten.core.tune import TuningResult, fit_weights, held_out_errors
-from relisten.core.types import ADAPTED, ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
+from relisten.core.types import ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_first_pass
-from relisten.tasks.loading import load_rescorer
+from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.second_pass import (
     FAMILIARITY_KEY,
     STRANGE,
@@ -99,60 +99,71 @@ class LearningReport:
 
 def judge(
     scored: Sequence[NBest],
-    adapted_alone: Sequence[NBest],
+    first_pass: Sequence[NBest],
+    adapted: Sequence[NBest],
     seen: Collection[str],
-    normaliser: str,
     fallback: Weights,
     seed: int,
 ) -> LearningReport:
     """The report on held-out lists with all scores; real-time factors are not measured here.
 
-    adapted_alone: of the same utterances, what the adapted recogniser decodes by itself. fallback:
-    weights for utterances that are marked strange; the bundle's row counts them so.
+    first_pass, adapted: of the same utterances, what each recogniser decodes by itself. fallback:
+    weights for the lists that are marked strange; they are the first pass's own.
     """
+    normaliser = fallback.normaliser
     normalise = cached_normaliser(normaliser)
-    by_id = {one.id: one for one in adapted_alone}
-    scored = [one for one in scored if one.hypotheses and one.reference and one.id in by_id]
-    tuning = fit_weights(scored, normaliser, seed=seed)
-    groups = speaker_groups(scored)
+    alone = [{one.id: one for one in lists} for lists in (first_pass, adapted)]
+    judged = [
+        one
+        for one in scored
+        if one.hypotheses and one.reference and all(one.id in lists for lists in alone)
+    ]
+    groups = speaker_groups(judged)
 
     def fewest_errors(lists: Iterable[Iterable[Hypothesis]]) -> IntArray:
         counts = []
-        for utterance, hypotheses in zip(scored, lists, strict=True):
+        for utterance, hypotheses in zip(judged, lists, strict=True):
             reference = normalise(utterance.reference or "")
             counts.append(errors_matrix(reference, [normalise(h.text) for h in hypotheses]).min())
         return np.array(counts, np.int64)
 
-    first = fewest_errors([in_first_pass_order(one).hypotheses[:1] for one in scored])
-    alone = fewest_errors([by_id[one.id].hypotheses[:1] for one in scored])
-    columns = {"first pass": first, "recogniser fine-tuned, alone": alone}
-    known = [name for name in (ADAPTED, TEXT, CTC) if name in tuning.weights.values]
-    for n in range(1, len(known)):
-        named = (ASR, *known[:n], LENGTH)
-        label = "both lists, " + " + ".join((ASR, *known[:n]))
-        columns[label] = held_out_errors(scored, normaliser, named, seed=seed)
-    is_strange = np.array([one.extra.get(FAMILIARITY_KEY) == STRANGE for one in scored])
-    by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in scored])
-    chosen = np.where(is_strange, by_fallback, tuning.held_out_errors)
-    columns["the bundle: " + " + ".join((ASR, *known))] = chosen
-    n_words = tuning.n_words
-    is_new = np.array([one.id not in seen for one in scored])
+    first, taught = (
+        fewest_errors([lists[one.id].hypotheses[:1] for one in judged]) for lists in alone
+    )
+    columns = {"first pass": first, "recogniser fine-tuned, alone": taught}
+    is_strange = np.array([one.extra.get(FAMILIARITY_KEY) == STRANGE for one in judged])
+    by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in judged])
+    familiar = [one for one, strange in zip(judged, is_strange, strict=True) if not strange]
+    tuning = fit_weights(familiar, normaliser, seed=seed)
+    known = [name for name in (TEXT, CTC) if name in tuning.weights.values]
+    for n in range(1, len(known) + 1):
+        named, chosen = (ASR, *known[:n], LENGTH), by_fallback.copy()
+        is_whole = n == len(known)
+        chosen[~is_strange] = (
+            tuning.held_out_errors
+            if is_whole
+            else held_out_errors(familiar, normaliser, named, seed=seed)
+        )
+        label = " + ".join((ASR, *known[:n]))
+        columns[f"the bundle: {label}" if is_whole else f"its list by {label}"] = chosen
+    n_words = np.array([len(normalise(one.reference or "").split()) for one in judged], np.int64)
+    is_new = np.array([one.id not in seen for one in judged])
 
     def choice(name: str, errors: IntArray) -> Choice:
         gain = None if errors is first else paired_bootstrap(first, errors, n_words, groups)
         return Choice(name, _rate(errors, n_words), gain, _rate(errors[is_new], n_words[is_new]))
 
     return LearningReport(
-        n_utterances=len(scored),
+        n_utterances=len(judged),
         n_words=int(n_words.sum()),
-        n_groups=tuning.n_groups,
+        n_groups=len(set(groups)),
         n_seen=int((~is_new).sum()),
         n_strange=int(is_strange.sum()),
         choices=tuple(choice(name, errors) for name, errors in columns.items()),
-        over_adapted=paired_bootstrap(alone, chosen, n_words, groups),
+        over_adapted=paired_bootstrap(taught, chosen, n_words, groups),
         better=float((chosen < first).mean()),
         worse=float((chosen > first).mean()),
-        oracle_wer=_rate(fewest_errors([one.hypotheses for one in scored]), n_words),
+        oracle_wer=_rate(fewest_errors([one.hypotheses for one in judged]), n_words),
         real_time_factors={},
         tuning=tuning,
     )
@@ -169,11 +180,12 @@ def real_time_factors(bundle: str, utterances: Sequence[NBest], source: str) -> 
     total_s = sum(map(len, audio)) / RATE_HZ
     rescorer = load_rescorer(bundle)
     first = load_first_pass(rescorer.first_pass, language=rescorer.language)
-    second_pass = SecondPass.of(rescorer, [first], DecodingOptions(), SecondPassOptions())
+    listeners = load_listeners(bundle)
+    second_pass = SecondPass.of(rescorer, listeners, DecodingOptions(), SecondPassOptions())
     bare = [NBest(str(number)) for number in range(len(audio))]
     works = {"first pass": lambda: first.decode(audio, timed=False)}
-    if (adapted := rescorer.adapted) is not None:
-        works["recogniser fine-tuned, alone"] = lambda: adapted.decode(audio, timed=False)
+    [adapted] = listeners.first_passes
+    works["recogniser fine-tuned, alone"] = lambda: adapted.decode(audio, timed=False)
     works["the bundle"] = lambda: second_pass.run(bare, audio)  # type: ignore[dict-item,return-value]
     factors = {}
     for name, work in works.items():

@@ -21,13 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from relisten.core.error_rates import word_errors
-from relisten.core.familiarity import Familiarity
 from relisten.core.text import cached_normaliser, lower_if_capitals
 from relisten.core.types import UsageError
 from relisten.io.audio import RATE_HZ, from_samples
 from relisten.io.ct2 import write_ct2_weights
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.frames import n_frames
 from relisten.speech.whisper.ctranslate2 import MAX_TOKENS, CTranslate2Whisper
 from relisten.speech.whisper.encoder import SHORT_WINDOWS, short_window_s
 from relisten.speech.whisper.features import log_mel
@@ -127,20 +125,6 @@ class RecogniserTraining:
         ]
         n_words = sum(count.n_reference for count in counts)
         return 100 * sum(count.errors for count in counts) / max(1, n_words)
-
-    def familiarity(
-        self, folder: Path, known: Sequence[Recording], others: Sequence[Recording]
-    ) -> Familiarity:
-        """What tells the recordings `known` from other speech, to the recogniser in a folder;
-        others: of the same speech."""
-        recogniser = CTranslate2Whisper(folder, "auto", "auto", self.language)
-
-        def means(recordings: Sequence[Recording]) -> np.ndarray:
-            audio = [one.samples() for one in recordings]
-            rows = zip(audio, recogniser.windows(audio), strict=True)
-            return np.array([window[: n_frames(one)].mean(0) for one, window in rows], np.float64)
-
-        return Familiarity.of(means(known), means(others))
 
     def _label(self, one: Recording) -> list[int]:
         if one.id not in self._labels:

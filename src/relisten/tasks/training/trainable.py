@@ -23,6 +23,7 @@ from relisten.io.bundle import (
     CTC_HEAD,
     EXTENSION,
     LM,
+    OTHER_SPEECH,
     WORDS,
     BundleConfig,
     add_trained_on,
@@ -67,7 +68,7 @@ class Trainable:
         if (self.folder / base).is_dir():
             base = str((self.folder / base).resolve())
         bundle = replace(self.config, base=base, weights=weights)
-        for name in (CODEBOOK, WORDS):
+        for name in (CODEBOOK, OTHER_SPEECH, WORDS):
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, output / name)
         if ctc_head := ctc_head_path(self.folder):

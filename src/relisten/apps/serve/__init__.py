@@ -1,0 +1,1 @@
+"""The HTTP service of `relisten serve`, and its page."""
