@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
@@ -108,6 +109,12 @@ def test_weights_by_a_key_are_tuned_and_said(tmp_path: Path) -> None:
     done = run("tune", scored, "-o", weights, "--by", "room")
     assert done.exit_code == 2
     assert "'room'" in done.stderr
+
+
+def test_names_complete_themselves_in_a_shell() -> None:
+    complete = BashComplete(main, {}, "relisten", "_RELISTEN_COMPLETE").get_completions
+    assert [one.value for one in complete([], "resc")] == ["rescore"]
+    assert "--format" in [one.value for one in complete(["transcribe"], "--f")]
 
 
 def test_evaluate_refuses_the_tuning_set(tmp_path: Path, scored: Path) -> None:
