@@ -98,11 +98,9 @@ def test_it_is_what_transformers_makes_of_it(tmp_path: Path, kind, is_tied: bool
     assert len(ids) < len(text) - len("<|im_end|>")
     for name in ("bos", "eos", "pad"):
         assert getattr(tokenizer, f"{name}_token_id") == getattr(tokens, f"{name}_token_id")
-    logits = theirs.float()(torch.tensor([ids])).logits
     config = json.loads((made / "config.json").read_text())
     assert config["tie_word_embeddings"] is is_tied
     assert sum(p.numel() for p in causal.parameters()) == sum(t.numel() for t in ours.values())
-    assert logits.isfinite().all()
 
 
 def test_what_is_not_known_is_left_to_transformers(tmp_path: Path, monkeypatch) -> None:
