@@ -200,13 +200,13 @@ def main() -> int:
     drawn = random.Random(asked.seed).sample(everything, min(asked.sample, len(everything)))
     known, n_killed, unjudged = judged(), 0, 0
     for n, mutant in enumerate(drawn, 1):
+        print(f"{n} of {len(drawn)}: {mutant}", file=sys.stderr, flush=True)
         if not passes(mutant, limits[mutant.file]):
             n_killed += 1
             continue
         reason = known.get(str(mutant))
         unjudged += reason is None
-        print(f"{mutant}  # {reason or 'SURVIVES, line'} {mutant.line}", flush=True)
-        print(f"{n}/{len(drawn)}", file=sys.stderr, flush=True)
+        print(f"{mutant} # {reason or f'SURVIVES, line {mutant.line}'}", flush=True)
     print(
         f"{n_killed} of {len(drawn)} mutants killed (of {len(everything)} possible ones), "
         f"{len(drawn) - n_killed} survive, {unjudged} of them unjudged"

@@ -301,6 +301,21 @@ def test_units_as_shards(
         make_units(str(tmp_path / "other.jsonl"), folder, str(bundle), resume=True)
 
 
+def test_a_codebook_finds_its_encoder_from_any_folder(tmp_path: Path, monkeypatch) -> None:
+    """A relative path held only in the folder where the codebook was made."""
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    codebook = Codebook(np.zeros((1, 3, DIM), np.float32), 1, "fake")
+    for typed, kept in (
+        ("encoder", f"{tmp_path}/encoder"),
+        ("hubert:encoder@-2", f"hubert:{tmp_path}/encoder@-2"),
+        ("hubert:owner/name@main@6", "hubert:owner/name@main@6"),
+        ("whisper-tiny.en", "whisper-tiny.en"),
+    ):
+        save_codebook(codebook, typed, "cb")
+        assert load_frontend("cb").encoder_reference == kept
+
+
 def test_a_codebook_knows_its_encoder(tmp_path: Path, bundle: Path) -> None:
     codebook = Codebook(np.zeros((1, 3, DIM), np.float32), 1, "fake")
     save_codebook(codebook, "whisper-tiny.en", str(tmp_path / "cb"))
