@@ -195,10 +195,10 @@ def load_second_pass(given: dict[str, Any]) -> tuple[SecondPass, str]:
         phrases=read_phrases(phrases) if phrases else (),
         weights=load_weights(weights) if weights else None,
     )
-    placement = given["device"], given["dtype"]
-    rescorer = load_rescorer(given["model"], *placement)
+    model, placement = given["model"], (given["device"], given["dtype"])
+    rescorer = load_rescorer(model, *placement)
+    listeners = load_listeners(model, given["first_pass"], given["language"], *placement)
     language = given["language"] or rescorer.language
-    listeners = load_listeners(given["model"], given["first_pass"], language, *placement)
     return SecondPass.of(rescorer, listeners, decoding, second_pass), language
 
 
