@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
-from relisten.core.types import UsageError
+from relisten.core.types import Refusal, UsageError
 from relisten.tasks.adapt import AdaptConfig
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
@@ -223,9 +223,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Result, list[
     """The command with its training replaced by one that says a line and knows the outcome."""
     seen: list[PretrainConfig] = []
 
-    def train(config: PretrainConfig, report) -> dict[str, float]:
+    def train(config: PretrainConfig, report, refuse) -> dict[str, float]:
         seen.append(config)
         report("step 1/1")
+        if config.seed == 13:
+            refuse(Refusal("u7", "no.wav is not there"))
         return {"chunked": 1.25}
 
     monkeypatch.setattr("relisten.tasks.pretrain.pretrain", train)
@@ -246,13 +248,18 @@ def test_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "chunked  1.250" in done.stdout
     done, _ = run(monkeypatch, path, "--quiet")
     assert done.stderr == ""
+    done, _ = run(monkeypatch, path, "--seed", "13")
+    assert done.exit_code == 1, "trained on the others"
+    assert "u7: no.wav is not there" in done.stderr
+    assert "chunked  1.250" in done.stdout
 
 
 def test_adapt_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys from the file and from the command line; `model` may be a folder beside the file."""
     seen: list[AdaptConfig] = []
     monkeypatch.setattr(
-        "relisten.tasks.adapt.adapt", lambda config, report: seen.append(config) or {"speech": 2.5}
+        "relisten.tasks.adapt.adapt",
+        lambda config, report, refuse: seen.append(config) or {"speech": 2.5},
     )
     path = written(
         "model: relisten-tiny\noutput: ../out\nmanifests: {new.jsonl: 1}\n"

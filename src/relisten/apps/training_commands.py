@@ -11,6 +11,7 @@ import click
 from relisten.apps.configured import ConfiguredCommand
 from relisten.apps.console import finish, note, progress
 from relisten.apps.options import quiet_option, seed_option
+from relisten.core.types import Refusal
 from relisten.tasks.defaults import MODEL
 
 config_argument = click.argument(
@@ -46,8 +47,10 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
 
         click.echo(describe_estimate(settings, estimate(settings)))
         return
-    metrics = pretrain(settings, lambda line: note(line, quiet))
+    refused: list[Refusal] = []
+    metrics = pretrain(settings, lambda line: note(line, quiet), refused.append)
     _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+    finish(tuple(refused))
 
 
 @click.command(
@@ -85,8 +88,10 @@ def adapt(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> N
         plan = as_pretraining(settings)
         click.echo(describe_estimate(plan, estimate(plan)))
         return
-    metrics = adapt(settings, lambda line: note(line, quiet))
+    refused: list[Refusal] = []
+    metrics = adapt(settings, lambda line: note(line, quiet), refused.append)
     _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+    finish(tuple(refused))
 
 
 def _settings(kind: type[Any], config: str, overrides: Mapping[str, str | None]) -> Any:

@@ -44,6 +44,14 @@ AudioSource = str | Path | Mapping[str, BinaryIO]
 """Where the recordings are that utterances name: beside this file ("-": in the working folder), or
 in these open files, by name."""
 
+Refuse = Callable[[Refusal], None]
+"""Told of an utterance that could not be processed, where the task returns something else."""
+
+
+def refuse_nothing(refusal: Refusal) -> None:
+    """A `Refuse` that drops the refusal."""
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
