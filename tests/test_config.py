@@ -257,10 +257,12 @@ def test_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_adapt_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys from the file and from the command line; `model` may be a folder beside the file."""
     seen: list[AdaptConfig] = []
-    monkeypatch.setattr(
-        "relisten.tasks.adapt.adapt",
-        lambda config, report, refuse: seen.append(config) or {"speech": 2.5},
-    )
+
+    def train(config: AdaptConfig, report, refuse) -> dict[str, float]:
+        seen.append(config)
+        return {"speech": 2.5}
+
+    monkeypatch.setattr("relisten.tasks.adapt.adapt", train)
     path = written(
         "model: relisten-tiny\noutput: ../out\nmanifests: {new.jsonl: 1}\n"
         "replay: {old.jsonl: 2}\ntasks: {speech: 0.5, text: 0.5}\n"
