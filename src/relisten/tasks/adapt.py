@@ -18,11 +18,12 @@ from accelerate import PartialState
 
 from relisten.core.types import UsageError
 from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
+from relisten.io.nbest import Refuse
 from relisten.lm.sequences import Order
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
-from relisten.tasks.streams import Refuse, Say, refuse_nothing
+from relisten.tasks.streams import Say, refuse_nothing
 from relisten.tasks.training.codebook import add_codes
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted, add_ctc_log_probs

@@ -26,12 +26,13 @@ from relisten.core.types import (
     UsageError,
 )
 from relisten.io.bundle import CTC_HEAD, WORDS, BundleConfig, resolve_bundle
+from relisten.io.nbest import Refuse
 from relisten.io.sources import weights_hash
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
-from relisten.tasks.streams import Refuse, Say, refuse_nothing
+from relisten.tasks.streams import Say, refuse_nothing
 from relisten.tasks.training.codebook import CodebookConfig, add_codes, codebook_of
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.ctc import CTCConfig, train_ctc_heads

@@ -24,11 +24,12 @@ class Outcome:
     refused: tuple[Refusal, ...] = ()
 
 
-Tick = Callable[[int], None]
-"""Called with the number of utterances just finished or refused: a progress bar, say."""
+Tick = Callable[[float], None]
+"""Called with the number of utterances just finished or refused, or of seconds of audio where
+recordings are transcribed: a progress bar, say."""
 
 
-def no_tick(n_utterances: int) -> None:
+def no_tick(n_done: float) -> None:
     """Nothing: the `Tick` of those who do not watch."""
 
 
@@ -43,9 +44,6 @@ def say_nothing(sentence: str) -> None:
 AudioSource = str | Path | Mapping[str, BinaryIO]
 """Where the recordings are that utterances name: beside this file ("-": in the working folder), or
 in these open files, by name."""
-
-Refuse = Callable[[Refusal], None]
-"""Told of an utterance that could not be processed, where the task returns something else."""
 
 
 def refuse_nothing(refusal: Refusal) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relisten.core.types import UsageError
+from relisten.io.nbest import Refuse
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
-from relisten.tasks.streams import Refusal, Refuse, Say, refuse_nothing
+from relisten.tasks.streams import Refusal, Say, refuse_nothing
 from relisten.tasks.training.examples import (
     Example,
     TrainingData,
