@@ -352,3 +352,19 @@ def test_score_and_asr_are_one_column(tmp_path):
     assert one.hypotheses == (Hypothesis("a", {"asr": -2.0}),)
     with pytest.raises(FormatError, match="both a score and an asr"):
         load_nbest(written(tmp_path, "id\ttext\tasr\tscore\nu\ta\t-2\t-3\n", "t.tsv"))
+
+
+@pytest.mark.parametrize("format", ["espnet", "kaldi"])
+def test_a_folder_or_file_in_the_wrong_place_is_one_sentence(tmp_path, format):
+    """A folder called `text` where the file should be was an IndexError; a file named as the folder
+    was read as no utterances."""
+    file = tmp_path / "lists.txt"
+    file.write_text("utt-1 a\n")
+    with pytest.raises(FormatError, match="is no folder; name the one"):
+        load_nbest(file, format)
+    empty = tmp_path / "decode"
+    (empty / "1best_recog" / "text").mkdir(parents=True)
+    with pytest.raises(FormatError, match="is a folder without"):
+        load_nbest(empty, format)
+    with pytest.raises(FormatError, match="is a folder without"):
+        load_nbest(empty)

@@ -66,6 +66,7 @@ def walk(
     resume: bool = False,
     tick: Tick = no_tick,
     needs_hypotheses: bool = False,
+    needs_one: bool = False,
 ) -> Outcome:
     """What became of the utterances of `source`, each chunk of which `work` turned into `output`.
 
@@ -76,8 +77,9 @@ def walk(
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
     An utterance that cannot be read is refused, the others go on. Memory is that of one chunk and
-    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, and where
-    `resume` meets an output that was made in another way.
+    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, where
+    `needs_one` and all are refused (with the first reason), and where `resume` meets an output that
+    was made in another way.
     """
     n_done, has_hypotheses = 0, False
     refused: list[Refusal] = []
@@ -103,6 +105,8 @@ def walk(
             tick(len(chunk))
         if needs_hypotheses and not has_hypotheses:
             raise no_hypotheses(source)
+        if needs_one and refused and not n_done:
+            raise UsageError(refused[0].reason)
     return Outcome(n_done, tuple(refused))
 
 
