@@ -28,7 +28,7 @@ import torch
 from scoring import WRITTEN_LISTS, idle_cores, machine, tell
 from torch import nn
 
-from relisten.apps.console import keep_freed_memory
+from relisten.apps.console import bound_memory
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
 from relisten.lm.backend.linear import OneDNNLinear
@@ -92,7 +92,7 @@ def ours(setting: Setting) -> Step:
 
 
 def our_batch(setting: Setting) -> tuple[SpeechTextLM, list[TokenSequence], list[Speech]]:
-    keep_freed_memory()
+    bound_memory()
     causal, tokenizer = setting.load()
     if setting.lora_rank:
         add_lora(causal, setting.lora_rank, setting.reference, 0)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import relisten
 from relisten.apps.cli import main
 from relisten.core.familiarity import Familiarity, OtherSpeech
-from relisten.core.types import ADAPTED, UsageError
+from relisten.core.types import ADAPTED, Hypothesis, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.bundle import (
     FAMILIARITY,
@@ -66,7 +67,8 @@ def learnt(tmp_path_factory):
         save_statistics(others, resolve_bundle(MODEL) / OTHER_SPEECH)
         options = LearnOptions(steps=4)
         bundle = folder / "bundle"
-        report = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
+        report, refused = learn([str(folder / "speech.jsonl")], str(bundle), options, said.append)
+        assert {one.id for one in refused} == {"long", "gone"}
         yield folder, bundle, report, said
 
 
@@ -135,7 +137,7 @@ def test_any_list_gets_the_score_of_the_taught_recogniser(learnt, tmp_path):
 def test_a_finished_run_is_not_done_again_and_another_is_refused(learnt, monkeypatch):
     folder, bundle, report, _ = learnt
     monkeypatch.setattr("relisten.tasks.training.loop.adamw", None)  # nothing is trained
-    again = learn(
+    again, _ = learn(
         [str(folder / "speech.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None
     )
     assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
@@ -201,7 +203,8 @@ def test_the_command_tells_and_writes_the_report(learnt, tmp_path):
     folder, bundle, report, _ = learnt
     arguments = ["learn", str(folder / "speech.jsonl"), "-o", str(bundle), "--steps", "4"]
     made = CliRunner().invoke(main, [*arguments, "--json", str(tmp_path / "r.json")])
-    assert made.exit_code == 0, made.output
+    assert made.exit_code == 1, made.output  # two recordings were left out
+    assert "2 refused" in made.output
     assert "recogniser fine-tuned" in made.output
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["n_utterances"] == report.n_utterances
@@ -241,7 +244,7 @@ def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(
         (tmp_path / f"{name}.jsonl").write_text(text)
     options = LearnOptions(steps=2, dev=(str(tmp_path / "dev.jsonl"),))
     said: list[str] = []
-    report = learn([str(tmp_path / "bare.jsonl")], str(tmp_path / "b"), options, said.append)
+    report, _ = learn([str(tmp_path / "bare.jsonl")], str(tmp_path / "b"), options, said.append)
     assert report.n_utterances == 8
     assert any("pseudo-references kept" in line for line in said)
     assert any(line.startswith("recogniser: ") for line in said)
@@ -269,3 +272,24 @@ def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(lea
     assert held_out
     assert held_out.isdisjoint(u.speaker for u in (*mixed.learnt, *mixed.untranscribed))
     assert mixed.untranscribed or any("without a transcript" in line for line in said)
+
+
+def test_texts_alone_teach_the_language_model(learnt, tmp_path):
+    """Which finds them likelier than before; recogniser and weights are those started from."""
+    sentences = [f"{a} {b} {c}." for a in ("ab", "cd") for b in TEXTS for c in ("dd cc", "cc dd")]
+    (tmp_path / "domain.txt").write_text("\n".join(sentences * 20) + "\n")
+    bundle, said = tmp_path / "b", []
+    options = LearnOptions(texts=(str(tmp_path / "domain.txt"),))
+    report, refused = learn([], str(bundle), options, said.append)
+    assert (report, refused) == (None, ())
+    assert any(line.startswith("language model: 0 transcripts, 380 sentences") for line in said)
+    config, start = read_bundle(bundle), read_bundle(resolve_bundle(MODEL))
+    assert (config.weights, config.first_pass) == (start.weights, start.first_pass)
+    utterance = NBest("u", (Hypothesis("ab cd dd cc", {}), Hypothesis("cd ab cc dd", {})))
+    costs = []
+    for reference in (MODEL, str(bundle)):
+        [scored] = relisten.Rescorer.from_pretrained(reference).score([utterance], ["text"])
+        costs.append(sum(h.scores["text"] for h in scored.hypotheses))
+    assert costs[1] > costs[0] + 1
+    with pytest.raises(UsageError, match="--text"):
+        learn([], str(tmp_path / "c"), LearnOptions(), said.append)

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
-from relisten.core.types import NBest, UsageError
+from relisten.core.types import ModelError, NBest, UsageError
 from relisten.io.ct2 import read_ct2_weights
+from relisten.speech.load import load_first_pass
+from relisten.speech.whisper.convert import as_ctranslate2
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.speech.whisper.encoder import SHORT_WINDOWS, short_window_s
 from relisten.speech.whisper.features import log_mel
@@ -161,3 +164,23 @@ def test_recordings_are_kept_and_what_cannot_be_read_is_refused(tmp_path):
     ]
     np.testing.assert_array_equal(kept[1].pcm, kept[0].pcm[1600:4800])
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_transformers_whisper_is_converted_once(tmp_path: Path) -> None:
+    """To what its first pass says; another model, and weights that are pickled, are refused."""
+    source = tiny_whisper(tmp_path / "hf")
+    made = as_ctranslate2(source, tmp_path / "made")
+    assert as_ctranslate2(made, tmp_path / "again") == made
+    before = (made / "model.bin").stat().st_mtime_ns
+    assert as_ctranslate2(source, tmp_path / "made") == made
+    assert (made / "model.bin").stat().st_mtime_ns == before
+    load_first_pass(str(made))
+    weights = read_ct2_weights(made / "model.bin", "decoder/")
+    tokens = load_file(source / "model.safetensors")["model.decoder.embed_tokens.weight"]
+    np.testing.assert_allclose(weights["embeddings/weight"], tokens, atol=1e-3)
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        as_ctranslate2(source, tmp_path / "third")
+    (source / "config.json").write_text('{"model_type": "wav2vec2"}')
+    with pytest.raises(ModelError, match="no Whisper"):
+        as_ctranslate2(source, tmp_path / "third")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from relisten.apps.configured import ConfiguredCommand
-from relisten.apps.console import note, progress
+from relisten.apps.console import finish, note, progress
 from relisten.apps.options import quiet_option, seed_option
 from relisten.tasks.defaults import MODEL
 
@@ -113,7 +113,7 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
 @click.command(
     epilog="Example: relisten learn my-speech.jsonl -o my-bundle --dev other-speakers.jsonl"
 )
-@click.argument("speech", nargs=-1, required=True)
+@click.argument("speech", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder of the bundle.")
 @click.option(
     "--from",
@@ -126,7 +126,7 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
 @click.option(
     "--first-pass",
     metavar="NAME",
-    help="The recogniser to teach, a Whisper in CTranslate2 form; by default the bundle's.",
+    help="The Whisper to teach, of CTranslate2 or transformers; by default the bundle's.",
 )
 @click.option("--language", metavar="CODE", help="Of the speech; by default the bundle's.")
 @click.option(
@@ -153,8 +153,9 @@ def learn(
 
     SPEECH: recordings with their transcripts, as a manifest (JSON lines, NeMo, CSV, TSV), a Kaldi
     data folder, or a folder with texts beside the recordings; recordings without a transcript serve
-    where the bundle is confident of what they say. Some speakers are held out, and judge. A run
-    that was stopped goes on when it is started again.
+    where the bundle is confident of what they say. Some speakers are held out, and judge. Without
+    SPEECH the language model alone learns, from --text. A run that was stopped goes on when it is
+    started again.
     """
     from relisten.apps.tables import print_learning
     from relisten.io.files import write_text
@@ -162,16 +163,15 @@ def learn(
     from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
-    report = learn(
+    report, refused = learn(
         speech,
         output,
         LearnOptions(**options),
         lambda line: note(line, quiet),
         lambda label, total: progress(label, total, quiet),
     )
-    if report is None:
-        return
-    if json_path:
+    if report is not None and json_path:
         write_text(json_path, json.dumps(report.to_json(), indent=1) + "\n")
-    if json_path != "-":
+    if report is not None and json_path != "-":
         print_learning(report, output)
+    finish(refused)

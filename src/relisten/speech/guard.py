@@ -13,12 +13,15 @@ import numpy as np
 from relisten.core.arrays import FloatArray
 from relisten.core.familiarity import Familiarity
 from relisten.core.types import ModelError
+from relisten.io.audio import RATE_HZ
 from relisten.io.tensors import save_tensors
 from relisten.speech.first_pass import FirstPass
 from relisten.speech.frames import SpeechEncoder
 from relisten.speech.load import load_encoder
 
 Statistics = TypeVar("Statistics")
+BEGINNING_S = 10
+"""Of a recording, tells what speech it is; Whisper's encoder takes it in one small window."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Guard:
 def frame_means(
     encoder: SpeechEncoder, recordings: Sequence[np.ndarray]
 ) -> list[FloatArray | None]:
-    """The mean of a recording's frames, float64 [D]; None of an empty one."""
-    frames = encoder.encode(recordings)
+    """The mean of the frames of a recording's beginning, float64 [D]; None of an empty one."""
+    frames = encoder.encode([one[: BEGINNING_S * RATE_HZ] for one in recordings])
     return [one.mean(axis=0, dtype=np.float64) if len(one) else None for one in frames]
 
 

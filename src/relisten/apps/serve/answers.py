@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from relisten.core.combine import Weights, component_scores, with_context, without_voted_text
@@ -114,7 +115,8 @@ def to_logprobs(segment: Segment) -> list[dict[str, Any]]:
 def to_list(segment: Segment, weights: Weights) -> dict[str, Any]:
     """A segment with its words, its hypotheses and all that ranks them; relisten's own addition.
 
-    `components` names what is summed, with its weight; each hypothesis has its score for each.
+    `components` names what is summed, with its weight; each hypothesis has its score for each. The
+    sums, divided by the `temperature`, give the posteriors.
     """
     nbest = without_voted_text(segment.nbest)
     values = {c: weight for c, weight in with_context(weights).values_for(nbest).items() if weight}
@@ -124,6 +126,8 @@ def to_list(segment: Segment, weights: Weights) -> dict[str, Any]:
     return {
         **answer,
         "words": [word | its for word, its in zip(answer["words"], times, strict=True)],
+        "cues": [asdict(cue) for cue in segment.cues()],
+        "temperature": weights.temperature,
         "components": values,
         "hypotheses": [
             {

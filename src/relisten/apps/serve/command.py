@@ -181,9 +181,8 @@ def read_token(path: str | None) -> str | None:
 def load_second_pass(given: dict[str, Any]) -> tuple[SecondPass, str]:
     """All that the options of the command name, loaded, and the language of the recogniser."""
     from relisten.speech.first_pass import DecodingOptions
-    from relisten.speech.load import load_first_pass
     from relisten.tasks.bias import read_phrases
-    from relisten.tasks.loading import load_rescorer
+    from relisten.tasks.loading import load_listeners, load_rescorer
     from relisten.tasks.second_pass import SecondPass, SecondPassOptions
     from relisten.tasks.weights import load_weights
 
@@ -196,14 +195,11 @@ def load_second_pass(given: dict[str, Any]) -> tuple[SecondPass, str]:
         phrases=read_phrases(phrases) if phrases else (),
         weights=load_weights(weights) if weights else None,
     )
-    placement = given["device"], given["dtype"]
-    rescorer = load_rescorer(given["model"], *placement)
+    model, placement = given["model"], (given["device"], given["dtype"])
+    rescorer = load_rescorer(model, *placement)
+    listeners = load_listeners(model, given["first_pass"], given["language"], *placement)
     language = given["language"] or rescorer.language
-    recognisers = [
-        load_first_pass(name, *placement, language)
-        for name in given["first_pass"] or (rescorer.first_pass,)
-    ]
-    return SecondPass.of(rescorer, recognisers, decoding, second_pass), language
+    return SecondPass.of(rescorer, listeners, decoding, second_pass), language
 
 
 def run(

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, UsageError
+from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, Refusal, UsageError
 from relisten.io.bundle import (
     CONFIG,
     FAMILIARITY,
@@ -41,10 +41,12 @@ from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
+from relisten.speech.whisper.convert import as_ctranslate2
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
     HELD_OUT,
+    MOST_WATCHED,
     UNTRANSCRIBED,
     WATCHED,
     Prepared,
@@ -77,6 +79,8 @@ PASSES, FEWEST_STEPS, MOST_STEPS = 3.0, 100, 400
 """Of the recogniser's training: most is learnt in the first pass over the speech."""
 LM_PASSES, LM_BATCH_TOKENS = 3.0, 768
 """Of the language model over the transcripts, at most; it stops where watched texts lose."""
+MOST_LM_STEPS, MOST_SENTENCES = 150, 10_000
+"""Sentences of each text corpus; more than so many steps can read."""
 MOST_DESCRIBING = 300
 """Recordings that the speech is described by, to know other speech from it."""
 MIN_CONFIDENCE = 0.8
@@ -113,18 +117,22 @@ def learn(
     options: LearnOptions = LearnOptions(),
     say: Say = print,
     stage: Stage = no_stage,
-) -> LearningReport | None:
-    """What was gained by the bundle that is written to the folder `output`; None where no
-    transcript was left to judge by.
+) -> tuple[LearningReport | None, tuple[Refusal, ...]]:
+    """What was gained by the bundle that is written to the folder `output`, None where no
+    transcript was left to judge by; and the utterances that were left out.
 
-    speech: the user's, in any form that `gather_speech` reads. Raises UsageError where
-    there is nothing to learn from, or the recogniser is none that can be taught.
+    speech: the user's, in any form that `gather_speech` reads; with none, the language model alone
+    learns, from the texts of the options. Raises UsageError where there is nothing to learn from,
+    or the recogniser is none that can be taught.
     """
     folder = Path(output)
     run = Run(folder / STATE, options.seed, say)
     run.state.mkdir(parents=True, exist_ok=True)
     keep_config(run.state, options)
     bundle = read_bundle(_bundle_folder(options.model))
+    if not speech:
+        _learn_texts(folder, bundle, options, run)
+        return None, ()
     language = options.language or bundle.language
     first_pass = options.first_pass or bundle.first_pass
     normaliser = "english" if language == "en" else "basic"
@@ -149,11 +157,11 @@ def learn(
     _finish_bundle(folder, first_pass, language, normaliser, fallback)
     if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
-        return None
+        return None, prepared.refused
     report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
-    return replace(report, real_time_factors=factors)
+    return replace(report, real_time_factors=factors), prepared.refused
 
 
 def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
@@ -165,6 +173,24 @@ def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
     ]
     sentences = (sentence for path in texts for sentence in read_sentences(path))
     return TrainedOn.of(own, chain((one.reference or "" for one in speech.learnt), sentences))
+
+
+def _learn_texts(output: Path, start: BundleConfig, options: LearnOptions, run: Run) -> None:
+    """Write a bundle whose language model has read the texts; all else is that started from."""
+    if not options.texts:
+        raise UsageError("nothing to learn from: name SPEECH, or texts of the domain with --text")
+    if options.dev or options.steps:
+        raise UsageError("--dev and --steps are for speech, and none was named; leave them out")
+    nothing = Prepared(run.state / "speech", [], [], [], [], frozenset())
+    nothing.folder.mkdir(exist_ok=True)
+    save_nbest([], nothing.folder / WATCHED)
+    _teach_lm(nothing, output, options, run)
+    add_trained_on(output, _trained_on(nothing, options.texts))
+    write_bundle(output, replace(read_bundle(output), weights=start.weights))
+    run.say(
+        "the weights are those of the bundle started from; with transcribed recordings, tell what "
+        f"was gained: relisten nbest, score and tune with --model {output}, or relisten learn"
+    )
 
 
 def _bundle_folder(model: str) -> Path:
@@ -198,15 +224,9 @@ def _teach_recogniser(
     """Write the taught recogniser to the bundle, unless it is there."""
     if (output / RECOGNISER).is_dir():
         return
-    folder = resolve_model(first_pass)
-    if not (folder / "model.bin").is_file():
-        raise UsageError(
-            f"{first_pass}: only a Whisper in CTranslate2 form can be taught; convert it with "
-            "`ct2-transformers-converter`, or name another --first-pass"
-        )
     inside = run.inside("recogniser")
     training = RecogniserTraining(
-        folder,
+        as_ctranslate2(resolve_model(first_pass), inside.state / "converted"),
         language,
         normaliser,
         kept_recordings(speech.learnt, speech.recordings),
@@ -292,10 +312,16 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
     ]
     learnt, watched = references
     sets: list[tuple[Sequence[Example], float]] = [(learnt, 1.0)] if learnt else []
-    sets += [(read_texts(path, trainable.texts, inside.state), 1.0) for path in options.texts]
+    for path in options.texts:
+        sentences = read_texts(path, trainable.texts, inside.state)
+        order = np.random.default_rng(options.seed).permutation(len(sentences))[:MOST_SENTENCES]
+        some = [sentences[row] for row in order]
+        n_watched = 0 if references[1] else min(MOST_WATCHED, len(some) // 20)
+        watched += some[:n_watched]
+        sets.append((some[n_watched:], 1.0))
     if sets:
-        n_tokens = sum(len(word) for example in learnt for word in example.words)
-        steps = min(max(round(LM_PASSES * n_tokens / LM_BATCH_TOKENS), 20), 150)
+        n_tokens = sum(len(word) for some, _ in sets for one in some for word in one.words)
+        steps = min(max(round(LM_PASSES * n_tokens / LM_BATCH_TOKENS), 20), MOST_LM_STEPS)
         schedule = Schedule(
             steps,
             2e-4,
@@ -303,7 +329,9 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
             eval_every=max(1, steps // 6),
             patience=2 if watched else 0,
         )
-        run.say(f"language model: {len(learnt)} transcripts, {steps} steps")
+        n_sentences = sum(len(some) for some, _ in sets) - len(learnt)
+        read = f"{len(learnt):,} transcripts, {n_sentences:,} sentences"
+        run.say(f"language model: {read}, {steps} steps")
         training = Training({"text": 1.0}, LM_BATCH_TOKENS, schedule, dtype)
         train_lm(trainable.model, training, TrainingData(sets, watched), inside)
     weights = replace(BEFORE_TUNING, tuned_on=trainable.config.weights.tuned_on)

@@ -29,7 +29,7 @@ class Prepared:
     """The user's speech. Manifests lie in `folder` under the names above.
 
     watched: empty where there is too little speech to spare. seen: ids of held-out utterances whose
-    reference is one of those learnt from.
+    reference is one of those learnt from. refused: what cannot be learnt from.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Prepared:
     held_out: list[NBest]
     untranscribed: list[NBest]
     seen: frozenset[str]
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def recordings(self) -> Path:
@@ -83,7 +84,8 @@ def prepare(
     for sentence in describe_speech([*learnt, *watched, *untranscribed], held_out, refused):
         say(sentence)
     seen = frozenset(seen_references(held_out, [*learnt, *watched]))
-    return Prepared(folder, learnt, watched, held_out, untranscribed, seen)
+    parted = learnt, watched, held_out, untranscribed
+    return Prepared(folder, *parted, seen, tuple(refused))
 
 
 def _usable(
@@ -104,7 +106,8 @@ def _usable(
             "output"
         )
     utterances = list(read_nbest(str(manifest)))
-    if not recordings.exists():
+    is_resumed = recordings.exists()
+    if not is_resumed:
         for one in keep_recordings(utterances, str(manifest), recordings):
             if isinstance(one, Refusal):
                 refused.append(one)
@@ -114,6 +117,9 @@ def _usable(
     kept = {one.id: one for one in kept_recordings(utterances, recordings)}
     for utterance in utterances:
         if (recording := kept.get(utterance.id)) is None:
+            if is_resumed:
+                reason = "its recording could not be read when this run began"
+                refused.append(Refusal(utterance.id, reason))
             continue
         duration_s = len(recording.pcm) / RATE_HZ
         reason = check_utterance(utterance, duration_s, scripts)
