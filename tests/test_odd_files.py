@@ -70,7 +70,7 @@ def test_a_line_of_ours_does_not_hide_a_text(tmp_path, record):
     "record",
     [
         {"id": "a", "audio": "a.wav", "reference": "x"},
-        {"id": "a", "transcription": "good morning", "confidence": 0.5},
+        {"id": "a", "result": "good morning", "confidence": 0.5},
         {"id": "a", "nbest": ["good morning"]},
         {"id": "a", "hypotheses": []},
     ],
@@ -368,3 +368,23 @@ def test_a_folder_or_file_in_the_wrong_place_is_one_sentence(tmp_path, format):
         load_nbest(empty, format)
     with pytest.raises(FormatError, match="is a folder without"):
         load_nbest(empty)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "y", "hypotheses": [], "text": "lost"},
+        {"id": "y", "hypotheses": None, "transcript": "lost"},
+        {"id": "y", "hyp": "lost"},
+        {"id": "y", "audio": None, "pred_text": "lost"},
+    ],
+)
+def test_a_text_under_a_foreign_key_does_not_vanish(tmp_path, line):
+    """Beside a list it was carried along unread, and nothing said so."""
+    good = {"id": "x", "hypotheses": [{"text": "kept"}]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(FormatError, match=r"a\.jsonl:2 'y': has a '.*' that is neither"):
+        load_nbest(path)
+    path.write_text(json.dumps({**line, "reference": "lost", "audio": "a.wav"}) + "\n")
+    assert load_nbest(path)[0].reference == "lost"

@@ -104,14 +104,19 @@ def walk(
                     n_done += 1
             tick(len(chunk))
         if needs_hypotheses and not has_hypotheses:
-            raise no_hypotheses(source)
+            raise no_hypotheses(source, refused)
         if needs_one and refused and not n_done:
             raise UsageError(refused[0].reason)
     return Outcome(n_done, tuple(refused))
 
 
-def no_hypotheses(source: str) -> UsageError:
-    """The error of a file of N-best lists that turns out to hold none."""
+def no_hypotheses(source: str, refused: Sequence[Refusal] = ()) -> UsageError:
+    """The error of a file of N-best lists that turns out to hold none, or none that can be read."""
+    if refused:
+        return UsageError(
+            f"{source}: no utterance that can be read has hypotheses; {len(refused)} cannot, the "
+            f"first: {refused[0].reason}"
+        )
     return UsageError(f"{source}: no utterance has hypotheses; make them with `relisten nbest`")
 
 
