@@ -50,7 +50,9 @@ def ours(folder: Path, training: RecogniserTraining) -> Step:
 
 def plain(folder: Path, training: RecogniserTraining) -> Step:
     own = WhisperModel(folder)
-    width = len(next(value for name, value in own.trained().items() if name.endswith("layer_norm/beta")))
+    width = len(
+        next(value for name, value in own.trained().items() if name.endswith("layer_norm/beta"))
+    )
     layers = {side: _n_layers(own, side) for side in ("encoder", "decoder")}
     config = WhisperConfig(
         vocab_size=training.recogniser.tokenizer.get_vocab_size(),

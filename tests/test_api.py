@@ -83,15 +83,13 @@ TASKS = {
     "doctor": "relisten.tasks.doctor.doctor:doctor",
 }
 OF_THE_COMMAND_ALONE = {
-    # The task returns transcripts, the command writes them.
-    "transcribe": {"output", "format", "max_cue_s", "min_cue_s", "line_width", "cue_lines"},
     "tune": {"output", "always"},
     "learn": {"json_path"},
     # The task takes utterances, not a file, and the page is made of them and its report.
-    "evaluate": {"json_path", "html_path", "weights", "input_format", "manifest"},
+    "evaluate": {"reference", "json_path", "html_path", "weights", "input_format", "manifest"},
     "doctor": {"json_path"},
 }
-OF_THE_TASK_ALONE = {"tick", "say", "stage", "watch", "n_resamples", "margin"}
+OF_THE_TASK_ALONE = {"tick", "say", "stage", "watch", "n_resamples", "margin", "max_pause_s"}
 """What watches the task, and what nobody should need to set."""
 
 
@@ -99,7 +97,7 @@ def task_parameters(function: Callable[..., object]) -> dict[str, object]:
     """Name → default; frozen options stand for their fields."""
     found: dict[str, object] = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if is_dataclass(parameter.default) and name in ("decoding", "options"):
+        if is_dataclass(parameter.default) and name in ("decoding", "options", "cues"):
             found |= {field.name: field.default for field in fields(parameter.default)}
         else:
             found[name] = parameter.default

@@ -13,7 +13,7 @@ import pytest
 
 from relisten.core.types import AudioError
 from relisten.io import audio as audio_module
-from relisten.io.audio import from_samples, load_audio
+from relisten.io.audio import from_samples, load_audio, probe_audio, stream_audio
 
 SECONDS = 4.0
 
@@ -289,3 +289,46 @@ def test_memory_is_that_of_the_result(tmp_path):
         for seconds in ("0.1", "300")
     ]
     assert kib[1] - kib[0] < 50_000
+
+
+def test_a_stream_is_the_array_in_blocks(tmp_path):
+    path = write_audio(
+        tmp_path / "a.flac", [tone(44_100, 30.0), tone(44_100, 30.0)], 44_100, "flac"
+    )
+    for options in ({}, {"start_s": 3.0, "duration_s": 20.5}, {"channel": 1}):
+        blocks = [*stream_audio(path, **options)]
+        assert len(blocks) > 5
+        assert np.array_equal(np.concatenate(blocks), load_audio(path, **options))
+
+
+def test_one_channel_alone(tmp_path):
+    left, right = tone(16_000, 1.0), tone(16_000, 1.0)[::-1]
+    path = write_audio(tmp_path / "a.wav", [left, right], 16_000, "pcm_f32le")
+    np.testing.assert_allclose(load_audio(path, channel=0), left, atol=1e-6)
+    np.testing.assert_allclose(load_audio(path, channel=1), right, atol=1e-6)
+    np.testing.assert_allclose(
+        from_samples(np.stack([left, right]), 16_000, channel=1), right, atol=1e-6
+    )
+    with pytest.raises(AudioError, match="has 2 channels and no channel 3"):
+        load_audio(path, channel=2)
+
+
+def test_channels_that_cancel_for_a_while_are_noticed_there(tmp_path):
+    """The second minute has reversed wires: the first channel counts there, the mix before."""
+    one = (tone(16_000, 120.0) * 20_000).astype(np.int16)
+    other = np.concatenate([one[: 60 * 16_000] // 2, -one[60 * 16_000 :]])
+    path = write_pcm(tmp_path / "a.wav", np.stack([one, other], axis=1))
+    with pytest.warns(UserWarning, match="channel 1 alone"):
+        loaded = load_audio(path)
+    assert np.abs(loaded[:16_000]).max() == pytest.approx(0.75 * 0.4 * 20_000 / 32_768, rel=0.01)
+    assert np.abs(loaded[-16_000:]).max() == pytest.approx(0.4 * 20_000 / 32_768, rel=0.01)
+
+
+def test_the_head_of_a_recording(tmp_path):
+    path = write_audio(tmp_path / "a.mp3", [tone(22_050), tone(22_050)], 22_050, "libmp3lame")
+    for source in (path, io.BytesIO(path.read_bytes())):
+        info = probe_audio(source)
+        assert info.n_channels == 2
+        assert info.duration_s == pytest.approx(SECONDS, abs=0.1)
+    with pytest.raises(AudioError, match="no such file"):
+        probe_audio(tmp_path / "none.wav")

@@ -189,7 +189,7 @@ def test_an_empty_hypothesis_has_its_probability(whispers, folders):
 
 def test_refusals(whispers, tmp_path):
     whisper = whispers[True, "ct2"]
-    with pytest.raises(UsageError, match=r"recording 1 lasts 31\.0 s.*split_audio"):
+    with pytest.raises(UsageError, match=r"recording 1 lasts 31\.0 s.*speech_segments"):
         whisper.decode([AUDIO[0], noise(31)])
     with pytest.raises(ModelError, match=r"model\.bin"):
         CTranslate2Whisper(tmp_path)

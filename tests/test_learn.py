@@ -33,8 +33,7 @@ from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
-from relisten.tasks.transcribe import transcribe
-from tiny_world import fill_cache, write_noise
+from tiny_world import fill_cache, transcripts_of, write_noise
 
 TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
 N_SPEAKERS = 6
@@ -105,8 +104,7 @@ def test_the_bundle_transcribes_with_the_taught_recogniser(learnt):
     assert ADAPTED in rescorer.components
     familiar = bundle / FAMILIARITY
     with of_limit(familiar, np.inf):
-        [transcript], refused = transcribe([str(folder / "3.wav")], str(bundle))
-    assert not refused
+        [transcript] = transcripts_of([str(folder / "3.wav")], str(bundle))
     [segment] = transcript.segments
     assert FAMILIARITY_KEY not in segment.nbest.extra
     [decoded] = rescorer.adapted.decode([load_audio(folder / "3.wav")])
@@ -159,12 +157,12 @@ def test_strange_speech_gets_what_the_bundle_started_from_gives(learnt, monkeypa
     folder, bundle, _, _ = learnt
     fill_cache(monkeypatch, tmp_path)
     recordings = [str(folder / f"{n}.wav") for n in range(4)]
-    [*before], _ = transcribe(recordings)
+    before = transcripts_of(recordings, MODEL)
     guard = load_listeners(bundle).guard
     means = frame_means(load_encoder(FIRST_PASS), list(map(load_audio, recordings)))
     limit = float(np.median([guard.familiarity.strangeness(one) for one in means]))
     with of_limit(bundle / FAMILIARITY, limit):
-        [*after], _ = transcribe(recordings, str(bundle))
+        after = transcripts_of(recordings, str(bundle))
     strange = [one.segments[0].nbest.extra.get(FAMILIARITY_KEY) == STRANGE for one in after]
     assert sum(strange) == 2
     for one, other, is_strange in zip(after, before, strange, strict=True):

@@ -36,10 +36,9 @@ from relisten.tasks.training.features import FeaturesConfig, FeatureSpec, cache_
 from relisten.tasks.training.lm import LMConfig
 from relisten.tasks.training.projector import ProjectorConfig
 from relisten.tasks.training.schedule import Schedule
-from relisten.tasks.transcribe import transcribe
 from relisten.tasks.weights import save_weights
 from tiny_speech import noise, tiny_ctc, tiny_whisper
-from tiny_world import fill_cache, small_ctc_batches
+from tiny_world import fill_cache, small_ctc_batches, transcripts_of
 
 TEXTS = ("ab cd", "cd ab ab", "ab", "cd cd")
 SHORT_CTC = CTCConfig(steps=2)
@@ -158,7 +157,7 @@ def test_another_encoder_than_the_first_passs(world, encoders, kind):
     ranked = str(world / f"{kind}-ranked.jsonl")
     rescore(str(world / f"{kind}-scored.jsonl"), ranked, bundle.weights)
     assert len(load_nbest(ranked)) == 8
-    transcripts, _ = transcribe(
+    transcripts = transcripts_of(
         [str(world / "0.wav")], str(world / kind), decoding=DecodingOptions(beam=2, n_best=2)
     )
     assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
@@ -177,10 +176,10 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     given = {"decoding": DecodingOptions(beam=2, n_best=2)}
     second = SecondPassOptions(propose=3)
     audio, bundle = [str(world / "0.wav")], str(world / "layers")
-    [transcript], _ = transcribe(audio, bundle, **given, options=second)
+    [transcript] = transcripts_of(audio, bundle, **given, options=second)
     [few] = transcript.segments
     second = SecondPassOptions(propose=3, margin=None)
-    [transcript], _ = transcribe(audio, bundle, **given, options=second)
+    [transcript] = transcripts_of(audio, bundle, **given, options=second)
     assert set(transcript.seconds) >= {"proposals", "scores"}
     [segment] = transcript.segments
     assert 2 < len(segment.nbest.hypotheses) <= 5
@@ -203,7 +202,7 @@ def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
     scores = scored(world, "layers", ("ctc",))
     both = scored(world, "layers", ("text_given_speech", "ctc"))
     np.testing.assert_allclose(scores[:, 0], both[:, 1], atol=1e-4)
-    transcribe(
+    transcripts_of(
         [str(world / "0.wav")], str(world / "layers"), decoding=DecodingOptions(beam=2, n_best=2)
     )
     again: list[str] = []

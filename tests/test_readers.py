@@ -36,6 +36,9 @@ FILES = {
     "amazon": ["amazon.json"],
     "google": ["google.json"],
     "azure": ["azure.json", "azure_batch.json"],
+    "trn": ["hyp.trn"],
+    "ctm": ["hyp.ctm"],
+    "stm": ["ref.stm"],
 }
 
 

@@ -35,9 +35,9 @@ from relisten.tasks.loading import load_rescorer
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.transcribe import transcribe
-from relisten.tasks.transcript import render
 from relisten.tasks.units import make_units
 from tiny_models import tiny_causal_lm
+from tiny_world import take_noise_for_speech, transcripts_of
 
 DIM, POOL = 8, 2
 
@@ -119,6 +119,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeFirstPass:
     first_pass = FakeFirstPass()
     monkeypatch.setattr("relisten.tasks.frontend.load_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("relisten.tasks.loading.load_first_pass", lambda *_: first_pass)
+    take_noise_for_speech(monkeypatch)
     return first_pass
 
 
@@ -324,9 +325,7 @@ def test_a_codebook_knows_its_encoder(tmp_path: Path, bundle: Path) -> None:
 def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> None:
     """5 s in pieces of 2 s at most; the weights let the LM decide, whatever it says."""
     path = str(write_wav(tmp_path / "long.wav", 5.0))
-    transcripts, refused = transcribe([path, "nowhere.wav"], str(bundle))
-    assert [refusal.id for refusal in refused] == ["nowhere.wav"]
-    transcript = transcripts[0]
+    [transcript] = transcripts_of([path], str(bundle))
     n_pieces = len(transcript.segments)
     assert n_pieces >= 3
     assert transcript.duration_s == 5.0
@@ -340,12 +339,21 @@ def test_transcribe_long_recordings_in_pieces(tmp_path: Path, bundle: Path) -> N
         best = max(stretch.nbest.hypotheses, key=lambda h: h.scores["text_given_speech"])
         assert stretch.text == best.text
     assert set(transcript.seconds) == {"audio", "first_pass", "units", "scores"}
-    assert render(transcripts, "text") == f"{transcript.text}\n"
-    assert f'"text": "{transcript.text}"' in render(transcripts, "json")
-    assert render(transcripts, "vtt").startswith("WEBVTT")
-    assert render(transcripts, "srt").count("-->") == n_pieces
+    assert transcript.render("text") == f"{transcript.text}\n"
+    assert f'"text": "{transcript.text}"' in transcript.render("json")
+    assert transcript.render("vtt").startswith("WEBVTT")
+    assert transcript.render("srt").count("-->") == n_pieces
+
+
+def test_transcribe_goes_on_behind_what_it_cannot_read(tmp_path: Path, bundle: Path) -> None:
+    path, output = str(write_wav(tmp_path / "a.wav", 2.0)), tmp_path / "a.txt"
+    done = transcribe(["nowhere.wav", path], str(output), model=str(bundle))
+    assert [refusal.id for refusal in done.refused] == ["nowhere.wav"]
+    assert done.n_done == 1
+    assert output.read_text().startswith(f"{path}\ta b")
     with pytest.raises(AudioError, match="nowhere"):
-        transcribe(["nowhere.wav"], str(bundle))
+        transcribe(["nowhere.wav"], str(tmp_path / "b.txt"), model=str(bundle))
+    assert sorted(one.name for one in tmp_path.glob("[ab].*")) == ["a.txt", "a.wav"]
 
 
 def test_rescorer_object(tmp_path: Path, lm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

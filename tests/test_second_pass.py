@@ -93,8 +93,9 @@ def test_three_ways_to_one_result(world: Path, tmp_path: Path, phrases: str, is_
     options = relisten.SecondPassOptions(
         propose=3 if is_rich else 0, phrases=read_phrases(phrases) if is_rich else ()
     )
-    transcripts, _ = transcribe(audio, bundle, decoding=DECODING, options=options)
-    by_command = [one.segments[0].nbest for one in transcripts]
+    written = tmp_path / "written.json"
+    transcribe(audio, str(written), format="json", model=bundle, decoding=DECODING, options=options)
+    by_command = [json.loads(line)["text"] for line in written.read_text().splitlines()]
 
     names = ("nbest", "biased", "scored", "ranked")
     nbest, biased, scored, ranked = (str(tmp_path / f"{name}.jsonl") for name in names)
@@ -113,11 +114,9 @@ def test_three_ways_to_one_result(world: Path, tmp_path: Path, phrases: str, is_
 
     rescorer = relisten.Rescorer.from_pretrained(bundle, decoding=DECODING, options=options)
     by_python = [one.segments[0].nbest for one in rescorer.transcribe_all(audio)]
-    assert [texts(one) for one in by_python] == [texts(one) for one in by_command]
-    for one, other in zip(by_command, by_python, strict=True):
-        assert [h.scores for h in one.hypotheses] == [h.scores for h in other.hypotheses]
+    assert [one.hypotheses[0].text for one in by_python] == by_command
 
-    for one, stored in zip(by_command, by_files, strict=True):
+    for one, stored in zip(by_python, by_files, strict=True):
         assert one.hypotheses[0].text == stored.hypotheses[0].text
         by_text = {h.text: h.scores for h in stored.hypotheses}
         for hypothesis in one.hypotheses:

@@ -222,8 +222,8 @@ def test_the_command_has_the_options_of_transcribe() -> None:
     own |= {"max_size", "max_duration", "queue", "timeout"}
     serve = {one.name: one.default for one in main.commands["serve"].params}
     transcribe = {one.name: one.default for one in main.commands["transcribe"].params}
-    cues = ("min_cue_s", "max_cue_s", "line_width", "cue_lines")
-    for name in ("audio", "output", "format", *cues):
+    cues = ("max_cue_s", "min_cue_s", "line_width", "cue_lines")
+    for name in ("audio", "output", "output_dir", "format", "channels", "resume", *cues):
         del transcribe[name]
     assert {name: value for name, value in serve.items() if name not in own} == transcribe
 

@@ -12,7 +12,7 @@ import pytest
 
 from relisten.core.types import ModelError
 from relisten.io import sources
-from relisten.io.pinned import PINNED, PinnedFile, PinnedModel, Wheel
+from relisten.io.pinned import ALIASES, PINNED, PinnedFile, PinnedModel, Wheel
 from relisten.io.sources import cache_folder, fetching_quietly, resolve_model
 
 PART_1, PART_2 = b"first half, " * 1000, b"second half"
@@ -196,6 +196,40 @@ def test_a_hub_id_takes_no_pickles(monkeypatch, tmp_path):
     assert (name, revision) == ("owner/name", "v1")
     assert "*.safetensors" in patterns
     assert not any("*.bin" in pattern or "*.pt" in pattern for pattern in patterns)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("small", "Systran/faster-whisper-small"),
+        ("large", "Systran/faster-whisper-large-v3"),
+        ("turbo", "mobiuslabsgmbh/faster-whisper-large-v3-turbo"),
+        ("distil-large-v3", "Systran/faster-distil-whisper-large-v3"),
+    ],
+)
+def test_well_known_names_are_those_of_the_hub(monkeypatch, tmp_path, name, repository):
+    """A cache as huggingface_hub lays it out, and no connection: files are links to blobs."""
+    kept = tmp_path / f"models--{repository.replace('/', '--')}"
+    snapshot = kept / "snapshots" / "0123abcd"
+    for folder in (snapshot, kept / "refs", kept / "blobs"):
+        folder.mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0123abcd")
+    for file in ("config.json", "model.bin", "tokenizer.json", "vocabulary.json"):
+        (kept / "blobs" / f"blob-of-{file}").write_text(file)
+        (snapshot / file).symlink_to(f"../../blobs/blob-of-{file}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    found = resolve_model(name)
+    assert found == snapshot
+    assert (found / "model.bin").read_text() == "model.bin"
+    assert resolve_model(f"{repository}@main") == snapshot
+    with pytest.raises(ModelError, match=r"^Systran/faster-whisper-medium: .*connection"):
+        resolve_model("medium")
+
+
+def test_names_of_whisper_that_packages_hold_need_no_hub():
+    assert {ALIASES[name] for name in ("tiny.en", "base")} == {"whisper-tiny.en", "whisper-base"}
+    assert all(name in PINNED or name.count("/") == 1 for name in ALIASES.values())
 
 
 def test_a_hub_out_of_reach_names_the_ways_out(monkeypatch):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import relisten
 from relisten.core.combine import Weights
 from relisten.io.bundle import BundleConfig, write_bundle
 from relisten.io.pinned import PINNED
 from relisten.io.sources import resolve_model, weights_hash
+from relisten.speech.vad import VAD_FRAME
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.transcript import Transcript
 from tiny_models import N_TEXT, tiny_causal_lm
 from tiny_speech import CHARACTERS, noise, tiny_ct2_whisper, tiny_whisper
 
@@ -63,6 +69,24 @@ def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:
             tiny_text_lm(place)
     tiny_bundle(folder / "bundles" / MODEL)
     patch.setattr("relisten.io.bundle.SHIPPED", folder / "bundles")
+    take_noise_for_speech(patch)
+
+
+class AllIsSpeech:
+    """A detector for recordings of noise, which tiny models know no better than speech."""
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        return np.ones(-(-len(samples) // VAD_FRAME), np.float32)
+
+
+def take_noise_for_speech(patch: pytest.MonkeyPatch) -> None:
+    """Whatever is transcribed, all of it is speech."""
+    patch.setattr("relisten.speech.segmentation.VoiceActivityDetector", AllIsSpeech)
+
+
+def transcripts_of(audio: Sequence[str], bundle: str, **options: Any) -> list[Transcript]:
+    """The transcripts of recordings, as Python has them."""
+    return relisten.Rescorer.from_pretrained(bundle, **options).transcribe_all(audio)
 
 
 def small_ctc_batches(patch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from relisten.apps.console import (
     Commands,
+    audio_progress,
     bound_memory,
     count_lines,
     finish,
@@ -18,6 +18,7 @@ from relisten.apps.console import (
     progress,
     spinner,
 )
+from relisten.apps.evaluation_commands import doctor, evaluate
 from relisten.apps.options import (
     components_of,
     confidence_option,
@@ -42,8 +43,6 @@ from relisten.apps.options import (
 )
 from relisten.apps.serve.command import serve
 from relisten.apps.training_commands import adapt, finetune, learn, pretrain
-from relisten.core.types import Refusal, UsageError
-from relisten.io.files import check_writable, write_text
 from relisten.tasks.defaults import FIRST_PASS
 
 
@@ -64,10 +63,15 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: note(f"Warning: {message}", quiet=False)
 
 
-@main.command(epilog="Example: relisten transcribe talk.mp3 --format srt -o talk.srt")
+@main.command(epilog="Example: relisten transcribe talks/ --output-dir texts --format srt --resume")
 @click.argument("audio", nargs=-1, required=True)
 @click.option(
     "-o", "--output", default="-", metavar="FILE", help="File to write; standard output by default."
+)
+@click.option(
+    "--output-dir",
+    metavar="FOLDER",
+    help="Folder for a file each, written as soon as a recording is finished.",
 )
 @click.option(
     "--format",
@@ -75,7 +79,14 @@ def main() -> None:
     type=click.Choice(["text", "json", "srt", "vtt"]),
     default="text",
     show_default=True,
-    help="json: a line a recording, with the first pass's text and the seconds of each stage.",
+    help="json: a line a recording, with the first pass's text, and times and confidence of words.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["mix", "split", "left", "right"]),
+    default="mix",
+    show_default=True,
+    help="Of stereo: their average, a transcript each, or one alone.",
 )
 @model_option
 @click.option(
@@ -98,22 +109,28 @@ def main() -> None:
 @confidence_option
 @cue_options
 @placement_options
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where an interrupted run stopped, be it in the middle of a recording.",
+)
 @quiet_option
-def transcribe(
-    output: str, format: str, phrases: str | None, weights: str | None, quiet: bool, **options: Any
-) -> None:
-    """Transcribe recordings: first pass, second pass, the better text."""
+def transcribe(phrases: str | None, weights: str | None, quiet: bool, **options: Any) -> None:
+    """Transcribe recordings: first pass, second pass, the better text.
+
+    AUDIO: files, folders with all below them, patterns such as 'talks/**/*.mp3', lists of
+    recordings or of turns of speakers (.jsonl, .csv, …), "-" for standard input. Silence, noise
+    and music have no text. Of several recordings, each line of text begins with the name of its
+    own and a tab.
+    """
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
     from relisten.tasks.cues import CueOptions
+    from relisten.tasks.inputs import seconds_named
     from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.transcribe import transcribe
-    from relisten.tasks.transcript import render
     from relisten.tasks.weights import load_weights
 
-    if format in ("srt", "vtt") and len(options["audio"]) > 1:
-        raise click.UsageError(f"{format} holds one recording; give one AUDIO at a time")
-    check_writable(output)
     decoding, cues = taken(DecodingOptions, options), taken(CueOptions, options)
     second_pass = taken(
         SecondPassOptions,
@@ -121,13 +138,12 @@ def transcribe(
         phrases=read_phrases(phrases) if phrases else (),
         weights=load_weights(weights) if weights else None,
     )
-    note("loading the models", quiet)
-    with progress("transcribe", len(options["audio"]), quiet) as tick:
-        transcripts, refused = transcribe(
-            **options, decoding=decoding, options=second_pass, tick=tick
+    total_s = seconds_named(options["audio"], options["channels"])
+    with audio_progress("transcribe", total_s, quiet) as tick:
+        outcome = transcribe(
+            **options, decoding=decoding, options=second_pass, cues=cues, tick=tick
         )
-    write_text(output, render(transcripts, format, cues))
-    finish(refused)
+    finish(outcome.refused)
 
 
 @main.command(
@@ -140,8 +156,8 @@ def transcribe(
     "--first-pass",
     multiple=True,
     metavar="NAME",
-    help="Recogniser: whisper-tiny.en, whisper-base, a local folder or a hub id; by default those "
-    "of the model. Again for another one: its hypotheses join the list, rated by the first.",
+    help="Recogniser: whisper-tiny.en, large-v3, turbo, a local folder or a hub id; by default "
+    "those of the model. Again for another one: its hypotheses join the list, rated by the first.",
 )
 @language_option
 @decoding_options
@@ -238,10 +254,6 @@ def codebook(quiet: bool, **options: Any) -> None:
         report = make_codebook(**options, tick=tick)
     print_codebook(report)
     finish(report.refused)
-
-
-for training_command in (learn, pretrain, finetune, adapt):
-    main.add_command(training_command)
 
 
 @main.command(epilog="Example: relisten units dev.jsonl -o units.jsonl --model bundle")
@@ -406,109 +418,5 @@ def rescore(weights: str | None, quiet: bool, **options: Any) -> None:
     finish(outcome.refused)
 
 
-@main.command(epilog="Example: relisten evaluate ranked.jsonl --html report.html --by speaker")
-@click.argument("ranked")
-@click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
-@click.option(
-    "--html",
-    "html_path",
-    metavar="FILE",
-    help="Write a page there: errors, charts, confused words, every utterance. It opens anywhere.",
-)
-@click.option(
-    "--by",
-    multiple=True,
-    metavar="KEY",
-    help="A key of the utterances to part the errors by; may be given again. The page's default: "
-    "speaker, where known.",
-)
-@click.option(
-    "--weights",
-    metavar="FILE",
-    help="What the file was ranked with, for the page: what other weights would have done.",
-)
-@normaliser_option
-@rules_option
-@seed_option
-@input_options
-@quiet_option
-def evaluate(
-    ranked: str,
-    json_path: str | None,
-    html_path: str | None,
-    by: tuple[str, ...],
-    weights: str | None,
-    input_format: str,
-    manifest: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    """Word and character error rates: first pass, merged, rescored, oracle; with intervals."""
-    from relisten.apps.tables import print_evaluation
-    from relisten.io.nbest import read_nbest
-    from relisten.tasks.evaluation.evaluate import evaluate
-
-    unreadable: list[Refusal] = []
-    utterances = read_nbest(ranked, input_format, manifest, unreadable.append)
-    keys = by or (("speaker",) if html_path else ())
-    tally = None
-    if html_path:
-        from relisten.tasks.evaluation.analysis import ErrorAnalyser
-        from relisten.tasks.leakage import REFERENCE_SEEN
-        from relisten.tasks.weights import load_weights
-
-        known = load_weights(weights) if weights else None
-        tally = ErrorAnalyser(
-            options["normaliser"], (*keys, REFERENCE_SEEN), known, options["rules"]
-        )
-    with progress("evaluate", count_lines(ranked), quiet) as tick:
-        watch = tally.add if tally else None
-        report = evaluate(utterances, **options, by=keys, tick=tick, watch=watch)
-    if missing := set(by) - {one.key for one in report.by}:
-        raise UsageError(f"--by {', '.join(sorted(missing))}: no utterance has this key")
-    if json_path:
-        write_text(json_path, json.dumps(report.to_json(), indent=2) + "\n")
-    if html_path and tally:
-        from relisten.apps.report.page import render
-
-        write_text(html_path, render(tally.result(report), os.path.basename(ranked)))
-    if json_path != "-":
-        print_evaluation(report)
-    finish((*unreadable, *report.refused))
-
-
-@main.command(epilog="Example: relisten doctor scored-dev.jsonl --json checkup.json")
-@click.argument("nbest", metavar="NBEST_OR_SCORED")
-@click.option(
-    "--model",
-    metavar="BUNDLE",
-    help="Check this model's tokenizer on the texts, too: a bundle, a causal LM's folder, a name.",
-)
-@click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
-@normaliser_option
-@rules_option
-@seed_option
-@input_options
-@placement_options
-@quiet_option
-def doctor(nbest: str, json_path: str | None, quiet: bool, **options: Any) -> None:
-    """I gained little: is it a bug? Checks lists, scores, and what they hold.
-
-    Reads development lists, before or after scoring, with or without references. Ends with a
-    verdict and the next command. Exit code 1 where something is broken or cannot be read.
-    """
-    from relisten.apps.doctor_table import print_doctor
-    from relisten.tasks.doctor.doctor import doctor
-
-    with spinner("looking", quiet):
-        report = doctor(nbest, **options)
-    if json_path:
-        write_text(json_path, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
-    if json_path != "-":
-        print_doctor(report)
-    finish(report.refused)
-    if report.is_broken:
-        raise click.exceptions.Exit(1)
-
-
-main.add_command(serve)
+for command in (learn, pretrain, finetune, adapt, evaluate, doctor, serve):
+    main.add_command(command)

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -134,6 +135,45 @@ def progress(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+@contextmanager
+def audio_progress(
+    label: str, total_s: float | None, quiet: bool
+) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr in hours of audio, with the time that is left; yields the function that moves
+    it on by so many seconds of audio."""
+    if quiet:
+        yield lambda seconds: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    def hours(seconds: float | None) -> str:
+        return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]} of " + hours(total_s)),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # A chunk of segments takes up to minutes: the speed is that of the last ten.
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
+        task = bar.add_task(label, total=total_s, done=hours(0))
+
+        def advance(seconds: float) -> None:
+            bar.advance(task, seconds)
+            bar.update(task, done=hours(bar.tasks[0].completed))
+
+        yield advance
 
 
 @contextmanager

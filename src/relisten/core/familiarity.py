@@ -4,8 +4,8 @@ A taught recogniser is worse than before on other speech (microphones, voices, s
 and its own scores do not show it: what it says wrongly it is sure of. The mean of an encoder's
 frames over a recording shows it, where other speech is known to compare with. Recordings of one
 kind are taken for a Gaussian around the mean of that kind, with one covariance for all kinds
-(linear discriminant analysis); a recording is strange if another kind is likelier than the
-user's own by more than almost all of the user's recordings allow.
+(linear discriminant analysis); a recording is strange if another kind is much likelier than the
+user's own, and than it is for almost all of the user's recordings.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ SHRINKAGE = 0.1
 """Towards a multiple of the identity, of the covariance within kinds of speech."""
 WEIGHT_OF_KINDS = 100.0
 """Recordings of the user's at which their covariance and the other kinds' count alike."""
-FAMILIAR_SHARE = 0.98
-"""Of other recordings of the same speech that count as such."""
+FAMILIAR_SHARE, SLACK = 0.98, 3.0
+"""How much likelier, nats, another kind must be: by so much more than for this share of recordings
+of the same speech."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Familiarity:
         directions = np.linalg.solve(covariance, (kinds.means - mean).T).T
         offsets = -0.5 * ((kinds.means + mean) * directions).sum(axis=1)
         found = cls(directions, offsets, np.inf, kinds.encoder)
-        limit = float(np.quantile([found.strangeness(one) for one in others], FAMILIAR_SHARE))
-        return cls(directions, offsets, limit, kinds.encoder)
+        own = float(np.quantile([found.strangeness(one) for one in others], FAMILIAR_SHARE))
+        return cls(directions, offsets, max(0.0, own) + SLACK, kinds.encoder)
 
     def strangeness(self, frame_mean: FloatArray) -> float:
         """How much likelier the likeliest other kind is than the user's speech, nats, for a

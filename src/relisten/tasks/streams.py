@@ -24,11 +24,12 @@ class Outcome:
     refused: tuple[Refusal, ...] = ()
 
 
-Tick = Callable[[int], None]
-"""Called with the number of utterances just finished or refused: a progress bar, say."""
+Tick = Callable[[float], None]
+"""Called with the number of utterances just finished or refused, or of seconds of audio where
+recordings are transcribed: a progress bar, say."""
 
 
-def no_tick(n_utterances: int) -> None:
+def no_tick(n_done: float) -> None:
     """Nothing: the `Tick` of those who do not watch."""
 
 

@@ -3,60 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from os import PathLike
-from typing import BinaryIO
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
-
-from relisten.core.types import AudioError, NBest
-from relisten.io.audio import RATE_HZ, from_samples, load_audio
+from relisten.core.types import AudioError, NBest, UsageError
+from relisten.io.bundle import resolve_bundle, scoring_hash
+from relisten.io.provenance import Provenance
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.segmentation import split_audio
+from relisten.tasks.cues import CueOptions
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.inputs import (
+    Audio,
+    AudioInput,
+    Channels,
+    EndOfInput,
+    SpeechPiece,
+    find_inputs,
+    input_of,
+    pieces_of,
+    total_seconds,
+)
 from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.second_pass import Clock, SecondPass, SecondPassOptions
-from relisten.tasks.streams import Refusal, Tick, no_tick
+from relisten.tasks.segment_log import SegmentLog, end_line, segment_line
+from relisten.tasks.streams import Outcome, Refusal, Tick, no_tick
 from relisten.tasks.transcript import Segment, Transcript
+from relisten.tasks.transcript_files import TranscriptWriter
 
 CHUNK_SIZE = 8
 """Segments decoded and rescored together, of one recording or of several."""
 
-Audio = str | PathLike[str] | BinaryIO | np.ndarray
-"""A recording: a path, a file object, or samples float [T] or [channels, T] with their rate."""
-
 
 def transcribe(
     audio: Sequence[str],
+    output: str = "-",
+    output_dir: str | None = None,
+    format: str = "text",
     model: str = MODEL,
     first_pass: tuple[str, ...] = (),
     language: str | None = None,
+    channels: Channels = "mix",
     decoding: DecodingOptions = DecodingOptions(),
     options: SecondPassOptions = SecondPassOptions(),
+    cues: CueOptions = CueOptions(),
     device: str = "auto",
     dtype: str = "auto",
+    resume: bool = False,
     tick: Tick = no_tick,
-) -> tuple[list[Transcript], tuple[Refusal, ...]]:
-    """The transcripts of recordings, and the recordings that cannot be read.
+) -> Outcome:
+    """What became of recordings, whose transcripts are written to `output`, or a file each into
+    the folder `output_dir` as soon as a recording has ended.
 
-    first_pass: recognisers; by default the one that the model's weights are for. language: of
-    multilingual ones, by default the model's.
-    Raises AudioError where none can be read.
+    audio: as `find_inputs` takes it. format: text, json, srt, vtt. first_pass: recognisers; by
+    default the one that the model's weights are for. language: of multilingual ones, by default
+    the model's. resume: what an interrupted run has finished is kept: whole files that are newer
+    than their recordings, and the finished segments of the others. tick: told of seconds of audio.
+    Raises AudioError where none can be read, UsageError before any work where an output cannot be
+    written, or a language is not known.
     """
+    inputs = find_inputs(audio, channels)
+    writer = TranscriptWriter(inputs, output, output_dir, format, cues)
+    if resume and writer.made is None:
+        raise UsageError("a stream cannot be resumed; name a file with -o, or --output-dir")
     rescorer = load_rescorer(model, device, dtype)
     listeners = load_listeners(model, first_pass, language, device, dtype)
     second_pass = SecondPass.of(rescorer, listeners, decoding, options)
-    transcripts: list[Transcript] = []
+    made_by = {
+        **_made_by(second_pass),
+        "model": scoring_hash(resolve_bundle(model)),
+        "language": language,
+        "channels": channels,
+        "dtype": dtype,
+    }
+    log: SegmentLog | None = None
+    if writer.made is not None:
+        log = SegmentLog(writer.made, CHUNK_SIZE, made_by, resume, bool(output_dir))
     refused: list[Refusal] = []
-    for one in transcribe_each(audio, second_pass):
-        if isinstance(one, Refusal):
-            refused.append(one)
-        else:
-            transcripts.append(one)
-        tick(1)
-    if not transcripts:
+    with log or nullcontext(), writer:
+        finished = writer.finished(set(log.logged)) if log and resume else []
+        tick(total_seconds(finished) or 0)
+        left = [one for one in inputs if one not in finished]
+        n_done = len(finished)
+        for one in transcribe_stream(left, second_pass, log, tick):
+            if isinstance(one, Refusal):
+                refused.append(one)
+            elif isinstance(one, Transcript):
+                writer.write(one)
+                n_done += 1
+    if not n_done and refused:
         raise AudioError(refused[0].reason)
-    return transcripts, tuple(refused)
+    return Outcome(n_done, tuple(refused))
+
+
+def _made_by(second_pass: SecondPass) -> Provenance:
+    options = second_pass.options
+    return {
+        "command": "transcribe",
+        "first pass": [[one.name, one.encoder.id] for one in second_pass.first_passes],
+        "decoding": asdict(second_pass.decoding),
+        "weights": repr(second_pass.weights),
+        "phrases": [[one.text, one.weight] for one in options.phrase_list],
+        "options": [options.propose, options.words, options.decision, options.confidence],
+    }
 
 
 def transcribe_each(
@@ -64,71 +112,159 @@ def transcribe_each(
 ) -> Iterator[Transcript | Refusal]:
     """The transcript of each recording, of any length, in order, or why it cannot be read.
 
-    Recordings longer than the first pass decodes at once are cut where they are quietest; segments
-    of several recordings are worked on together. rate_hz: of recordings that are arrays.
+    rate_hz: of recordings that are arrays.
     """
-    waiting: list[_Recording] = []
-    for number, source in enumerate(audio):
-        clock = Clock()
-        name = _name(source, number)
-        try:
-            with clock("audio"):
-                samples = _load(source, rate_hz)
-        except AudioError as error:
-            yield from _transcribed(waiting, second_pass)
-            waiting = []
-            yield Refusal(name, str(error))
+    inputs = (input_of(source, number, rate_hz) for number, source in enumerate(audio))
+    for one in transcribe_stream(inputs, second_pass):
+        if not isinstance(one, Segment):
+            yield one
+
+
+def transcribe_stream(
+    inputs: Iterable[AudioInput | Refusal],
+    second_pass: SecondPass,
+    log: SegmentLog | None = None,
+    tick: Tick = no_tick,
+    chunk_size: int = CHUNK_SIZE,
+) -> Iterator[Segment | Transcript | Refusal]:
+    """The segments of each recording as they are finished, then its transcript, in order.
+
+    Only what holds speech is transcribed, in segments that are cut at pauses; chunk_size of them,
+    of one recording or of several, are worked on together. A recording that cannot be read is
+    refused; one that breaks off has a transcript, too. Memory does not grow with its length but by
+    the transcript. log: takes every chunk; what it holds of recordings is not done again.
+    tick: told of seconds of audio.
+    """
+    waiting: list[_Event | Refusal] = []
+    n_pieces = 0
+    for one in _in_order_of_log(inputs, log):
+        if isinstance(one, Refusal):
+            waiting.append(one)
             continue
-        bounds = split_audio(samples, RATE_HZ, max_s=second_pass.max_duration_s)
-        waiting.append(_Recording(name, samples, bounds, clock))
-        if sum(len(one.bounds) for one in waiting) >= CHUNK_SIZE:
-            yield from _transcribed(waiting, second_pass)
-            waiting = []
-    yield from _transcribed(waiting, second_pass)
+        work = _Work(one)
+        known = log.logged.pop(one.label, None) if log else None
+        if known is not None:
+            work.segments = known.segments
+            yield from known.segments
+            if known.duration_s is not None:
+                tick(known.duration_s)
+                yield work.transcript(known.duration_s)
+                yield from (Refusal(one.label, reason) for reason in known.refused)
+                continue
+        n_known = len(work.segments)
+        for part in work.parts(second_pass.max_duration_s):
+            if isinstance(part, SpeechPiece) and n_known:
+                n_known -= 1
+                continue
+            waiting.append(_Event(work, part))
+            n_pieces += isinstance(part, SpeechPiece)
+            if n_pieces == chunk_size:
+                yield from _done(waiting, second_pass, log, tick)
+                waiting, n_pieces = [], 0
+    yield from _done(waiting, second_pass, log, tick)
+
+
+def _in_order_of_log(
+    inputs: Iterable[AudioInput | Refusal], log: SegmentLog | None
+) -> Iterable[AudioInput | Refusal]:
+    """Those first that the log has finished, then the one that it has begun."""
+    if log is None or not log.logged:
+        return inputs
+    logged = log.logged
+
+    def place(one: AudioInput | Refusal) -> int:
+        known = logged.get(one.label) if isinstance(one, AudioInput) else None
+        return 2 if known is None else int(known.duration_s is None)
+
+    return sorted(inputs, key=place)
+
+
+@dataclass
+class _Work:
+    """A recording on its way."""
+
+    input: AudioInput
+    segments: list[Segment] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    ticked_s: float = 0.0
+
+    def parts(self, max_s: float) -> Iterator[SpeechPiece | EndOfInput]:
+        """What `pieces_of` gives, timed."""
+        parts = pieces_of(self.input, max_s)
+        while True:
+            with self.clock("audio"):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+    def transcript(self, duration_s: float) -> Transcript:
+        one = self.input
+        return Transcript(
+            one.name, duration_s, tuple(self.segments), self.clock.seconds, channel=one.side
+        )
 
 
 @dataclass(frozen=True)
-class _Recording:
-    """A recording on its way. bounds: start and end of its segments, s."""
-
-    name: str
-    samples: np.ndarray
-    bounds: list[tuple[float, float]]
-    clock: Clock
-    segments: list[Segment] = field(default_factory=list)
+class _Event:
+    work: _Work
+    part: SpeechPiece | EndOfInput
 
 
-def _transcribed(recordings: Sequence[_Recording], second_pass: SecondPass) -> Iterator[Transcript]:
-    """Their transcripts. What a chunk of segments took is shared out by the segments' lengths."""
-    pieces = [(one, start, end) for one in recordings for start, end in one.bounds]
-    for first in range(0, len(pieces), CHUNK_SIZE):
-        chunk, clock = pieces[first : first + CHUNK_SIZE], Clock()
-        ranked = second_pass.run(
-            [NBest(f"{one.name}:{start:.3f}") for one, start, _ in chunk],
-            [
-                one.samples[round(start * RATE_HZ) : round(end * RATE_HZ)]
-                for one, start, end in chunk
-            ],
-            clock,
-        )
-        total_s = sum(end - start for _, start, end in chunk)
-        for (one, start, end), nbest in zip(chunk, ranked, strict=True):
-            one.segments.append(Segment(start, end, nbest))
-            one.clock.add(clock.seconds, (end - start) / total_s)
-    for one in recordings:
-        duration_s = len(one.samples) / RATE_HZ
-        yield Transcript(one.name, duration_s, tuple(one.segments), one.clock.seconds)
+def _done(
+    waiting: Sequence[_Event | Refusal],
+    second_pass: SecondPass,
+    log: SegmentLog | None,
+    tick: Tick,
+) -> Iterator[Segment | Transcript | Refusal]:
+    """What a chunk gives, in order. What it took is shared out by the segments' lengths."""
+    segments = iter(_segments(waiting, second_pass, log))
+    for one in waiting:
+        if isinstance(one, Refusal):
+            yield one
+            continue
+        work, part = one.work, one.part
+        reached_s = part.duration_s if isinstance(part, EndOfInput) else part.end_s
+        tick(max(0.0, reached_s - work.ticked_s))
+        work.ticked_s = max(reached_s, work.ticked_s)
+        if not isinstance(part, EndOfInput):
+            segment = next(segments)
+            work.segments.append(segment)
+            yield segment
+            continue
+        if part.duration_s or not part.refused:
+            yield work.transcript(part.duration_s)
+        yield from part.refused
 
 
-def _load(source: Audio, rate_hz: int | None) -> np.ndarray:
-    if isinstance(source, np.ndarray):
-        if rate_hz is None:
-            raise AudioError("samples without their rate; give rate_hz")
-        return from_samples(source, rate_hz)
-    return load_audio(source)
+def _segments(
+    waiting: Sequence[_Event | Refusal], second_pass: SecondPass, log: SegmentLog | None
+) -> list[Segment]:
+    """The segments of a chunk, as the log has them."""
+    events = [one for one in waiting if isinstance(one, _Event)]
+    pieces = [(e.work, e.part) for e in events if isinstance(e.part, SpeechPiece)]
+    ranked: Sequence[NBest] = ()
+    if pieces:
+        utterances = [
+            NBest(f"{work.input.label}:{part.start_s:.3f}", duration_s=part.end_s - part.start_s)
+            for work, part in pieces
+        ]
+        clock = Clock()
+        ranked = second_pass.run(utterances, [part.samples for _, part in pieces], clock)
+        total_s = sum(part.end_s - part.start_s for _, part in pieces)
+        for work, part in pieces:
+            work.clock.add(clock.seconds, (part.end_s - part.start_s) / total_s)
+    made = iter(
+        Segment(part.start_s, part.end_s, nbest, part.speaker)
+        for (_, part), nbest in zip(pieces, ranked, strict=True)
+    )
+    if log is None:
+        return list(made)
+    return log.add([_line(event, made) for event in events])
 
 
-def _name(source: Audio, number: int) -> str:
-    if isinstance(source, str | PathLike):
-        return str(source)
-    return str(getattr(source, "name", None) or f"recording {number + 1}")
+def _line(event: _Event, made: Iterator[Segment]) -> NBest:
+    label, part = event.work.input.label, event.part
+    if isinstance(part, SpeechPiece):
+        return segment_line(label, next(made))
+    return end_line(label, part.duration_s, [one.reason for one in part.refused])

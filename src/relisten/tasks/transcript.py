@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.subtitles import Cue, to_srt, to_vtt
@@ -15,12 +15,14 @@ from relisten.tasks.cues import CueOptions, to_cues
 class Segment:
     """A part of a recording: its hypotheses, merged and scored, the chosen one first.
 
-    start_s, end_s: in the recording; the hypotheses' word ends count from start_s.
+    start_s, end_s: in the recording; the hypotheses' word ends count from start_s. speaker: where a
+    list of turns named one.
     """
 
     start_s: float
     end_s: float
     nbest: NBest
+    speaker: str | None = None
 
     @property
     def text(self) -> str:
@@ -36,7 +38,7 @@ class Segment:
     def cues(self, options: CueOptions = CueOptions()) -> list[Cue]:
         """The chosen text as subtitles."""
         return [
-            cue
+            replace(cue, speaker=self.speaker)
             for h in self.nbest.hypotheses[:1]
             for cue in to_cues(
                 h.text, h.word_ends_s, self.start_s, self.end_s, options, h.word_starts_s
@@ -48,6 +50,7 @@ class Segment:
         return {
             "start_s": round(self.start_s, 3),
             "end_s": round(self.end_s, 3),
+            **({"speaker": self.speaker} if self.speaker else {}),
             "first_pass_text": self.first_pass_text,
             "text": self.text,
             "words": [word for chosen in self.nbest.hypotheses[:1] for word in self._words(chosen)],
@@ -70,12 +73,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One recording: its segments, and the seconds that each stage of the work took."""
+    """One recording, or one channel of it: the segments that hold speech, and the seconds that
+    each stage of the work took."""
 
     audio: str
     duration_s: float
     segments: tuple[Segment, ...]
     seconds: dict[str, float] = field(default_factory=dict)
+    channel: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The recording's name, with its channel where that has a transcript of its own."""
+        return f"{self.audio}#{self.channel}" if self.channel else self.audio
 
     @property
     def text(self) -> str:
@@ -87,15 +97,21 @@ class Transcript:
         """The first pass's words of the whole recording."""
         return " ".join(s.first_pass_text for s in self.segments if s.first_pass_text)
 
+    def to_text(self) -> str:
+        """The chosen words in a line; where speakers are known, a line a turn, `Ann: Good day.`"""
+        turns = groupby((one for one in self.segments if one.text), lambda one: one.speaker)
+        lines = [(speaker, " ".join(one.text for one in its)) for speaker, its in turns]
+        return "\n".join(f"{who}: {text}" if who else text for who, text in lines) + "\n"
+
     def to_json(self) -> dict[str, object]:
         """The transcript as `--format json` writes it."""
         return {
             "audio": self.audio,
+            **({"channel": self.channel} if self.channel else {}),
             "duration_s": round(self.duration_s, 3),
             "first_pass_text": self.first_pass_text,
             "text": self.text,
             "segments": [segment.to_json() for segment in self.segments],
-            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
         }
 
     def to_srt(self, options: CueOptions = CueOptions()) -> str:
@@ -106,13 +122,12 @@ class Transcript:
         """The transcript as WebVTT subtitles."""
         return to_vtt(cue for segment in self.segments for cue in segment.cues(options))
 
-
-def render(transcripts: Sequence[Transcript], format: str, cues: CueOptions = CueOptions()) -> str:
-    """The transcripts as text (a line each), json (a line each), or srt or vtt (of one)."""
-    if format == "text":
-        return "".join(f"{transcript.text}\n" for transcript in transcripts)
-    if format == "json":
-        lines = (json.dumps(one.to_json(), ensure_ascii=False) for one in transcripts)
-        return "".join(f"{line}\n" for line in lines)
-    written = (one.to_srt(cues) if format == "srt" else one.to_vtt(cues) for one in transcripts)
-    return "".join(written)
+    def render(self, format: str, cues: CueOptions = CueOptions(), is_named: bool = False) -> str:
+        """The transcript as text, json (a line), srt or vtt. is_named: lines of text begin with
+        the recording's name and a tab."""
+        if format == "json":
+            return json.dumps(self.to_json(), ensure_ascii=False) + "\n"
+        if format == "text":
+            lines = self.to_text().splitlines() or [""]
+            return "".join(f"{self.label}\t{line}\n" if is_named else f"{line}\n" for line in lines)
+        return self.to_srt(cues) if format == "srt" else self.to_vtt(cues)

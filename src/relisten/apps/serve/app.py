@@ -31,7 +31,7 @@ from relisten.core.types import RelistenError
 from relisten.tasks.second_pass import SecondPass
 from relisten.tasks.streams import Result
 from relisten.tasks.transcribe import CHUNK_SIZE
-from relisten.tasks.transcript import Segment, Transcript, render
+from relisten.tasks.transcript import Segment, Transcript
 
 Segments = AsyncGenerator[Segment | None]
 
@@ -186,7 +186,7 @@ class Service:
             return JSONResponse(
                 answers.to_verbose_json(transcript, form.granularities, language, tokens)
             )
-        return PlainTextResponse(render([transcript], form.response_format))
+        return PlainTextResponse(transcript.render(form.response_format))
 
     async def _all(self, segments: Segments) -> list[Segment]:
         async def collected() -> list[Segment]:

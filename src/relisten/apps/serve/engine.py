@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,8 +21,8 @@ import numpy as np
 
 from relisten.core.biasing import Phrase
 from relisten.core.types import AudioError, NBest, UsageError
-from relisten.io.audio import RATE_HZ, load_audio
-from relisten.speech.segmentation import split_audio
+from relisten.io.audio import RATE_HZ, stream_audio
+from relisten.speech.segmentation import speech_segments
 from relisten.tasks.second_pass import SecondPass
 from relisten.tasks.streams import Result
 from relisten.tasks.transcribe import CHUNK_SIZE
@@ -47,23 +47,30 @@ class SegmentAudio:
 def cut(
     name: str, file: BinaryIO, max_s: float, piece_s: float
 ) -> tuple[list[SegmentAudio], float]:
-    """The pieces of a recording, each at most piece_s long, and its duration, s.
+    """The pieces of a recording that hold speech, each at most piece_s long, and its duration, s.
 
     name: of the recording, as its pieces' ids begin.
 
     Raises AudioError where it cannot be read or lasts longer than max_s.
     """
-    samples = load_audio(file, duration_s=max_s + 1.0)
-    duration_s = len(samples) / RATE_HZ
+    n_samples = 0
+
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal n_samples
+        for block in stream_audio(file, duration_s=max_s + 1.0):
+            n_samples += len(block)
+            yield block
+
+    pieces = [
+        SegmentAudio(f"{name}:{one.start_s:.3f}", one.start_s, one.end_s, one.samples)
+        for one in speech_segments(blocks(), piece_s)
+    ]
+    duration_s = n_samples / RATE_HZ
     if duration_s > max_s:
         raise AudioError(
             f"the recording lasts more than {max_s:g} s, the limit of this server; cut it"
         )
-    bounds = split_audio(samples, RATE_HZ, piece_s)
-    return [
-        SegmentAudio(f"{name}:{a:.3f}", a, b, samples[round(a * RATE_HZ) : round(b * RATE_HZ)])
-        for a, b in bounds
-    ], duration_s
+    return pieces, duration_s
 
 
 def transcribe_pieces(pieces: Sequence[SegmentAudio], second_pass: SecondPass) -> list[Segment]:

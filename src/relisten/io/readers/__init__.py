@@ -19,6 +19,7 @@ from relisten.io.readers.common import json_values
 from relisten.io.readers.folders import is_espnet, is_kaldi, read_espnet, read_kaldi
 from relisten.io.readers.offline import read_sherpa, read_vosk
 from relisten.io.readers.research import read_hyporadise, read_mlm_scoring
+from relisten.io.readers.sclite import read_ctm, read_stm, read_trn, recognise_sclite
 from relisten.io.readers.services import (
     read_amazon,
     read_assemblyai,
@@ -53,6 +54,9 @@ READERS: dict[str, Callable[[Path], Iterator[NBest | Refusal]]] = {
     "azure": read_azure,
     "deepgram": read_deepgram,
     "assemblyai": read_assemblyai,
+    "trn": read_trn,
+    "ctm": read_ctm,
+    "stm": read_stm,
 }
 
 FORMATS = tuple(READERS)
@@ -177,6 +181,8 @@ def recognise(path: Path) -> str:
             return "kaldi"
         raise FormatError(f"{path}: is a folder without 1best_recog/text, words_text or text")
     _, line = next(lines_of(path), (0, ""))
+    if name := recognise_sclite(path):
+        return name
     if not line.lstrip().startswith(("{", "[")):
         return _recognise_table(path, line)
     try:
