@@ -172,6 +172,8 @@ def _ruled(words: list[str], own: Rules) -> list[str]:
     """The words, one entry each: detached clitics ("I 'm", as treebanks write) joined to the word
     before, then the user's rules applied; "" where nothing is left."""
     for place in range(1, len(words)):
+        if "'" not in words[place]:
+            continue
         if words[place].lower().rstrip(",.!?;:") in _CLITICS and words[place - 1].isalpha():
             words[place - 1], words[place] = words[place - 1] + words[place], ""
     return own.apply(words, [_say(word) for word in words]) if own.pairs else words
