@@ -129,7 +129,7 @@ def combined(sets: Sequence[TestSet]) -> tuple[str, dict[str, TuningResult]]:
         mixed = found[one.name] = fit_weights(one.lists(systems, mix=True), n_resamples=0)
         oracle = np.min(list(one.errors.values()), axis=0)
         result = mixed.held_out_errors
-        captured = (single.sum() - result.sum()) / (single.sum() - oracle.sum())
+        captured = (single.sum() - result.sum()) / max(1, single.sum() - oracle.sum())
         rows.append(
             [
                 one.name,

@@ -206,6 +206,32 @@ def test_sherpa_sums_the_tokens():
     assert second.hypotheses == (Hypothesis("我们去"),)
 
 
+def test_sherpa_scores_of_recognisers_that_do_not_stream(tmp_path):
+    record = {"text": " Ask not", "tokens": [" Ask", " not"], "timestamps": [0.25, 0.5]}
+    (tmp_path / "a.json").write_text(json.dumps({**record, "ys_log_probs": [-0.25, -0.5]}))
+    (utterance,) = load_nbest(tmp_path / "a.json")
+    assert utterance.hypotheses == (Hypothesis("Ask not", {"asr": -0.75}),)
+    assert utterance.extra == {}
+
+
+def test_sentences_of_parakeet_are_segments(tmp_path):
+    """Only the whole text was read, and the sentences with their times were lost."""
+    tokens = [
+        {"text": " Hel", "start": 0.25, "end": 0.5, "duration": 0.25, "confidence": 0.9},
+        {"text": "lo", "start": 0.5, "end": 0.75, "duration": 0.25, "confidence": 0.9},
+        {"text": " there.", "start": 0.75, "end": 1.25, "duration": 0.5, "confidence": 0.9},
+    ]
+    first = {"text": "Hello there.", "start": 0.25, "end": 1.25, "tokens": tokens}
+    second = {"text": "Bye.", "start": 2.0, "end": 2.5, "confidence": 0.8, "tokens": []}
+    record = {"text": "Hello there. Bye.", "sentences": [first, second]}
+    (tmp_path / "a.json").write_text(json.dumps(record, indent=2))
+    one, two = load_nbest(tmp_path / "a.json")
+    assert [u.hypotheses[0].text for u in (one, two)] == ["Hello there.", "Bye."]
+    assert (one.start_s, one.duration_s, two.start_s) == (0.25, 1.0, 2.0)
+    assert one.hypotheses[0].word_ends_s == (0.5, 1.0)
+    assert "tokens" not in one.extra
+
+
 def test_transformers_chunks_are_segments_or_words():
     first, second = load_nbest(DATA / "transformers_chunks.json")
     assert (first.start_s, first.duration_s) == (0.5, 1.5)

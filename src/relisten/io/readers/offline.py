@@ -69,7 +69,8 @@ def _vosk_answer(answer: Any, utterance_id: str, where: str) -> NBest:
 def read_sherpa(path: Path) -> Iterator[NBest | Refusal]:
     """Results of sherpa-onnx, one JSON value each: `text`, `tokens`, `timestamps`.
 
-    asr is the sum of `ys_probs`, natural-log probabilities of the tokens, where they are given.
+    asr is the sum of `ys_log_probs`, of streaming recognisers `ys_probs`: natural-log probabilities
+    of the tokens, where they are given.
     `timestamps` are when tokens start; only with `durations` is it known when words end.
     """
     return numbered(path, json_items(path), _sherpa_result)
@@ -84,11 +85,12 @@ def _sherpa_result(result: Any, utterance_id: str, where: str) -> NBest:
         times = zip(tokens, starts, lasts, strict=True)
         pieces = [Piece(token, start + last, start) for token, start, last in times]
     text = get(result, "text", str, where).strip() or joined(pieces)
-    log_probabilities = optional_list(result, "ys_probs", where)
+    names = ("ys_log_probs", "ys_probs")
+    log_probabilities = [one for name in names for one in optional_list(result, name, where)]
     scores = {}
     if log_probabilities:
-        scores[ASR] = sum(number(one, "ys_probs", where) for one in log_probabilities)
-    known = ("text", "tokens", "timestamps", "durations", "ys_probs", "start_time")
+        scores[ASR] = sum(number(one, names[0], where) for one in log_probabilities)
+    known = ("text", "tokens", "timestamps", "durations", *names, "start_time")
     return NBest(
         utterance_id,
         (timed(text, scores, pieces),),

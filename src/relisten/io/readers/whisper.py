@@ -26,18 +26,21 @@ from relisten.io.readers.common import (
 
 SLOWEST_WORD_S = 1.0
 """Chunks that start further apart than this are segments, though each holds one word only."""
+SEGMENTS = ("segments", "sentences")
+"""Keys of the segments: Whisper's, and those of parakeet-mlx."""
 SENTENCE_ENDS = tuple(".?!。？！…।")
 
 
 def read_whisper(path: Path) -> Iterator[NBest | Refusal]:
-    """A result with `segments` (openai-whisper, faster-whisper, WhisperX) or `chunks` (the pipeline
-    of transformers), several of them, or a bare list of segments.
+    """A result with `segments` (openai-whisper, faster-whisper, WhisperX), `sentences`
+    (parakeet-mlx) or `chunks` (the pipeline of transformers), several of them, or a bare list of
+    segments.
 
     One utterance per segment, with its one hypothesis; several results are numbered. A result
     without segments is one utterance. openai-whisper's `avg_logprob` is the mean natural-log
     probability over the tokens of the 30 s window and EOS; every segment of a window carries the
     same, so asr = avg_logprob · (tokens of the segment + 1). Without the tokens, and from
-    transformers, there is no score.
+    transformers and parakeet-mlx, there is no score.
     """
     results = list(json_items(path))
     if results and all(isinstance(r, dict) and "text" in r and "start" in r for r in results):
@@ -54,7 +57,8 @@ def _result(result: Any, name: str, path: Path) -> Iterator[NBest | Refusal]:
     where = f"{path}: '{name}'"
     if not isinstance(result, dict):
         raise FormatError(f"{where}: is not an object with 'segments' or 'chunks'")
-    if segments := optional_list(result, "segments", where):
+    segments = [one for name in SEGMENTS for one in optional_list(result, name, where)]
+    if segments:
         for n, segment in enumerate(segments, 1):
             segment_id = f"{name}-{n:04d}"
             yield attempt(segment_id, path, partial(_segment, segment, segment_id, path))
@@ -77,7 +81,11 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
         n_tokens = len(segment["tokens"])
         scores[ASR] = number(segment["avg_logprob"], "avg_logprob", where) * (n_tokens + 1)
         known |= {"tokens", "avg_logprob"}
-    pieces = _pieces(optional_list(segment, "words", where), start_s, where)
+    words = optional_list(segment, "words", where)
+    if all(isinstance(token, dict) for token in segment.get("tokens") or [None]):
+        words = segment["tokens"]  # timed, as parakeet-mlx has them in place of words
+        known |= {"tokens"}
+    pieces = _pieces(words, start_s, where)
     return NBest(
         utterance_id,
         (timed(text, scores, pieces),),
