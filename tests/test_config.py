@@ -96,6 +96,24 @@ def test_a_run_goes_on_where_a_key_came_later(tmp_path: Path) -> None:
     keep_config(tmp_path, replace(config, dev_nbest=("b.jsonl",), schedule=watched))
 
 
+def test_a_run_is_refused_where_a_file_of_it_has_changed(tmp_path: Path) -> None:
+    """A list that grew or was corrected between two calls: the first part of the steps would be of
+    other data than the rest, without a word. What is only watched may change."""
+    lists, watched = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    lists.write_text("one\n")
+    watched.write_text("one\n")
+    config = FinetuneConfig("out", {str(lists): 1.0}, dev_nbest=(str(watched),))
+    keep_config(tmp_path, config)
+    keep_config(tmp_path, config)
+    watched.write_text("two\n")
+    keep_config(tmp_path, config)
+    lists.write_text("one\ntwo\n")
+    with pytest.raises(UsageError, match=r"a\.jsonl: changed since the run in .* began"):
+        keep_config(tmp_path, config)
+    (tmp_path / "config.json.run.json").unlink()  # of an earlier version
+    keep_config(tmp_path, config)
+
+
 def test_finetune_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[FinetuneConfig] = []
 

@@ -297,8 +297,13 @@ def test_units_as_shards(
     after = [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns]
     assert after[0] > before[0], "it lacks an utterance, which may be readable by now"
     assert after[1] == before[1]
+    text = manifest.read_text()
+    manifest.write_text(text.replace('{"id"', '{"corrected": true, "id"', 1))
+    with pytest.raises(UsageError, match="shards: was made with other input"):
+        make_units(str(manifest), folder, str(bundle), deduplicate, resume=True)
+    manifest.write_text(text)
     save_nbest([NBest("other")], tmp_path / "other.jsonl")
-    with pytest.raises(UsageError, match="another manifest"):
+    with pytest.raises(UsageError, match="was made with other"):
         make_units(str(tmp_path / "other.jsonl"), folder, str(bundle), resume=True)
 
 

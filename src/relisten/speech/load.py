@@ -17,25 +17,38 @@ def load_first_pass(
     """The first pass that a reference names, loaded.
 
     reference: a known name, a folder or a hub id of a CTranslate2 Whisper, or of a transformers
-    Whisper or CTC model; the files in the folder tell which. Raises ModelError if it is none.
+    Whisper or CTC model; the files in the folder tell which. Raises ModelError if it is none,
+    UsageError for a language that it does not know.
     """
     folder = resolve_model(reference)
     name = folder.name if Path(reference).is_dir() else reference
     if (folder / "model.bin").is_file():
         from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 
-        return CTranslate2Whisper(folder, device, dtype, language, name)
+        whisper = CTranslate2Whisper(folder, device, dtype, language, name)
+        return _checked(whisper, whisper.model.is_multilingual, language)
     config = read_object(folder / "config.json", "a recogniser's configuration")
     if config.get("model_type") == "whisper":
         from relisten.speech.whisper.transformers import TransformersWhisper
 
-        return TransformersWhisper(folder, device, dtype, language, name)
+        transformers_whisper = TransformersWhisper(folder, device, dtype, language, name)
+        return _checked(transformers_whisper, transformers_whisper.is_multilingual, language)
     architectures = config.get("architectures")
     if isinstance(architectures, list) and any(str(a).endswith("ForCTC") for a in architectures):
         from relisten.speech.ctc.recogniser import TransformersCTC
 
         return TransformersCTC(folder, device, dtype, name)
     raise ModelError(f"{reference}: neither Whisper nor a CTC model; those are the first passes")
+
+
+def _checked(recogniser: FirstPass, is_multilingual: bool, language: str) -> FirstPass:
+    """The recogniser. Raises UsageError where it knows English alone, and another is asked for."""
+    if not is_multilingual and language not in ("en", "auto"):
+        raise UsageError(
+            f"{recogniser.name} knows English alone, not {language!r}; name a multilingual "
+            "recogniser, such as whisper-base"
+        )
+    return recogniser
 
 
 def load_encoder(reference: str, device: str = "auto", dtype: str = "auto") -> SpeechEncoder:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from relisten.core.types import FormatError, NBest
+from relisten.core.types import FormatError, NBest, UsageError
 from relisten.io.files import cannot_write, open_locked
 from relisten.io.native import line_to_nbest, nbest_to_line
 from relisten.io.provenance import Provenance, check_record, record_path, write_record
@@ -59,34 +59,38 @@ class SegmentLog:
     def __enter__(self) -> SegmentLog:
         try:
             self._file = open_locked(self.path)
-            whole = 0
-            if self._resume:
-                whole = self._read(self._file)
-                check_record(self.path if whole else self._made, self._made_by)
-            self._file.truncate(whole)
+            self._file.truncate(self._kept(self._file) if self._resume else 0)
             write_record(self.path, self._made_by)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        except UsageError:
+            if self._file is not None:
+                self._file.close()
+            raise
         return self
+
+    def _kept(self, file: BinaryIO) -> int:
+        """The bytes to go on behind. Raises UsageError where another run wrote them."""
+        n_bytes = self._read(file)
+        check_record(self.path if n_bytes else self._made, self._made_by)
+        return n_bytes
 
     def _read(self, file: BinaryIO) -> int:
         """Take over what whole chunks hold; the number of their bytes."""
         file.seek(0)
         held: list[NBest] = []
         n_segments = n_bytes = n_whole = 0
-        for number, line in enumerate(chain(file, [b""]), 1):
-            try:
-                one = line_to_nbest(line, f"{self.path}:{number}") if line else None
-            except FormatError:  # torn by a kill
-                break
+        for line in chain(file, [b""]):
+            one = _whole(line)
             if (one is None or one.hypotheses) and n_segments % self._chunk_size == 0:
                 for each in held:
                     self._take(each)
                 held, n_whole = [], n_bytes
-            if one is not None:
-                held.append(one)
-                n_bytes += len(line)
-                n_segments += bool(one.hypotheses)
+            if one is None:
+                break
+            held.append(one)
+            n_bytes += len(line)
+            n_segments += bool(one.hypotheses)
         return n_whole
 
     def add(self, lines: Sequence[NBest]) -> list[Segment]:
@@ -126,6 +130,14 @@ class SegmentLog:
             else:
                 record.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
+
+
+def _whole(line: bytes) -> NBest | None:
+    """A line of the log; None for one that a kill has torn, and for the end."""
+    try:
+        return line_to_nbest(line, "a log of segments") if line.endswith(b"\n") else None
+    except FormatError:
+        return None
 
 
 def segment_line(label: str, segment: Segment) -> NBest:
