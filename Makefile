@@ -2,7 +2,7 @@
 #
 #   make demo    set up, fetch the default models once, transcribe real recordings
 #   make test    set up with the tools of developers, run the tests
-#   make lint · make docs · make bench · make setup · make clean
+#   make lint · make docs · make bench · make mutants · make setup · make clean
 #
 # Another Python, another torch (say, one for your GPU):  make demo PYTHON=python3.12 TORCH=torch==2.12
 
@@ -17,7 +17,7 @@ DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench docs mutants clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -42,6 +42,10 @@ bench: $(DEV_READY)
 docs: $(DEV_READY)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html is ready"
+
+# Small faults in the files that every figure rests on: their tests must notice each. Some 10 s a fault.
+mutants: $(DEV_READY)
+	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/mutants.py --sample 100
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
 from relisten.apps.console import count_lines
 from relisten.core.types import Hypothesis, NBest
-from relisten.io.nbest import save_nbest
+from relisten.io.nbest import load_nbest, save_nbest
 
 DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
 
@@ -110,6 +111,12 @@ def test_weights_by_a_key_are_tuned_and_said(tmp_path: Path) -> None:
     assert "'room'" in done.stderr
 
 
+def test_names_complete_themselves_in_a_shell() -> None:
+    complete = BashComplete(main, {}, "relisten", "_RELISTEN_COMPLETE").get_completions
+    assert [one.value for one in complete([], "resc")] == ["rescore"]
+    assert "--format" in [one.value for one in complete(["transcribe"], "--f")]
+
+
 def test_evaluate_refuses_the_tuning_set(tmp_path: Path, scored: Path) -> None:
     weights, ranked = tmp_path / "w.json", tmp_path / "ranked"
     run("tune", scored, "-o", weights)
@@ -135,6 +142,28 @@ def test_refused_utterances_are_listed_with_exit_code_1(tmp_path: Path) -> None:
     done = run("evaluate", ranked)
     assert done.exit_code == 1
     assert "1 refused:\n  b: it has no reference" in done.stderr
+
+
+def test_one_list_without_a_score_does_not_end_the_rest(tmp_path: Path) -> None:
+    """Under named weights: it is refused by name, the others are ranked, exit code 1. Where all
+    lack the score, the weights are wrong: one sentence, exit code 2, and the old file stays."""
+    lines = [
+        '{"id": "a", "hypotheses": [{"text": "x", "scores": {"asr": -1, "text": -2}}]}',
+        '{"id": "b", "hypotheses": [{"text": "x", "scores": {"asr": -1}}]}',
+        '{"id": "c", "hypotheses": [{"text": "y", "scores": {"asr": -1, "text": -2}}]}',
+    ]
+    scored, weights, ranked = (tmp_path / name for name in ("s.jsonl", "w.json", "r.jsonl"))
+    weights.write_text('{"values": {"asr": 1.0, "text": 0.5}}')
+    scored.write_text("\n".join(lines))
+    done = run("rescore", scored, "-o", ranked, "--weights", weights, "--quiet")
+    assert done.exit_code == 1
+    assert "1 refused:\n  b: 'b': hypothesis 0 has no score 'text'" in done.stderr
+    assert [one.id for one in load_nbest(ranked)] == ["a", "c"]
+    scored.write_text(lines[1])
+    done = run("rescore", scored, "-o", ranked, "--weights", weights, "--quiet")
+    assert done.exit_code == 2
+    assert "has no score 'text'; add it with" in done.stderr
+    assert [one.id for one in load_nbest(ranked)] == ["a", "c"]
 
 
 GOOD = '{"id": "a", "reference": "x", "hypotheses": [{"text": "x", "scores": {"asr": -1}}]}\n'

@@ -11,11 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
-from relisten.core.types import UsageError
+from relisten.core.types import Refusal, UsageError
 from relisten.tasks.adapt import AdaptConfig
 from relisten.tasks.finetune import FinetuneConfig
 from relisten.tasks.pretrain import PretrainConfig
-from relisten.tasks.training import config as config_module
 from relisten.tasks.training.codebook import CodebookConfig
 from relisten.tasks.training.config import FORMER, keep_config, read_config
 from relisten.tasks.training.ctc import CTCConfig
@@ -95,6 +94,24 @@ def test_a_run_goes_on_where_a_key_came_later(tmp_path: Path) -> None:
         keep_config(tmp_path, other)
     watched = replace(config.schedule, eval_every=7)
     keep_config(tmp_path, replace(config, dev_nbest=("b.jsonl",), schedule=watched))
+
+
+def test_a_run_is_refused_where_a_file_of_it_has_changed(tmp_path: Path) -> None:
+    """A list that grew or was corrected between two calls: the first part of the steps would be of
+    other data than the rest, without a word. What is only watched may change."""
+    lists, watched = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    lists.write_text("one\n")
+    watched.write_text("one\n")
+    config = FinetuneConfig("out", {str(lists): 1.0}, dev_nbest=(str(watched),))
+    keep_config(tmp_path, config)
+    keep_config(tmp_path, config)
+    watched.write_text("two\n")
+    keep_config(tmp_path, config)
+    lists.write_text("one\ntwo\n")
+    with pytest.raises(UsageError, match=r"a\.jsonl: changed since the run in .* began"):
+        keep_config(tmp_path, config)
+    (tmp_path / "config.json.run.json").unlink()  # of an earlier version
+    keep_config(tmp_path, config)
 
 
 def test_finetune_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,9 +241,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Result, list[
     """The command with its training replaced by one that says a line and knows the outcome."""
     seen: list[PretrainConfig] = []
 
-    def train(config: PretrainConfig, report) -> dict[str, float]:
+    def train(config: PretrainConfig, report, refuse) -> dict[str, float]:
         seen.append(config)
         report("step 1/1")
+        if config.seed == 13:
+            refuse(Refusal("u7", "no.wav is not there"))
         return {"chunked": 1.25}
 
     monkeypatch.setattr("relisten.tasks.pretrain.pretrain", train)
@@ -247,14 +266,21 @@ def test_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "chunked  1.250" in done.stdout
     done, _ = run(monkeypatch, path, "--quiet")
     assert done.stderr == ""
+    done, _ = run(monkeypatch, path, "--seed", "13")
+    assert done.exit_code == 1, "trained on the others"
+    assert "u7: no.wav is not there" in done.stderr
+    assert "chunked  1.250" in done.stdout
 
 
 def test_adapt_command(written, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys from the file and from the command line; `model` may be a folder beside the file."""
     seen: list[AdaptConfig] = []
-    monkeypatch.setattr(
-        "relisten.tasks.adapt.adapt", lambda config, report: seen.append(config) or {"speech": 2.5}
-    )
+
+    def train(config: AdaptConfig, report, refuse) -> dict[str, float]:
+        seen.append(config)
+        return {"speech": 2.5}
+
+    monkeypatch.setattr("relisten.tasks.adapt.adapt", train)
     path = written(
         "model: relisten-tiny\noutput: ../out\nmanifests: {new.jsonl: 1}\n"
         "replay: {old.jsonl: 2}\ntasks: {speech: 0.5, text: 0.5}\n"
@@ -307,7 +333,8 @@ def test_what_affects_training_is_said_where_a_key_is_declared(_: str, kind: typ
 
 
 def test_a_missing_library_names_the_extra(written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_module, "find_spec", lambda name: None if name == "peft" else name)
+    found = {"peft": None}
+    monkeypatch.setattr("relisten.io.extras.find_spec", lambda name: found.get(name, name))
     done, seen = run(monkeypatch, written(SMALLEST))
     assert (done.exit_code, seen) == (2, [])
     assert "needs peft, not installed here; run `pip install 'relisten[train]'`" in done.stderr

@@ -70,7 +70,7 @@ def test_a_line_of_ours_does_not_hide_a_text(tmp_path, record):
     "record",
     [
         {"id": "a", "audio": "a.wav", "reference": "x"},
-        {"id": "a", "transcription": "good morning", "confidence": 0.5},
+        {"id": "a", "result": "good morning", "confidence": 0.5},
         {"id": "a", "nbest": ["good morning"]},
         {"id": "a", "hypotheses": []},
     ],
@@ -352,3 +352,39 @@ def test_score_and_asr_are_one_column(tmp_path):
     assert one.hypotheses == (Hypothesis("a", {"asr": -2.0}),)
     with pytest.raises(FormatError, match="both a score and an asr"):
         load_nbest(written(tmp_path, "id\ttext\tasr\tscore\nu\ta\t-2\t-3\n", "t.tsv"))
+
+
+@pytest.mark.parametrize("format", ["espnet", "kaldi"])
+def test_a_folder_or_file_in_the_wrong_place_is_one_sentence(tmp_path, format):
+    """A folder called `text` where the file should be was an IndexError; a file named as the folder
+    was read as no utterances."""
+    file = tmp_path / "lists.txt"
+    file.write_text("utt-1 a\n")
+    with pytest.raises(FormatError, match="is no folder; name the one"):
+        load_nbest(file, format)
+    empty = tmp_path / "decode"
+    (empty / "1best_recog" / "text").mkdir(parents=True)
+    with pytest.raises(FormatError, match="is a folder without"):
+        load_nbest(empty, format)
+    with pytest.raises(FormatError, match="is a folder without"):
+        load_nbest(empty)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "y", "hypotheses": [], "text": "lost"},
+        {"id": "y", "hypotheses": None, "transcript": "lost"},
+        {"id": "y", "hyp": "lost"},
+        {"id": "y", "audio": None, "pred_text": "lost"},
+    ],
+)
+def test_a_text_under_a_foreign_key_does_not_vanish(tmp_path, line):
+    """Beside a list it was carried along unread, and nothing said so."""
+    good = {"id": "x", "hypotheses": [{"text": "kept"}]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(FormatError, match=r"a\.jsonl:2 'y': has a '.*' that is neither"):
+        load_nbest(path)
+    path.write_text(json.dumps({**line, "reference": "lost", "audio": "a.wav"}) + "\n")
+    assert load_nbest(path)[0].reference == "lost"

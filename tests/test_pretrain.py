@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from relisten.core.combine import Weights
-from relisten.core.types import ModelError, NBest, UsageError
+from relisten.core.types import ModelError, NBest, Refusal, UsageError
 from relisten.io.bundle import read_bundle, read_trained_on
 from relisten.io.nbest import load_nbest
 from relisten.io.sources import resolve_model
@@ -268,8 +268,10 @@ def test_what_cannot_be_read_is_counted(world):
     manifest = world / "missing.jsonl"
     manifest.write_text(lines.replace("0.wav", "late.wav").replace("7.wav", "no.wav"))
     said: list[str] = []
+    refused: list[Refusal] = []
     settings = config(world, "missing", {"speech": 1.0}, manifests={str(manifest): 1.0})
-    pretrain(settings, said.append)
+    pretrain(settings, said.append, refused.append)
+    assert [one.id for one in refused] == ["u0", "u7"]
     counted = f"{manifest}: 6 of 8 utterances, 12 words; 2 refused, the first is 'u0': "
     assert any(line.startswith(counted) and "late.wav" in line for line in said), said
     (world / "late.wav").write_bytes((world / "0.wav").read_bytes())

@@ -297,9 +297,29 @@ def test_units_as_shards(
     after = [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns]
     assert after[0] > before[0], "it lacks an utterance, which may be readable by now"
     assert after[1] == before[1]
+    text = manifest.read_text()
+    manifest.write_text(text.replace('{"id"', '{"corrected": true, "id"', 1))
+    with pytest.raises(UsageError, match="shards: was made with other input"):
+        make_units(str(manifest), folder, str(bundle), deduplicate, resume=True)
+    manifest.write_text(text)
     save_nbest([NBest("other")], tmp_path / "other.jsonl")
-    with pytest.raises(UsageError, match="another manifest"):
+    with pytest.raises(UsageError, match="was made with other"):
         make_units(str(tmp_path / "other.jsonl"), folder, str(bundle), resume=True)
+
+
+def test_a_codebook_finds_its_encoder_from_any_folder(tmp_path: Path, monkeypatch) -> None:
+    """A relative path held only in the folder where the codebook was made."""
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    codebook = Codebook(np.zeros((1, 3, DIM), np.float32), 1, "fake")
+    for typed, kept in (
+        ("encoder", f"{tmp_path}/encoder"),
+        ("hubert:encoder@-2", f"hubert:{tmp_path}/encoder@-2"),
+        ("hubert:owner/name@main@6", "hubert:owner/name@main@6"),
+        ("whisper-tiny.en", "whisper-tiny.en"),
+    ):
+        save_codebook(codebook, typed, "cb")
+        assert load_frontend("cb").encoder_reference == kept
 
 
 def test_a_codebook_knows_its_encoder(tmp_path: Path, bundle: Path) -> None:

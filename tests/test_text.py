@@ -369,3 +369,18 @@ def test_any_rules_leave_as_many_entries_as_words(text: str, pairs: list[tuple[s
     rules = Rules(tuple((left, " ".join(right.split())) for left, right in lefts.items()))
     assert len(spoken_words(text, rules)) == len(text.split())
     normaliser("basic", rules)(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("at 12:00 noon", "at twelve o'clock noon"),
+        ("ten o'clock", "10:00"),
+        ("Ten o\u2019clock sharp", "ten sharp"),
+        ("5 %", "five percent"),
+        ("12 % of it", "12% of it"),
+        ("$ 5", "five dollars"),
+    ],
+)
+def test_clock_times_and_signs_are_read_as_they_are_said(written: str, said: str) -> None:
+    assert normaliser("english")(written) == normaliser("english")(said)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from relisten.api import Rescorer
     from relisten.core.combine import Weights
     from relisten.core.types import Hypothesis, NBest, RelistenError
@@ -47,6 +48,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Public names, each loaded when it is first asked for: `import relisten` stays light."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("relisten")
     if name not in _HOMES:
         raise AttributeError(f"module 'relisten' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -27,7 +27,10 @@ class ConfiguredCommand(click.Command):
 
     @property
     def config_type(self) -> type:
-        """The dataclass."""
+        """The dataclass. Raises UsageError where a library of training is missing."""
+        from relisten.tasks.training.config import need_train_extra
+
+        need_train_extra()
         module, _, name = self._dataclass.partition(":")
         return getattr(import_module(module), name)
 

@@ -11,6 +11,7 @@ import click
 from relisten.apps.configured import ConfiguredCommand
 from relisten.apps.console import finish, note, progress
 from relisten.apps.options import quiet_option, seed_option
+from relisten.core.types import Refusal
 from relisten.tasks.defaults import MODEL
 
 config_argument = click.argument(
@@ -46,8 +47,10 @@ def pretrain(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -
 
         click.echo(describe_estimate(settings, estimate(settings)))
         return
-    metrics = pretrain(settings, lambda line: note(line, quiet))
+    refused: list[Refusal] = []
+    metrics = pretrain(settings, lambda line: note(line, quiet), refused.append)
     _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+    finish(tuple(refused))
 
 
 @click.command(
@@ -85,15 +88,16 @@ def adapt(config: str, dry_run: bool, quiet: bool, **overrides: str | None) -> N
         plan = as_pretraining(settings)
         click.echo(describe_estimate(plan, estimate(plan)))
         return
-    metrics = adapt(settings, lambda line: note(line, quiet))
+    refused: list[Refusal] = []
+    metrics = adapt(settings, lambda line: note(line, quiet), refused.append)
     _tell(settings.output, "development speech costs, in nats per word", metrics, quiet)
+    finish(tuple(refused))
 
 
 def _settings(kind: type[Any], config: str, overrides: Mapping[str, str | None]) -> Any:
-    """The configuration. Raises UsageError where it does not fit, or training cannot be done."""
-    from relisten.tasks.training.config import need_train_extra, read_config
+    """The configuration. Raises UsageError where it does not fit."""
+    from relisten.tasks.training.config import read_config
 
-    need_train_extra()
     given = {key: value for key, value in overrides.items() if value is not None}
     return read_config(kind, config, given)
 
@@ -159,10 +163,11 @@ def learn(
     """
     from relisten.apps.tables import print_learning
     from relisten.io.files import write_text
-    from relisten.tasks.learning.learn import LearnOptions, learn
     from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
+    from relisten.tasks.learning.learn import LearnOptions, learn
+
     report, refused = learn(
         speech,
         output,

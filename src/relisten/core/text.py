@@ -29,7 +29,8 @@ def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
 
     english: Whisper's English normaliser (numbers, spelling, contractions, fillers); besides, a
         clock time is a number, as its words are: "7:30" and "seven thirty" are both "730",
-        "10:00 am" is "10 am".
+        "10:00 am" is "10 am", "ten o'clock" is "10"; a sign may stand apart from its number ("5 %",
+        "$ 5").
     basic: Whisper's basic normaliser (case, punctuation), keeping the combining marks that are
         vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
@@ -56,7 +57,8 @@ def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
     def normalise(text: str) -> str:
         text = " ".join(_ruled(plain(text).split(), own)).replace(NOTHING, "")
         if name == "english":
-            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text)
+            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", _OCLOCK.sub("", text))
+            text = _APART.sub(lambda match: re.sub(r"\s+", "", match[0]), text)
         text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
         if name == "basic":
             text = " ".join(words_of_any_script(text))
@@ -82,6 +84,8 @@ def _is_punctuation(word: str) -> bool:
 
 
 _CLOCK_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(?:00|([0-5]\d))(?![\d:])")
+_OCLOCK = re.compile(r"\bo'\s?clock\b", re.IGNORECASE)
+_APART = re.compile(r"\d\s+%|[$£€]\s+(?=\d)")
 _LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")  # Python converts none of over 4,300 digits
 
 
@@ -168,6 +172,8 @@ def _ruled(words: list[str], own: Rules) -> list[str]:
     """The words, one entry each: detached clitics ("I 'm", as treebanks write) joined to the word
     before, then the user's rules applied; "" where nothing is left."""
     for place in range(1, len(words)):
+        if "'" not in words[place]:
+            continue
         if words[place].lower().rstrip(",.!?;:") in _CLITICS and words[place - 1].isalpha():
             words[place - 1], words[place] = words[place - 1] + words[place], ""
     return own.apply(words, [_say(word) for word in words]) if own.pairs else words

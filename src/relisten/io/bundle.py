@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata, resources
 from pathlib import Path
@@ -51,7 +52,11 @@ SHIPPED = Path(str(resources.files("relisten") / "bundles"))
 
 
 def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("relisten", "torch", "transformers")}
+    found = {}
+    for name in ("relisten", "torch", "transformers"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from relisten.io.files import opened
 
 CONTENT = ("hypotheses", "audio", "reference")
 """A line of ours holds at least one of these, unless nothing is known but where it lies."""
+FOREIGN_TEXTS = ("text", "transcript", "transcription", "pred_text", "hypothesis", "hyp")
+"""Keys of others that hold a text: beside nothing of ours it would be carried along unread."""
 UTTERANCE_KEYS = ("id", "audio", "start_s", "duration_s", "reference", "context", "hypotheses")
 HYPOTHESIS_KEYS = (
     "text",
@@ -180,9 +182,10 @@ def line_to_nbest(line: bytes, where: str) -> NBest:
     where = f"{where} '{nbest.id}'"
     if not_numbers:
         raise FormatError(f"{where}: holds {not_numbers[0]}, which JSON does not know; drop it")
-    if "text" in record and not any(key in record for key in CONTENT):
+    unread = next((key for key in FOREIGN_TEXTS if record.get(key)), None)
+    if unread and not any(record.get(key) for key in CONTENT):
         raise FormatError(
-            f"{where}: has a 'text' that is neither hypothesis nor reference; write it as "
+            f"{where}: has a {unread!r} that is neither hypothesis nor reference; write it as "
             '"hypotheses": [{"text": …}] or as "reference"'
         )
     return nbest

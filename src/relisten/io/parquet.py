@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from relisten.core.types import FormatError, UsageError
+from relisten.core.types import FormatError
+from relisten.io.extras import need_extra
 from relisten.io.files import written_whole
 
 ColumnType = Literal[
@@ -69,11 +70,7 @@ def _read(path: Path, columns: list[str] | None = None) -> Any:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise UsageError(
-            "Parquet needs pyarrow, not installed here; run `pip install 'relisten[train]'`, or "
-            "write JSON lines: name a file, not a folder"
-        ) from error
+    need_extra("train", "Parquet (JSON lines, a file instead of a folder, do not)", "pyarrow")
+    import pyarrow as pa
+
     return pa

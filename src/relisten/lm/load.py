@@ -18,12 +18,14 @@ from torch import nn
 
 from relisten.core.types import ModelError
 from relisten.io.bundle import ADAPTER, ADAPTER_CONFIG
+from relisten.io.extras import need_extra, need_transformers
 from relisten.io.files import file_hash, read_object, write_text, written_whole
 from relisten.io.pinned import PINNED
 from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import resolve_model
 from relisten.io.tensors import read_tensors, save_tensors
 from relisten.lm.attention import in_blocks
+from relisten.lm.backend.gguf import convert_llama
 from relisten.lm.backend.llama_folder import load_llama
 from relisten.lm.backend.tokenizer import load_plain_tokenizer
 from relisten.lm.model import SpeechExtension, SpeechShape, SpeechTextLM
@@ -41,6 +43,7 @@ def load_causal_lm(
     The folder holds a transformers model (safetensors) or one GGUF file. Raises ModelError where it
     holds neither, or weights that only pickle could read.
     """
+    need_transformers()
     from transformers import AutoModelForCausalLM
 
     folder = _safetensors_folder(folder)
@@ -72,6 +75,7 @@ def load_for_scoring(
 
 
 def _transformers_tokenizer(folder: Path) -> Any:
+    need_transformers()
     from transformers import AutoTokenizer
 
     return from_pretrained(AutoTokenizer, folder)
@@ -94,6 +98,7 @@ def load_causal_config(reference: str) -> Any:
     reference: as `resolve_model` takes it; of a hub id config.json alone is fetched, and a folder
     need hold nothing else. Raises ModelError where it cannot be loaded.
     """
+    need_transformers()
     from transformers import AutoConfig
 
     options: dict[str, Any] = {}
@@ -116,7 +121,7 @@ def load_causal_config(reference: str) -> Any:
 
 
 def _converted_gguf(folder: Path) -> Path:
-    """The folder beside a GGUF file with its weights as safetensors, made on first use (30 s), and
+    """The folder beside a GGUF file with its weights as safetensors, made on first use (10 s), and
     anew where it is not as it was made, or the GGUF file is another one."""
     target = folder / _CONVERTED
     files = sorted(folder.glob("*.gguf"))
@@ -131,6 +136,7 @@ def _converted_gguf(folder: Path) -> Path:
             if made_of == _converted_state(files[0], target):
                 return target
     with written_whole(target) as made:
+        made.mkdir()
         _convert_gguf(folder, files[0].name, made)
         write_text(made / _MADE_OF, json.dumps(_converted_state(files[0], made), indent=1) + "\n")
         shutil.rmtree(target, ignore_errors=True)  # what an earlier version or a torn copy left
@@ -144,6 +150,9 @@ def _converted_state(source: Path, converted: Path) -> dict[str, str]:
 
 
 def _convert_gguf(folder: Path, name: str, made: Path) -> None:
+    if convert_llama(folder / name, made):
+        return
+    need_extra("models", "this GGUF file", "transformers", "gguf", "accelerate")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     causal = from_pretrained(AutoModelForCausalLM, folder, gguf_file=name, dtype=torch.float16)

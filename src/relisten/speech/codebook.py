@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.extras import need_extra
 from relisten.io.tensors import save_tensors
 
 FORMAT = "relisten-codebook-1"
@@ -143,6 +144,7 @@ def fit_codebook(
     frames: [T, D] each, read once; a uniform sample of 100,000 pooled frames is kept, so memory
     does not grow with the recordings. Raises UsageError for fewer pooled frames than units.
     """
+    need_extra("train", "fitting a codebook", "sklearn")
     from sklearn.cluster import MiniBatchKMeans
 
     rest = _uniform_sample((pool_frames(f, pool) for f in frames), max(MAX_VECTORS, n_units), seed)

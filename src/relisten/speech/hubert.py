@@ -11,6 +11,7 @@ import numpy as np
 from relisten.core.types import ModelError
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.extras import need_transformers
 from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import weights_hash
 from relisten.speech.frames import FRAME_RATE_HZ, SAMPLES_PER_FRAME, n_frames
@@ -38,6 +39,7 @@ class HFEncoder:
         model: the folder's base model if it is loaded already. Raises ModelError if the model has
         no such layer.
         """
+        need_transformers()
         from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
         self.device, torch_dtype = torch_placement(device, dtype)

@@ -18,11 +18,12 @@ from accelerate import PartialState
 
 from relisten.core.types import UsageError
 from relisten.io.bundle import BundleConfig, read_bundle, resolve_bundle
+from relisten.io.nbest import Refuse
 from relisten.lm.sequences import Order
 from relisten.speech.load import load_first_pass
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.frontend import SpeechFrontend, bundle_frontend
-from relisten.tasks.streams import Say
+from relisten.tasks.streams import Say, refuse_nothing
 from relisten.tasks.training.codebook import add_codes
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.cross_fit import CrossFitted, add_ctc_log_probs
@@ -116,8 +117,13 @@ class AdaptConfig:
         self.schedule.check_watched(self.dev_manifests, "dev_manifests")
 
 
-def adapt(config: AdaptConfig, say: Say = print) -> dict[str, float]:
-    """Nats per development word, in each order, of the bundle written to `config.output`."""
+def adapt(
+    config: AdaptConfig, say: Say = print, refuse: Refuse = refuse_nothing
+) -> dict[str, float]:
+    """Nats per development word, in each order, of the bundle written to `config.output`.
+
+    refuse: told of each utterance that cannot be read; the others are learnt from.
+    """
     output = Path(config.output)
     run = Run(output / STATE, config.seed, say)
     dtype, processes = products_dtype(config.dtype), PartialState()
@@ -142,7 +148,7 @@ def adapt(config: AdaptConfig, say: Say = print) -> dict[str, float]:
         trainable = open_for_training(
             config.model, dtype, config.lora_rank, processes.device, config.seed
         )
-        data = _data(config, tasks, trainable, recordings, pseudo, say)
+        data = _data(config, tasks, trainable, recordings, pseudo, say, refuse)
     training = Training(tasks, config.batch_tokens, config.schedule, dtype)
     dev_metrics = train_lm(trainable.model, training, data, run)
     if processes.is_main_process:
@@ -180,6 +186,7 @@ def _data(
     recordings: Mapping[str, float],
     pseudo: Mapping[str, Mapping[str, PseudoReference]],
     say: Say,
+    refuse: Refuse,
 ) -> TrainingData:
     """The new domain and the replay, with all features that the bundle takes; development speech.
 
@@ -190,7 +197,7 @@ def _data(
     if trainable.config.has_speech:
         frontend = bundle_frontend(trainable.folder, trainable.config)
         spec = feature_spec_of(frontend, first_pass)
-    sources = Sources(spec, trainable.texts, Path(config.cache), say)
+    sources = Sources(spec, trainable.texts, Path(config.cache), say, refuse)
     domain = _domain(config, trainable, sources, recordings, pseudo)
     replay = [(sources.transcribed(path), weight) for path, weight in config.replay.items()]
     check_served([*domain, *replay], tasks)

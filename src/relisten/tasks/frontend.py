@@ -158,6 +158,16 @@ def load_frontend(reference: str, device: str = "auto", dtype: str = "auto") -> 
     return SpeechFrontend(Codebook.load(folder / CODEBOOK), encoder, device, dtype)
 
 
+def _from_anywhere(encoder_reference: str) -> str:
+    """The reference with the whole path of a local folder, KIND:FOLDER@LAYER or FOLDER."""
+    kind, colon, rest = encoder_reference.partition(":")
+    model, _, layer = rest.rpartition("@")
+    if colon and Path(model).is_dir():
+        return f"{kind}:{Path(model).resolve()}@{layer}"
+    path = Path(encoder_reference)
+    return str(path.resolve()) if path.is_dir() else encoder_reference
+
+
 def save_codebook(codebook: Codebook, encoder_reference: str, folder: str) -> None:
     """Write a codebook, and which encoder it is for, to a folder.
 
@@ -168,5 +178,5 @@ def save_codebook(codebook: Codebook, encoder_reference: str, folder: str) -> No
         raise UsageError(f"{folder}: holds an LM trained on its own codebook; name another folder")
     path.mkdir(parents=True, exist_ok=True)
     codebook.save(path / CODEBOOK)
-    described = json.dumps({"encoder": encoder_reference}, indent=1)
+    described = json.dumps({"encoder": _from_anywhere(encoder_reference)}, indent=1)
     (path / ENCODER_FILE).write_text(described + "\n", encoding="utf-8")

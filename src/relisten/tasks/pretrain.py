@@ -26,12 +26,13 @@ from relisten.core.types import (
     UsageError,
 )
 from relisten.io.bundle import CTC_HEAD, WORDS, BundleConfig, resolve_bundle
+from relisten.io.nbest import Refuse
 from relisten.io.sources import weights_hash
 from relisten.lm.load import load_causal_lm, text_vocabulary
 from relisten.lm.model import SpeechTextLM
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
-from relisten.tasks.streams import Say
+from relisten.tasks.streams import Say, refuse_nothing
 from relisten.tasks.training.codebook import CodebookConfig, add_codes, codebook_of
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.ctc import CTCConfig, train_ctc_heads
@@ -111,8 +112,13 @@ class PretrainConfig:
         self.schedule.check_watched(self.dev_manifests, "dev_manifests")
 
 
-def pretrain(config: PretrainConfig, say: Say = print) -> dict[str, float]:
-    """Nats per development word, in each order, of the bundle written to `config.output`."""
+def pretrain(
+    config: PretrainConfig, say: Say = print, refuse: Refuse = refuse_nothing
+) -> dict[str, float]:
+    """Nats per development word, in each order, of the bundle written to `config.output`.
+
+    refuse: told of each utterance that cannot be read; the others are trained on.
+    """
     output = Path(config.output)
     run = Run(output / STATE, config.seed, say)
     run.state.mkdir(parents=True, exist_ok=True)
@@ -126,7 +132,7 @@ def pretrain(config: PretrainConfig, say: Say = print) -> dict[str, float]:
     texts = TextEncoder(tokenizer, config.lm.text_form)
     with processes.main_process_first():  # the others find what it encoded
         keep_config(run.state, config)
-        data = Sources(spec, texts, Path(config.cache), say).data(
+        data = Sources(spec, texts, Path(config.cache), say, refuse).data(
             config.manifests, config.texts, config.dev_manifests, config.lm.tasks
         )
     ctc_head, extension = None, None

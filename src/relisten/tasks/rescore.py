@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from relisten.core.combine import Weights
 from relisten.core.decide import Decision
+from relisten.core.types import FormatError, NBest, Refusal
 from relisten.tasks.second_pass import rank
 from relisten.tasks.streams import Outcome, Say, Tick, no_tick, say_nothing, walk
 from relisten.tasks.weights import OwnWeights
@@ -27,13 +30,22 @@ def rescore(
     or the first pass alone where no model's belong (`tasks.weights.OwnWeights`; `say` is told).
     Hypotheses whose texts are equal to the normaliser of the weights become one, as when tuning;
     ties keep first-pass order, and every hypothesis carries its `first_pass_rank`. See `rank`.
-    Raises FormatError where a hypothesis lacks a score that `weights` weighs.
+    A list that lacks a score which `weights` weighs is refused, and the others are ranked. Raises
+    UsageError where all lack it.
     """
     own = OwnWeights(say)
+
+    def ranked(chunk: list[NBest]) -> Iterator[NBest | Refusal]:
+        for one in chunk:
+            try:
+                yield rank(one, weights or own(one), decision, confidence)
+            except FormatError as error:
+                yield Refusal(one.id, str(error))
+
     return walk(
         scored,
         output,
-        lambda chunk: [rank(one, weights or own(one), decision, confidence) for one in chunk],
+        ranked,
         {
             "command": "rescore",
             "weights": weights and weights.to_json(),
@@ -45,4 +57,5 @@ def rescore(
         resume=resume,
         tick=tick,
         needs_hypotheses=True,
+        needs_one=True,
     )

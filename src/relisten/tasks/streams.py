@@ -45,6 +45,11 @@ AudioSource = str | Path | Mapping[str, BinaryIO]
 """Where the recordings are that utterances name: beside this file ("-": in the working folder), or
 in these open files, by name."""
 
+
+def refuse_nothing(refusal: Refusal) -> None:
+    """A `Refuse` that drops the refusal."""
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -67,6 +72,7 @@ def walk(
     resume: bool = False,
     tick: Tick = no_tick,
     needs_hypotheses: bool = False,
+    needs_one: bool = False,
 ) -> Outcome:
     """What became of the utterances of `source`, each chunk of which `work` turned into `output`.
 
@@ -77,8 +83,9 @@ def walk(
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
     An utterance that cannot be read is refused, the others go on. Memory is that of one chunk and
-    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, and where
-    `resume` meets an output that was made in another way.
+    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, where
+    `needs_one` and all are refused (with the first reason), and where `resume` meets an output that
+    was made in another way.
     """
     n_done, has_hypotheses = 0, False
     refused: list[Refusal] = []
@@ -103,12 +110,19 @@ def walk(
                     n_done += 1
             tick(len(chunk))
         if needs_hypotheses and not has_hypotheses:
-            raise no_hypotheses(source)
+            raise no_hypotheses(source, refused)
+        if needs_one and refused and not n_done:
+            raise UsageError(refused[0].reason)
     return Outcome(n_done, tuple(refused))
 
 
-def no_hypotheses(source: str) -> UsageError:
-    """The error of a file of N-best lists that turns out to hold none."""
+def no_hypotheses(source: str, refused: Sequence[Refusal] = ()) -> UsageError:
+    """The error of a file of N-best lists that turns out to hold none, or none that can be read."""
+    if refused:
+        return UsageError(
+            f"{source}: no utterance that can be read has hypotheses; {len(refused)} cannot, the "
+            f"first: {refused[0].reason}"
+        )
     return UsageError(f"{source}: no utterance has hypotheses; make them with `relisten nbest`")
 
 

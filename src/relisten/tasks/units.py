@@ -9,6 +9,7 @@ from pathlib import Path
 from relisten.core.types import NBest, UsageError
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.nbest import read_nbest, rebase_audio
+from relisten.io.provenance import Provenance, check_record, content_hash, write_record
 from relisten.io.shards import shard_ids, shard_path, shards, write_shard
 from relisten.lm.sequences import Speech
 from relisten.speech.codebook import deduplicate
@@ -59,14 +60,15 @@ def make_units(
             for utterance, speech in zip(chunk, speeches, strict=True)
         ]
 
-    if output.endswith("/") or Path(output).is_dir():
-        return _walk_to_shards(manifest, Path(output), work, resume, tick)
     made_by = {
         "command": "units",
         "model": scoring_hash(resolve_bundle(model)),
         "deduplicate": deduplicate,
         "dtype": dtype,
     }
+    if output.endswith("/") or Path(output).is_dir():
+        made_by["input"] = content_hash(manifest)
+        return _walk_to_shards(manifest, Path(output), work, made_by, resume, tick)
     return walk(manifest, output, work, made_by, CHUNK_SIZE, resume=resume, tick=tick)
 
 
@@ -74,6 +76,7 @@ def _walk_to_shards(
     manifest: str,
     folder: Path,
     work: Callable[[list[NBest]], list[NBest | Refusal]],
+    made_by: Provenance,
     resume: bool,
     tick: Tick,
 ) -> Outcome:
@@ -81,6 +84,10 @@ def _walk_to_shards(
     if shards(folder) and not resume:
         raise UsageError(f"{folder}: holds shards already; add --resume, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "shards"
+    if resume:
+        check_record(record, made_by)
+    write_record(record, made_by)
     n_done, refused = 0, []
     for number, some in enumerate(in_chunks(read_nbest(manifest), SHARD_SIZE)):
         path, ids = shard_path(folder, number), [utterance.id for utterance in some]

@@ -25,7 +25,8 @@ def _espnet_folders(folder: Path) -> list[Path]:
     """The folder itself, or the folders of decoding jobs below it, that hold `1best_recog`."""
     if (folder / "1best_recog" / "text").is_file():
         return [folder]
-    jobs = [text.parent.parent for text in folder.glob("**/1best_recog/text")]
+    texts = folder.glob("**/1best_recog/text")
+    jobs = [text.parent.parent for text in texts if text.is_file()]
     return sorted(jobs, key=lambda job: (job.parent, len(job.name), job.name))
 
 
@@ -36,7 +37,7 @@ def read_espnet(folder: Path) -> Iterator[NBest]:
     beam search's weighted sum of natural-log probabilities (decoder, CTC, LM), EOS counted, higher
     is better, also where it is written as `tensor(-1.5)`; taken as `asr` unchanged.
     """
-    for job in _espnet_folders(folder):
+    for job in _or_refuse(_espnet_folders(folder), folder, "1best_recog/text"):
         ranks: list[_Rank] = []
         while (job / f"{len(ranks) + 1}best_recog" / "text").is_file():
             ranks.append(_Rank(job / f"{len(ranks) + 1}best_recog"))
@@ -50,6 +51,14 @@ def read_espnet(folder: Path) -> Iterator[NBest]:
                     f"{rank.folder / 'text'}: '{rank.utterance_id}' is not where 1best_recog has "
                     "it; sort the text and score files of all folders by id"
                 )
+
+
+def _or_refuse(jobs: list[Path], folder: Path, wanted: str) -> list[Path]:
+    """Raises FormatError where there are none."""
+    if jobs:
+        return jobs
+    what = "a folder without the file" if folder.is_dir() else "no folder; name the one that holds"
+    raise FormatError(f"{folder}: is {what} {wanted}")
 
 
 class _Rank:
@@ -104,7 +113,7 @@ def read_kaldi(folder: Path) -> Iterator[NBest]:
     acoustic costs. Costs are negated natural logs, lower is better, so
     asr = −(graph cost + KALDI_ACOUSTIC_SCALE · acoustic cost); both costs are kept by name.
     """
-    for job in _kaldi_folders(folder):
+    for job in _or_refuse(_kaldi_folders(folder), folder, "words_text or text"):
         text = job / "words_text" if (job / "words_text").is_file() else job / "text"
         graph = next(
             (job / n for n in ("lmwt.withlm", "lmwt", "lmwt.nolm") if (job / n).is_file()), None

@@ -16,6 +16,7 @@ import torch
 from relisten.core.types import ASR, Hypothesis
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.extras import need_transformers
 from relisten.io.pretrained import from_pretrained
 from relisten.speech.alignment import ctc_token_ends, word_ends
 from relisten.speech.ctc.beam import ctc_beam
@@ -43,6 +44,7 @@ class TransformersCTC:
         name: str | None = None,
     ) -> None:
         """Load the model; dtype auto|float32|bfloat16. The blank is the tokenizer's pad token."""
+        need_transformers()
         from transformers import AutoModelForCTC, AutoTokenizer
 
         self.name = name or Path(folder).name

@@ -18,6 +18,7 @@ from relisten.core.text import lower_if_capitals
 from relisten.core.types import ASR, Hypothesis, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.device import torch_placement
+from relisten.io.extras import need_transformers
 from relisten.io.pretrained import from_pretrained
 from relisten.io.sources import weights_hash
 from relisten.speech.alignment import attention_token_ends, word_ends
@@ -55,6 +56,7 @@ class TransformersWhisper:
         name: str | None = None,
     ) -> None:
         """Load the model; options as in `CTranslate2Whisper`, dtype auto|float32|bfloat16."""
+        need_transformers()
         from transformers import AutoTokenizer, WhisperForConditionalGeneration
 
         folder = Path(folder)

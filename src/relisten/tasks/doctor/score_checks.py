@@ -104,7 +104,10 @@ def check_direction(lists: Lists) -> Check | None:
         "order_with_fewer_errors": places.value,
         "share_of_positive": positive,
     }
-    finding = f"of two hypotheses the upper one scores higher in {_per_cent(by_place)} of the cases"
+    finding = "no two hypotheses of a list have different scores"
+    if by_place.n_lists:
+        share = _per_cent(by_place)
+        finding = f"of two hypotheses the upper one scores higher in {share} of the cases"
     if by_errors.n_lists:
         finding += f", the one with fewer errors in {_per_cent(by_errors)}"
     if positive:

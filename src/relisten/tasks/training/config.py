@@ -8,12 +8,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from relisten.core.types import ModelError, UsageError
+from relisten.io.extras import need_extra
 from relisten.io.files import read_object, write_text
+from relisten.io.provenance import content_hash, record_path, write_record
 from relisten.tasks.training.keys import (
     FilePath,
     Key,
@@ -25,7 +26,7 @@ from relisten.tasks.training.keys import (
 
 STATE = "state"
 """Folder in a bundle for what a stopped run goes on from; not part of the bundle."""
-TRAIN_EXTRA = ("yaml", "peft", "pyarrow")
+TRAIN_EXTRA = ("accelerate", "peft", "pyarrow", "sklearn", "transformers", "yaml")
 FORMER = {
     **{name: f"features.{name}" for name in ("first_pass", "encoder", "pool")},
     **{name: f"ctc.{name[4:]}" for name in ("ctc_steps", "ctc_layers", "ctc_layer_steps")},
@@ -46,22 +47,20 @@ Config = TypeVar("Config")
 def need_train_extra() -> None:
     """Raises UsageError, with the command that installs it, where a library of training is
     missing."""
-    if missing := [name for name in TRAIN_EXTRA if find_spec(name) is None]:
-        raise UsageError(
-            f"training needs {', '.join(missing)}, not installed here; "
-            "run `pip install 'relisten[train]'`"
-        )
+    need_extra("train", "training", *TRAIN_EXTRA)
 
 
 def keep_config(state: Path, config: Any) -> None:
-    """Write a run's configuration, a dataclass, beside its state.
+    """Write a run's configuration, a dataclass, beside its state, and what its files held.
 
-    Raises UsageError where that state is of a run with other settings; a change of keys that do not
-    affect training is accepted.
+    Raises UsageError where that state is of a run with other settings, or a file that they name has
+    changed since; a change of keys that do not affect training is accepted.
     """
     path, known = state / "config.json", keys_of(type(config))
     settings = json.loads(json.dumps(asdict(config)))
+    contents = _contents(settings, known)
     if path.exists():
+        _check_contents(state, contents)
         # A key that an older version did not know had the meaning of its default.
         defaults = {name: key.default for name, key in known.items() if key.default is not MISSING}
         before = json.loads(json.dumps(defaults))
@@ -76,7 +75,42 @@ def keep_config(state: Path, config: Any) -> None:
                 f"{state} holds a run with other {', '.join(changed)}; "
                 "name another output, or delete that folder to start anew"
             )
+    write_record(path, contents)
     write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _contents(settings: dict[str, Any], known: Mapping[str, Key]) -> dict[str, str | None]:
+    """Files that the keys name which affect training → a hash of their contents."""
+    now = _dotted(settings, known, "the configuration")
+    names = [
+        name for name, key in known.items() if key.affects_training and FilePath in _types(key.kind)
+    ]
+    paths = (path for name in names for path in _texts(now[name]))
+    return {path: content_hash(path) for path in paths if Path(path).is_file()}
+
+
+def _types(kind: Any) -> list[Any]:
+    return [kind, *(inner for one in get_args(kind) for inner in _types(one))]
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return list(value)
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _check_contents(state: Path, contents: Mapping[str, str | None]) -> None:
+    """Raises UsageError where a file of the run was another one when it began."""
+    try:
+        before = json.loads(record_path(state / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # a run of an earlier version did not write it
+    changed = [p for p, hash in contents.items() if before.get(p, hash) != hash]
+    if changed:
+        raise UsageError(
+            f"{', '.join(changed)}: changed since the run in {state} began; name another output, "
+            "or delete that folder to start anew"
+        )
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relisten.core.types import UsageError
+from relisten.io.nbest import Refuse
 from relisten.lm.sequences import Order
 from relisten.lm.texts import TextEncoder
-from relisten.tasks.streams import Refusal, Say
+from relisten.tasks.streams import Refusal, Say, refuse_nothing
 from relisten.tasks.training.examples import (
     Example,
     TrainingData,
@@ -33,13 +34,15 @@ DEV_UTTERANCES = 100
 class Sources:
     """Turns files into examples, and says what it found. cache: where that is kept.
 
-    spec: None where only the order `text` is wanted; then no recording is opened.
+    spec: None where only the order `text` is wanted; then no recording is opened. refuse: told of
+    each utterance that cannot be read.
     """
 
     spec: FeatureSpec | None
     texts: TextEncoder
     cache: Path
     say: Say
+    refuse: Refuse = refuse_nothing
 
     def data(
         self,
@@ -75,6 +78,8 @@ class Sources:
             cached = cache_manifest(manifest, self.spec, self.cache)
             found = [make_example(one, self.texts) for one in cached.utterances]
             refused = cached.refused
+            for refusal in refused:
+                self.refuse(refusal)
         made = [example for example in found if example is not None]
         n_words, n_all = sum(len(example.words) for example in made), len(found) + len(refused)
         if n_all:
@@ -89,6 +94,8 @@ class Sources:
         """The utterances of a manifest that have no reference."""
         assert self.spec is not None, "without features there is nothing but text"
         cached = cache_untranscribed(manifest, self.spec, self.cache)
+        for refusal in cached.refused:
+            self.refuse(refusal)
         if cached.utterances or cached.refused:
             hours = sum(len(one.frames) * one.unit_s for one in cached.utterances) / 3600
             counted = f"{len(cached.utterances)} untranscribed utterances, {hours:.2f} hours"
