@@ -48,9 +48,11 @@ def to_delta(
 def language_name(code: str, asked: str | None) -> str:
     """The English name of a language by its ISO code, as Whisper's API gives it; "unknown" where
     the server detects it and the client did not say."""
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
     code = (asked or "unknown").lower() if code == "auto" else code
+    try:
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+    except ImportError:  # it comes with relisten[models]
+        return "english" if code == "en" else code
     return str(LANGUAGES.get(code, code))
 
 
