@@ -252,7 +252,7 @@ def test_what_is_opened_was_saved_and_what_is_saved_scores_alike(world: Path) ->
     in_memory = Scorer(start.model, start.texts, "chunked")
     output = world / "changed"
     output.mkdir()
-    start.save(output, start.config.weights)
+    start.save(output, start.config.weights, TrainedOn())
     before, after = (load_rescorer(str(f), dtype="float32") for f in (world / "start", output))
     asked = [one.hypotheses for one in lists]
     for component in ("text", "text_given_speech"):

@@ -137,7 +137,7 @@ def test_rescore_merges_equal_texts(tmp_path: Path) -> None:
 
 def test_rescore_names_the_missing_score(tmp_path: Path) -> None:
     save_nbest([heard("utt-7", "x", "x")], tmp_path / "in")
-    with pytest.raises(FormatError, match=r"utt-7.*relisten score"):
+    with pytest.raises(UsageError, match=r"utt-7.*relisten score"):
         rescore(str(tmp_path / "in"), str(tmp_path / "out"), Weights({"text": 1.0}))
     assert not (tmp_path / "out").exists()
 
