@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -68,8 +69,8 @@ class LoadedRescorer:
     """A language model ready to score, its speech frontend (None: it reads text only), and weights.
 
     first_pass: reference of the recogniser that the weights are for. identity: which model it is.
-    language: of its speech. adapted: a recogniser taught the user's speech,
-    if any. guard: tells speech that it was not taught.
+    language: of its speech. load_adapted: loads the recogniser taught the user's speech, if any.
+    guard: tells speech that it was not taught.
     """
 
     scorer: Scorer
@@ -78,14 +79,19 @@ class LoadedRescorer:
     frontend: SpeechFrontend | None = None
     first_pass: str = FIRST_PASS
     language: str = "en"
-    adapted: CTranslate2Whisper | None = None
+    load_adapted: Callable[[], CTranslate2Whisper] | None = None
     guard: Guard | None = None
+
+    @cached_property
+    def adapted(self) -> CTranslate2Whisper | None:
+        """The recogniser taught the user's speech, loaded when its score is first asked for."""
+        return self.load_adapted() if self.load_adapted else None
 
     @property
     def components(self) -> tuple[str, ...]:
         """The scores it can give."""
         has_ctc_head = self.frontend is not None and self.frontend.ctc_head is not None
-        has = {CTC: has_ctc_head, ADAPTED: self.adapted is not None}
+        has = {CTC: has_ctc_head, ADAPTED: self.load_adapted is not None}
         return (*self.scorer.components, *(name for name, is_given in has.items() if is_given))
 
     def check(self, component: str) -> None:
@@ -222,7 +228,7 @@ def load_rescorer(
         frontend,
         config.first_pass,
         config.language,
-        _load_adapted(folder, config.language, device),
+        _adapted_of(folder, config.language, device),
         _load_guard(folder, config, config.language, device),
     )
 
@@ -251,22 +257,23 @@ def load_listeners(
     folder = resolve_bundle(str(reference))
     config = read_bundle(folder) if (folder / CONFIG).is_file() else None
     language = language or (config.language if config else "en")
-    if config and not names and (taught := _load_adapted(folder, language, device, dtype)):
-        return Listeners([taught], _load_guard(folder, config, language, device, dtype))
+    if config and not names and (load_taught := _adapted_of(folder, language, device, dtype)):
+        return Listeners([load_taught()], _load_guard(folder, config, language, device, dtype))
     names = names or (config.first_pass if config else FIRST_PASS,)
     recognisers = [load_first_pass(name, device, dtype, language) for name in names]
     check_names(recognisers)
     return Listeners(recognisers)
 
 
-def _load_adapted(
+def _adapted_of(
     folder: Path, language: str, device: str = "auto", dtype: str = "auto"
-) -> CTranslate2Whisper | None:
-    """The recogniser in a bundle that was taught the user's speech; None where there is none."""
+) -> Callable[[], CTranslate2Whisper] | None:
+    """Loads the recogniser in a bundle that was taught the user's speech; None: there is none."""
     path = folder / RECOGNISER
     if not path.is_dir():
         return None
-    return CTranslate2Whisper(path, device, dtype, language, ADAPTED.rpartition(".")[2])
+    name = ADAPTED.rpartition(".")[2]
+    return lambda: CTranslate2Whisper(path, device, dtype, language, name)
 
 
 def _load_guard(
