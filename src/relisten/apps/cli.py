@@ -37,6 +37,7 @@ from relisten.apps.options import (
     quiet_option,
     resume_option,
     rules_option,
+    second_pass_options,
     seed_option,
     systems_of,
     taken,
@@ -88,25 +89,7 @@ def main() -> None:
     show_default=True,
     help="Of stereo: their average, a transcript each, or one alone.",
 )
-@model_option
-@click.option(
-    "--first-pass",
-    multiple=True,
-    metavar="NAME",
-    help="Recogniser; by default the one that the model's weights are for. Again for another one: "
-    "its hypotheses join the list, rated by the first.",
-)
-@language_option
-@decoding_options
-@proposal_options
-@phrases_option
-@click.option(
-    "--weights",
-    metavar="FILE|BUNDLE",
-    help="What each score counts for; by default the model's own weights.",
-)
-@decision_option
-@confidence_option
+@second_pass_options
 @cue_options
 @placement_options
 @click.option(

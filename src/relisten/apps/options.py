@@ -186,3 +186,27 @@ def systems_of(
             raise click.BadParameter(f"two systems are called {name!r}; give each its own name")
         systems[name] = path
     return systems
+
+
+second_pass_options = options(
+    model_option,
+    click.option(
+        "--first-pass",
+        multiple=True,
+        metavar="NAME",
+        help="Recogniser; by default the one that the model's weights are for. Again for another "
+        "one: its hypotheses join the list, rated by the first.",
+    ),
+    language_option,
+    decoding_options,
+    proposal_options,
+    phrases_option,
+    click.option(
+        "--weights",
+        metavar="FILE|BUNDLE",
+        help="What each score counts for; by default the model's own weights.",
+    ),
+    decision_option,
+    confidence_option,
+)
+"""Of the commands that take recordings and give the chosen text."""

@@ -11,16 +11,10 @@ import click
 
 from relisten.apps.console import note
 from relisten.apps.options import (
-    confidence_option,
-    decision_option,
-    decoding_options,
-    language_option,
-    model_option,
     options,
-    phrases_option,
     placement_options,
-    proposal_options,
     quiet_option,
+    second_pass_options,
     taken,
 )
 from relisten.core.types import UsageError
@@ -93,25 +87,7 @@ limit_options = options(
 
 @click.command(epilog="Example: relisten serve --port 8000")
 @address_options
-@model_option
-@click.option(
-    "--first-pass",
-    multiple=True,
-    metavar="NAME",
-    help="Recogniser; by default the one that the model's weights are for. Again for another one: "
-    "its hypotheses join the list, rated by the first.",
-)
-@language_option
-@decoding_options
-@proposal_options
-@phrases_option
-@click.option(
-    "--weights",
-    metavar="FILE|BUNDLE",
-    help="What each score counts for; by default the model's own weights.",
-)
-@decision_option
-@confidence_option
+@second_pass_options
 @limit_options
 @placement_options
 @quiet_option
