@@ -14,15 +14,19 @@ from click.testing import CliRunner
 
 import relisten
 from relisten.apps.cli import main
+from relisten.core.combine import Weights
 from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.types import ADAPTED, Hypothesis, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.bundle import (
+    EXTENSION,
     FAMILIARITY,
     OTHER_SPEECH,
+    WORDS,
     read_bundle,
     read_trained_on,
     resolve_bundle,
+    write_bundle,
 )
 from relisten.io.nbest import load_nbest
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
@@ -33,7 +37,13 @@ from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
-from tiny_world import fill_cache, transcripts_of, write_noise
+from tiny_world import (
+    fill_cache,
+    small_ctc_batches,
+    tiny_speech_bundle,
+    transcripts_of,
+    write_noise,
+)
 
 TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
 N_SPEAKERS = 6
@@ -270,6 +280,34 @@ def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(lea
     assert held_out
     assert held_out.isdisjoint(u.speaker for u in (*mixed.learnt, *mixed.untranscribed))
     assert mixed.untranscribed or any("without a transcript" in line for line in said)
+
+
+def test_another_language_gets_its_letters(learnt, tmp_path, monkeypatch):
+    """In the CTC head, which the LM then has no ear for; what is not trained knows none of them."""
+    folder, _, _, _ = learnt
+    small_ctc_batches(monkeypatch)
+    monkeypatch.setattr("relisten.tasks.learning.letters.FEWEST_STEPS", 4)
+    start, bundle = tmp_path / "start", tmp_path / "bundle"
+    tiny_speech_bundle(start, Weights({"asr": 1.0, "ctc": 0.1}))
+    write_bundle(start, replace(read_bundle(start), language="de"))
+    lines = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()[:18]]
+    for one in lines:
+        one["audio"] = str(folder / one["audio"])
+        one["reference"] = one["reference"].lower().replace("cd", "cö")
+    (tmp_path / "speech.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    options = LearnOptions(model=str(start), language="en", steps=2)
+    report, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
+    assert report.choices[-1].name == "the bundle: asr + text + ctc"
+    config = read_bundle(bundle)
+    assert (config.language, config.lm_hears) == ("en", False)
+    assert not (bundle / EXTENSION).exists()
+    assert (bundle / WORDS).read_text().split() == ["ab", "cö", "dc"]
+    ctc_head = load_rescorer(str(bundle)).frontend.ctc_head
+    assert ctc_head.alphabet == " abcdefgö"
+    [transcript] = transcripts_of([lines[0]["audio"]], str(bundle))
+    assert transcript.segments
+    again, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
+    assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
 
 
 def test_texts_alone_teach_the_language_model(learnt, tmp_path):

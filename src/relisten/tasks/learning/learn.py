@@ -24,6 +24,8 @@ from relisten.core.leakage import TrainedOn
 from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, Refusal, UsageError
 from relisten.io.bundle import (
     CONFIG,
+    CTC_HEAD,
+    EXTENSION,
     FAMILIARITY,
     OTHER_SPEECH,
     RECOGNISER,
@@ -36,6 +38,7 @@ from relisten.io.bundle import (
     resolve_bundle,
     write_bundle,
 )
+from relisten.io.files import write_text
 from relisten.io.nbest import read_nbest, save_nbest
 from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
@@ -43,6 +46,7 @@ from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
 from relisten.speech.whisper.convert import as_ctranslate2
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.learning.letters import teach_letters
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
     HELD_OUT,
@@ -151,6 +155,7 @@ def learn(
         prepared = _with_pseudo_references(prepared, options.model, bundle, run)
     _teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
     _teach_lm(prepared, folder, options, run)
+    _teach_letters(prepared, folder, language, options, run)
     add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
     _describe_speech(prepared, folder, options.seed, say)
@@ -338,6 +343,32 @@ def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -
     trainable.save(output, weights, TrainedOn())
 
 
+def _teach_letters(
+    speech: Prepared, output: Path, language: str, options: LearnOptions, run: Run
+) -> None:
+    """Put the CTC head, taught the speech, in the place of that started from, with the words that
+    it may propose. In another language it is given letters, for which the LM has no ear."""
+    start = _bundle_folder(options.model)
+    config, ctc_head = read_bundle(start), ctc_head_path(start)
+    if ctc_head is None:
+        return
+    learnt, watched = (
+        kept_recordings(some, speech.recordings) for some in (speech.learnt, speech.watched)
+    )
+    is_foreign = language != config.language
+    inside = run.inside("letters")
+    teach_letters(ctc_head, str(config.encoder), learnt, watched, is_foreign, inside).save(
+        output / CTC_HEAD
+    )
+    words = {word for one in learnt for word in one.text.split()}
+    if not is_foreign and (start / WORDS).is_file():
+        words |= {*(start / WORDS).read_text(encoding="utf-8").split()}
+    write_text(output / WORDS, "\n".join(sorted(words)) + "\n")
+    if is_foreign:
+        write_bundle(output, replace(read_bundle(output), components=(TEXT,), text_only=True))
+        (output / EXTENSION).unlink(missing_ok=True)
+
+
 def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
     path = run.state / "transcripts.jsonl"
     bare = [NBest(u.id, reference=u.reference) for u in utterances]
@@ -352,14 +383,10 @@ def _finish_bundle(
     normaliser: str,
     fallback: Mapping[str, float],
 ) -> None:
-    """Write what the bundle is for; a CTC head of another language is left out."""
+    """Write what the bundle is for."""
     config = read_bundle(output)
-    ctc_head = ctc_head_path(output)
-    if language != config.language and ctc_head is not None:
-        ctc_head.unlink()
-        (output / WORDS).unlink(missing_ok=True)
-        ctc_head = None
-    values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or ctc_head}
+    has_head = ctc_head_path(output) is not None
+    values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or has_head}
     weights = _guarded(Weights(values, normaliser, config.weights.tuned_on), fallback)
     write_bundle(output, replace(config, first_pass=first_pass, language=language, weights=weights))
 
