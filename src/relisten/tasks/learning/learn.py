@@ -9,6 +9,7 @@ stopped goes on from it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -357,9 +358,8 @@ def _teach_letters(
     )
     is_foreign = language != config.language
     inside = run.inside("letters")
-    teach_letters(ctc_head, str(config.encoder), learnt, watched, is_foreign, inside).save(
-        output / CTC_HEAD
-    )
+    made = teach_letters(ctc_head, str(config.encoder), learnt, watched, is_foreign, inside)
+    shutil.copyfile(made, output / CTC_HEAD)
     words = {word for one in learnt for word in one.text.split()}
     if not is_foreign and (start / WORDS).is_file():
         words |= {*(start / WORDS).read_text(encoding="utf-8").split()}

@@ -37,8 +37,8 @@ def teach_letters(
     watched: Sequence[Recording],
     adds_letters: bool,
     run: Run,
-) -> CTCHead:
-    """The CTC head of the file `start`, trained on the recordings, and kept in `run.state`.
+) -> Path:
+    """The CTC head of the file `start`, trained on the recordings, as a file in `run.state`.
 
     encoder: reference of the one whose frames, or those of whose lower layers, the head takes.
     adds_letters: whether it learns those of the transcripts that it does not know. watched:
@@ -46,7 +46,7 @@ def teach_letters(
     """
     path = run.state / "ctc_head.safetensors"
     if path.exists():
-        return CTCHead.load(path, lambda: resolve_model(encoder))
+        return path
     ctc_head = CTCHead.load(start, lambda: resolve_model(encoder))
     if adds_letters:
         ctc_head = ctc_head.with_letters(letters_of(one.text for one in learnt))
@@ -71,7 +71,7 @@ def teach_letters(
     )
     train_ctc(ctc_head.to(PartialState().device), data, schedule, run)
     ctc_head.cpu().save(path)
-    return ctc_head
+    return path
 
 
 def letters_of(texts: Iterable[str]) -> list[str]:
