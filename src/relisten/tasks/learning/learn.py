@@ -254,7 +254,8 @@ def _describe_speech(speech: Prepared, output: Path, seed: int, say: Say) -> Non
         say("the bundle started from does not know other speech; all will be taken for your own")
         return
     learnt = kept_recordings(speech.learnt, speech.recordings)
-    watched = kept_recordings(speech.watched, speech.recordings)
+    unlearnt = kept_recordings(speech.watched, speech.recordings)
+    unlearnt += kept_recordings(speech.held_out, speech.held_out_recordings)
     kinds = load_statistics(OtherSpeech, path)
     encoder = load_encoder(kinds.encoder)
 
@@ -262,19 +263,22 @@ def _describe_speech(speech: Prepared, output: Path, seed: int, say: Say) -> Non
         found = frame_means(encoder, [one.samples() for one in recordings])
         return np.array([one for one in found if one is not None])
 
-    known, others = familiar_examples(learnt, watched, seed)
-    save_statistics(Familiarity.of(means(known), means(others), kinds), output / FAMILIARITY)
+    known, others = map(means, familiar_examples(learnt, unlearnt, seed))
+    if len(known) < 2 or not len(others):
+        say("one recording does not tell your speech from other speech; all will be taken for it")
+        return
+    save_statistics(Familiarity.of(known, others, kinds), output / FAMILIARITY)
 
 
 def familiar_examples(
-    learnt: Sequence[Recording], watched: Sequence[Recording], seed: int
+    learnt: Sequence[Recording], unlearnt: Sequence[Recording], seed: int
 ) -> tuple[list[Recording], list[Recording]]:
-    """Recordings that describe the speech, at most MOST_DESCRIBING, and others of it, of other
-    speakers where that can be."""
+    """Recordings that describe the speech, at most MOST_DESCRIBING, and others of it: those that
+    nothing was learnt from, else of other speakers where that can be."""
     order = np.random.default_rng(seed).permutation(len(learnt))[:MOST_DESCRIBING]
     some = [learnt[row] for row in order]
-    if watched:
-        return some, list(watched)
+    if unlearnt:
+        return some, list(unlearnt)
     known = [one for one in some if fold_of(one.speaker, 4)]
     others = [one for one in some if not fold_of(one.speaker, 4)]
     return (known, others) if known and others else (some[::2] or some, some[1::2] or some)
