@@ -32,11 +32,14 @@ from relisten.io.nbest import load_nbest
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
 from relisten.tasks.defaults import FIRST_PASS, MODEL
-from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
+from relisten.tasks.learning.learn import learn
+from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.prepare import Prepared, prepare
+from relisten.tasks.learning.teach import recogniser_schedule
 from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
+from relisten.tasks.training.recogniser import RecogniserTraining
 from tiny_world import (
     fill_cache,
     small_ctc_batches,
@@ -329,3 +332,38 @@ def test_texts_alone_teach_the_language_model(learnt, tmp_path):
     assert costs[1] > costs[0] + 1
     with pytest.raises(UsageError, match="--text"):
         learn([], str(tmp_path / "c"), LearnOptions(), said.append)
+
+
+def test_phrases_are_read_and_may_be_spelled(learnt, tmp_path):
+    start, bundle = tmp_path / "start", tmp_path / "bundle"
+    tiny_speech_bundle(start, Weights({"asr": 1.0}))
+    (start / WORDS).write_text("ab\n")
+    (tmp_path / "names.txt").write_text("Bede Facade\nGaga\t2\n")
+    said: list[str] = []
+    options = LearnOptions(model=str(start), phrases=(str(tmp_path / "names.txt"),))
+    learn([], str(bundle), options, said.append)
+    assert any(line.startswith("language model: 0 transcripts, 2 sentences") for line in said)
+    assert (bundle / WORDS).read_text().split() == ["Bede", "Facade", "Gaga", "ab"]
+
+
+def test_hours_shorten_the_training(learnt, tmp_path, monkeypatch):
+    """To what the machine does in that time, which a run that goes on does not measure again."""
+    folder, _, _, _ = learnt
+    steps_s = iter([3.0])
+    monkeypatch.setattr(RecogniserTraining, "seconds_per_step", lambda _: next(steps_s))
+    said: list[str] = []
+    monkeypatch.setattr("relisten.tasks.learning.learn.teach_lm", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            learn(
+                [str(folder / "speech.jsonl")],
+                str(tmp_path / "b"),
+                LearnOptions(hours=6 / 3600),
+                said.append,
+            )
+    [planned] = [line for line in said if line.startswith("recogniser: ")]
+    assert planned.endswith("2 steps of 3.0 s, 1 min at most")
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
