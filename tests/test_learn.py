@@ -346,6 +346,25 @@ def test_phrases_are_read_and_may_be_spelled(learnt, tmp_path):
     assert (bundle / WORDS).read_text().split() == ["Bede", "Facade", "Gaga", "ab"]
 
 
+def test_a_curve_learns_from_parts_and_judges_by_the_same(learnt, tmp_path):
+    folder, _, whole, _ = learnt
+    options = LearnOptions(steps=2, curve=True)
+    bundle, speech = tmp_path / "b", [str(folder / "speech.jsonl")]
+    report, _ = learn(speech, str(bundle), options, lambda _: None)
+    state = bundle / "state"
+    held_out = {u.id for u in load_nbest(state / "speech" / "held-out.jsonl")}
+    sizes = []
+    for name, point in zip(("0.25", "0.5"), report.curve, strict=True):
+        part = load_nbest(state / f"curve-{name}" / "part.jsonl")
+        assert held_out.isdisjoint(u.id for u in part)
+        judged = load_nbest(state / f"curve-{name}" / "state" / "held-out-scored.jsonl")
+        assert {u.id for u in judged} == held_out
+        assert point.duration_s == pytest.approx(sum(u.duration_s for u in part))
+        sizes.append(len(part))
+    assert 0 < sizes[0] < sizes[1] < whole.n_utterances + 18
+    assert len(report.to_json()["curve"]) == 2
+
+
 def test_hours_shorten_the_training(learnt, tmp_path, monkeypatch):
     """To what the machine does in that time, which a run that goes on does not measure again."""
     folder, _, _, _ = learnt

@@ -9,6 +9,7 @@ stopped goes on from it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -30,14 +31,16 @@ from relisten.io.bundle import (
     write_bundle,
 )
 from relisten.io.files import write_text
-from relisten.io.nbest import read_nbest, save_nbest
+from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.learning.held_out import hold_out
 from relisten.tasks.learning.options import LearnOptions
-from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
+from relisten.tasks.learning.outcome import CurvePoint, LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
     HELD_OUT,
+    SPEECH,
     UNTRANSCRIBED,
     WATCHED,
     Prepared,
@@ -64,6 +67,9 @@ from relisten.tasks.weights import save_weights
 Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 """(what is done, how many utterances) → a progress bar."""
 
+HELD_OUT_LISTS, FIRST = "held-out-", "first"
+FIRST_LISTS = f"{HELD_OUT_LISTS}{FIRST}.jsonl"
+CURVE_SHARES = (0.25, 0.5)
 MIN_CONFIDENCE = 0.8
 """Lowest posterior of a text that is taken for the transcript of a recording without one."""
 
@@ -125,7 +131,35 @@ def learn(
     report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
-    return replace(report, real_time_factors=factors), prepared.refused
+    report = replace(report, real_time_factors=factors)
+    if options.curve:
+        report = replace(report, curve=_curve(prepared, folder, options, say, stage))
+    return report, prepared.refused
+
+
+def _curve(
+    speech: Prepared, output: Path, options: LearnOptions, say: Say, stage: Stage
+) -> tuple[CurvePoint, ...]:
+    """What parts of the speech give, learnt from in the same way and judged on the same."""
+    points = []
+    everything = [*speech.learnt, *speech.watched]
+    for share in CURVE_SHARES:
+        folder = output / STATE / f"curve-{share:g}"
+        manifest = folder / "part.jsonl"
+        (folder / STATE).mkdir(parents=True, exist_ok=True)
+        _, part = hold_out(everything, share, len(everything), options.seed)
+        save_nbest([rebase_audio(u, speech.folder / SPEECH, manifest) for u in part], manifest)
+        if not (known := folder / STATE / FIRST_LISTS).exists():  # the same for all
+            shutil.copyfile(output / STATE / FIRST_LISTS, known)
+        duration_s = sum(u.duration_s or 0 for u in part)
+        say(f"{share:g} of the speech: {duration_s / 3600:.2f} h")
+        hours = options.hours and share * options.hours
+        dev = (str(speech.folder / HELD_OUT),)
+        some = replace(options, dev=dev, hours=hours, curve=False)
+        report, _ = learn([str(manifest)], str(folder), some, say, stage)
+        assert report is not None
+        points.append(CurvePoint(duration_s, report.choices[1].wer, report.choices[-1].wer))
+    return tuple(points)
 
 
 def _with_phrases(options: LearnOptions, run: Run) -> LearnOptions:
@@ -228,14 +262,14 @@ def _judged(
 ) -> LearningReport:
     """Lists of the held-out speakers, scored; the report on them."""
     state, manifest = output / STATE, str(speech.folder / HELD_OUT)
-    lists, scored = (str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored"))
+    lists, scored = (str(state / f"{HELD_OUT_LISTS}{name}.jsonl") for name in ("lists", "scored"))
     n, model = len(speech.held_out), str(output)
-    recognisers = {"first": read_bundle(output).first_pass, "alone": str(output / RECOGNISER)}
+    recognisers = {FIRST: read_bundle(output).first_pass, "alone": str(output / RECOGNISER)}
     best_of = {}
     for (name, reference), label in zip(
         recognisers.items(), ("first pass", "recogniser alone"), strict=True
     ):
-        path = str(state / f"held-out-{name}.jsonl")
+        path = str(state / f"{HELD_OUT_LISTS}{name}.jsonl")
         with stage(label, n) as tick:
             make_nbest(
                 manifest,
@@ -256,7 +290,7 @@ def _judged(
         score(lists, scored, model, components, resume=True, tick=tick)
     return judge(
         list(read_nbest(scored)),
-        best_of["first"],
+        best_of[FIRST],
         best_of["alone"],
         speech.seen,
         Weights(fallback, normaliser),

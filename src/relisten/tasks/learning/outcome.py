@@ -50,6 +50,16 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What a part of the speech gives. duration_s: of what was learnt from. adapted_wer, wer: of
+    the recogniser alone, and of the bundle, fractions."""
+
+    duration_s: float
+    adapted_wer: float
+    wer: float
+
+
+@dataclass(frozen=True)
 class LearningReport:
     """What `learn` found; rates are fractions.
 
@@ -57,6 +67,7 @@ class LearningReport:
     the bundle. over_adapted: gain of the bundle over the adapted recogniser alone. better, worse:
     shares of utterances with fewer and with more errors than the first pass. oracle_wer: of the
     best hypotheses of the lists. real_time_factors: choice → seconds of work per second of speech.
+    curve: what parts of the speech give, where it was asked for.
     """
 
     n_utterances: int
@@ -71,6 +82,7 @@ class LearningReport:
     oracle_wer: float
     real_time_factors: dict[str, float]
     tuning: TuningResult
+    curve: tuple[CurvePoint, ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -93,6 +105,7 @@ class LearningReport:
             "oracle_wer": self.oracle_wer,
             "real_time_factors": self.real_time_factors,
             "weights": dict(self.tuning.weights.values),
+            "curve": [asdict(point) for point in self.curve],
         }
         return finite_or_none(record)
 
