@@ -57,6 +57,8 @@ MARGIN = 8.0
 scores. Of 1,240 lists with samples and proposals (speechocean dev) it leaves 8.7 of 21.6 texts to
 `text`, and 99.2 % of the choices: WER 22.31 instead of 22.35. Not measured for `speech_given_text`.
 """
+PROPOSALS = 10
+"""Hypotheses that a CTC head adds where its score counts."""
 FAMILIARITY_KEY, STRANGE = "familiarity", "strange"
 """Key and value of an utterance whose speech is not that which an adapted recogniser was taught; a
 bundle has other weights for it."""
@@ -68,8 +70,9 @@ TUNED_ON = "tuned_on"
 class SecondPassOptions:
     """What happens to the hypotheses of a first pass. Raises UsageError for options that clash."""
 
-    propose: int = 0
-    """Hypotheses that the model's CTC head adds to each list."""
+    propose: int | None = None
+    """Hypotheses that the model's CTC head adds to each list. None: `PROPOSALS` where the model has
+    such a head and the weights count its score."""
     words: str | None = None
     """A text file: proposals are spelled with its words alone. None: with those that the CTC head
     was trained on."""
@@ -86,9 +89,9 @@ class SecondPassOptions:
     """Nats; see `MARGIN`. None: every hypothesis gets every score."""
 
     def __post_init__(self) -> None:
-        if self.propose < 0:
+        if self.propose is not None and self.propose < 0:
             raise UsageError(f"propose {self.propose}: give 0 or more")
-        if self.words is not None and not self.propose:
+        if self.words is not None and self.propose == 0:
             raise UsageError(
                 f"words of {self.words}: nothing is spelled with them; add --propose 10"
             )
@@ -169,11 +172,13 @@ class SecondPass:
         Raises ModelError where the model has no CTC head to propose with.
         """
         weights = options.weights or rescorer.weights
-        frontend, proposer = rescorer.frontend, None
-        if options.propose:
+        frontend, proposer, propose = rescorer.frontend, None, options.propose
+        if propose is None:
+            propose = PROPOSALS if {CTC} <= {*rescorer.components} & {*weights.to_score} else 0
+        if propose:
             from relisten.tasks.hypotheses.propose import make_proposer
 
-            proposer = make_proposer(rescorer.need_frontend(), options.propose, options.words)
+            proposer = make_proposer(rescorer.need_frontend(), propose, options.words)
         return cls(
             listeners.first_passes,
             decoding,

@@ -56,7 +56,7 @@ from relisten.tasks.learning.teach import (
 )
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
+from relisten.tasks.second_pass import FAMILIARITY_KEY, PROPOSALS, STRANGE
 from relisten.tasks.streams import Say, Tick, no_tick
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.pseudo import pseudo_references
@@ -282,10 +282,18 @@ def _judged(
                 tick=tick,
             )
         best_of[name] = list(read_nbest(path))
+    has_head = ctc_head_path(output) is not None
     with stage("lists", n) as tick:
-        make_nbest(manifest, lists, model=model, normaliser=normaliser, resume=True, tick=tick)
+        make_nbest(
+            manifest,
+            lists,
+            propose=PROPOSALS if has_head else 0,
+            model=model,
+            normaliser=normaliser,
+            resume=True,
+            tick=tick,
+        )
     with stage("scores", n) as tick:
-        has_head = ctc_head_path(output) is not None
         components = (TEXT, CTC) if has_head else (TEXT,)
         score(lists, scored, model, components, resume=True, tick=tick)
     return judge(
