@@ -33,6 +33,8 @@ from relisten.core.types import (
     ADAPTED,
     ASR,
     CTC,
+    CTC_ADAPTED,
+    OF_TAUGHT,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from relisten.tasks.hypotheses.propose import Proposer
     from relisten.tasks.loading import Listeners, LoadedRescorer
 
-STAGES = ((CTC,), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
+STAGES = ((CTC, CTC_ADAPTED), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
 """Scores by what they cost. The last reads all units behind every text and shares none of them."""
 MARGIN = 8.0
 """Nats below the best hypothesis, by the scores known so far, at which one gets no more expensive
@@ -273,7 +275,10 @@ class SecondPass:
         components |= {CTC} if self.proposer else set()
         if components - {TEXT}:
             with clock("units"):
-                speeches = self._encode(sorted(components), recordings)
+                heard = None
+                if self.guard is not None and self.first_passes[0] is not self.guard.untaught:
+                    heard = [result.window for result in decoded[0]]
+                speeches = self._encode(sorted(components), recordings, heard)
         if self.proposer is not None:
             with clock("proposals"):
                 decoded[0] = self._with_proposals(recordings, decoded[0], speeches, timed)
@@ -319,11 +324,17 @@ class SecondPass:
             for recording, seed in zip(recordings, seeds, strict=True)
         ]
 
-    def _encode(self, components: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Speech]:
-        """As `score` encodes them. The first pass's own frames would save this work, but they are
-        of a 30 s window, and models are trained on shorter ones: scores differed by nats."""
+    def _encode(
+        self,
+        components: Sequence[str],
+        recordings: Sequence[np.ndarray],
+        heard: Sequence[np.ndarray | None] | None,
+    ) -> list[Speech]:
+        """As `score` encodes them. heard: what a taught recogniser heard of its own speech. The
+        frames of another first pass would save work, too, but they are of a 30 s window, and models
+        are trained on shorter ones: scores differed by nats."""
         if self.rescorer is not None:
-            return self.rescorer.encode(recordings, components)
+            return self.rescorer.encode(recordings, components, heard)
         assert self.frontend is not None, "proposals need a frontend"
         return self.frontend.encode(recordings, components)
 
@@ -355,7 +366,7 @@ class SecondPass:
         lists = expanded.utterances
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]
-            is_long = self.proposer is not None and CTC not in asked
+            is_long = self.proposer is not None and not {CTC, CTC_ADAPTED} & {*asked}
             if (
                 asked
                 and self.options.margin is not None
@@ -490,7 +501,7 @@ def _scored(
             for n, h in enumerate(utterance.hypotheses)
         )
         utterance = replace(utterance, hypotheses=hypotheses)
-        if ADAPTED in components and speech is not None:
+        if speech is not None and {*OF_TAUGHT} & {*components}:
             utterance = marked_strange(utterance, speech.is_strange)
         scored.append(utterance)
     return scored

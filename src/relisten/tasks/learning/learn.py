@@ -18,10 +18,14 @@ from pathlib import Path
 
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import CTC, TEXT, Refusal, UsageError
+from relisten.core.types import CTC, CTC_ADAPTED, TEXT, Refusal, UsageError
 from relisten.io.bundle import (
+    CODEBOOK,
     CONFIG,
+    CTC_HEAD,
+    EXTENSION,
     RECOGNISER,
+    WORDS,
     BundleConfig,
     add_trained_on,
     ctc_head_path,
@@ -120,7 +124,8 @@ def learn(
         prepared = _with_pseudo_references(prepared, options.model, bundle, run)
     teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
     teach_lm(prepared, folder, options, run)
-    teach_ctc_head(prepared, folder, language, options, run)
+    teach_ctc_head(prepared, folder, language, run)
+    add_words(folder, prepared, options.texts)
     add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
     describe_own_speech(prepared, folder, options.seed, say)
@@ -243,8 +248,13 @@ def _finish_bundle(
     normaliser: str,
     fallback: Mapping[str, float],
 ) -> None:
-    """Write what the bundle is for."""
+    """Write what the bundle is for; of what is of another language the LM alone is kept."""
     config = read_bundle(output)
+    if language != config.language and config.has_speech:
+        config = replace(config, encoder=None, encoder_id=None, components=(TEXT,))
+        write_bundle(output, replace(config, language=language))
+        for name in (EXTENSION, CODEBOOK, CTC_HEAD, WORDS):
+            (output / name).unlink(missing_ok=True)
     has_head = ctc_head_path(output) is not None
     values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or has_head}
     weights = _guarded(Weights(values, normaliser, config.weights.tuned_on), fallback)
@@ -294,7 +304,8 @@ def _judged(
             tick=tick,
         )
     with stage("scores", n) as tick:
-        components = (TEXT, CTC) if has_head else (TEXT,)
+        hears = {CTC: has_head, CTC_ADAPTED: (output / RECOGNISER / CTC_HEAD).is_file()}
+        components = (TEXT, *(name for name, is_there in hears.items() if is_there))
         score(lists, scored, model, components, resume=True, tick=tick)
     return judge(
         list(read_nbest(scored)),

@@ -20,7 +20,7 @@ from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
 from relisten.core.text import cached_normaliser
 from relisten.core.tune import TuningResult, fit_weights, held_out_errors
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
+from relisten.core.types import ASR, CTC, CTC_ADAPTED, LENGTH, TEXT, Hypothesis, NBest
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_first_pass
@@ -148,7 +148,7 @@ def judge(
     by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in judged])
     familiar = [one for one, strange in zip(judged, is_strange, strict=True) if not strange]
     tuning = fit_weights(familiar, normaliser, seed=seed)
-    known = [name for name in (TEXT, CTC) if name in tuning.weights.values]
+    known = [name for name in (TEXT, CTC, CTC_ADAPTED) if name in tuning.weights.values]
     for n in range(1, len(known) + 1):
         named, chosen = (ASR, *known[:n], LENGTH), by_fallback.copy()
         is_whole = n == len(known)
