@@ -30,11 +30,11 @@ from relisten.tasks.training.schedule import Schedule
 POOL = 2
 PASSES, FEWEST_STEPS, MOST_STEPS = 9.0, 300, 1200
 """Over the speech: with 2.9 h, watched texts cost least after seven."""
-MOST_S = 8 * 3600.0
+MOST_ENCODED_S = 8 * 3600.0
 """Of speech, drawn at random: its frames are held, 90 to 180 MB an hour."""
 FEWEST_OF_A_LETTER = 3
 """Rarer ones are not learnt: slips of the pen, and names from abroad."""
-ENCODED_TOGETHER = 8
+WINDOWS_TOGETHER = 8
 
 
 def train_letters(
@@ -51,7 +51,7 @@ def train_letters(
     path = run.state / "ctc_head.safetensors"
     if path.exists():
         return path
-    chosen = _of_duration(learnt, MOST_S, run.seed)
+    chosen = _of_duration(learnt, MOST_ENCODED_S, run.seed)
     steps = letter_steps(sum(one.duration_s for one in chosen))
     run.say(f"CTC head: {len(chosen)} utterances, {steps} steps")
     torch.manual_seed(run.seed)
@@ -99,7 +99,7 @@ def _examples(
 ) -> Iterator[Example]:
     """Those whose text has letters that the head knows."""
     spelled = (one for one in recordings if ctc_head.labels(one.text))
-    for some in in_chunks(spelled, ENCODED_TOGETHER):
+    for some in in_chunks(spelled, WINDOWS_TOGETHER):
         windows = recogniser.windows([one.samples() for one in some])
         for one, window in zip(some, windows, strict=True):
             frames = pool_frames(window, POOL).astype(np.float16)
