@@ -262,6 +262,44 @@ def test_amazon_multiplies_the_confidences_of_words():
     assert second.hypotheses == (Hypothesis("On"),)
 
 
+def test_google_batches_of_version_2_start_anew_with_each_recording(tmp_path):
+    def answer(text, end_s):
+        result = {"alternatives": [{"transcript": text, "confidence": 0.5}]}
+        return {"results": [{**result, "resultEndOffset": f"{end_s}s"}]}
+
+    batch = {
+        "gs://b/a.wav": {"transcript": answer("one", 2)},
+        "gs://b/b.wav": {"inlineResult": {"transcript": answer("two", 3)}},
+    }
+    path = tmp_path / "batch.json"
+    path.write_text(json.dumps({"results": batch}))
+    assert recognise(path) == "google"
+    first, second = load_nbest(path)
+    assert (first.hypotheses[0].text, first.start_s, first.extra["uri"]) == (
+        "one",
+        0.0,
+        "gs://b/a.wav",
+    )
+    assert (second.hypotheses[0].text, second.start_s, second.duration_s) == ("two", 0.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start\tend\ttext\n0\t3200\tIt is hard to wreck a nice beach.\n",
+        "1\n00:00:00,000 --> 00:00:02,000\nIt is hard.\n",
+        "WEBVTT\n\n00:00.000 --> 00:02.000\nIt is hard.\n",
+    ],
+)
+def test_subtitles_are_told_from_lists(text, tmp_path):
+    """Whisper's programs write them beside the JSON; the table was taken for one of hypotheses,
+    whose score is 'text'."""
+    path = tmp_path / "talk.srt"
+    path.write_text(text)
+    with pytest.raises(FormatError, match="take the recogniser's JSON"):
+        load_nbest(path)
+
+
 def test_google_scores_count_only_where_all_alternatives_have_one():
     first, second = load_nbest(DATA / "google.json")
     assert texts_and_asr(first) == [("the cat sat", None), ("the cat sad", None)]
