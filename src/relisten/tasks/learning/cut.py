@@ -50,4 +50,6 @@ def _segments(utterance: NBest, source: str) -> list[NBest]:
 def _part(utterance: NBest, segment: SpeechSegment) -> NBest:
     start_s = utterance.start_s + segment.start_s
     duration_s = segment.end_s - segment.start_s
-    return replace(utterance, id=f"{utterance.id}-{start_s:g}", start_s=start_s, duration_s=duration_s)
+    return replace(
+        utterance, id=f"{utterance.id}-{start_s:g}", start_s=start_s, duration_s=duration_s
+    )
