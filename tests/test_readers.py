@@ -109,10 +109,30 @@ def test_a_manifest_completes_other_formats_by_id(tmp_path):
     manifest = tmp_path / "dev.jsonl"
     save_nbest([NBest("utt-b", reference="b"), NBest("utt-a", audio="a.wav")], manifest)
     first, second = load_nbest(DATA / "plain.tsv", manifest=manifest)
-    assert (first.audio, second.reference, texts_and_asr(first)) == ("a.wav", "b", CAT)
+    assert (second.reference, texts_and_asr(first)) == ("b", CAT)
+    assert (DATA / first.audio).resolve() == tmp_path / "a.wav"  # relative to the manifest
     save_nbest([NBest("utt-a")], manifest)
     with pytest.raises(FormatError, match="'utt-b': is not in the manifest"):
         load_nbest(DATA / "plain.tsv", manifest=manifest)
+
+
+def test_segments_of_a_service_keep_their_times_and_get_their_recording(tmp_path):
+    """A manifest put its own start and duration in their place: each then heard the whole file."""
+    lists = tmp_path / "lists" / "amazon.json"
+    lists.parent.mkdir()
+    shutil.copy(DATA / "amazon.json", lists)
+    plain = load_nbest(lists)
+    assert plain[1].start_s > 0
+    lines = [NBest(one.id, audio="call.wav", reference="r", duration_s=60.0) for one in plain]
+    save_nbest(lines, tmp_path / "references.jsonl")
+    for manifest in (tmp_path / "references.jsonl", tmp_path / "call.wav"):
+        completed = load_nbest(lists, manifest=manifest)
+        assert {one.audio for one in completed} == {"../call.wav"}
+        times = [(one.start_s, one.duration_s) for one in completed]
+        assert times == [(one.start_s, one.duration_s) for one in plain]
+    later = [NBest(one.id, audio="call.wav", start_s=9.0) for one in plain]
+    save_nbest(later, tmp_path / "later.jsonl")
+    assert load_nbest(lists, manifest=tmp_path / "later.jsonl")[1].start_s == 9.0
 
 
 def test_espnet():

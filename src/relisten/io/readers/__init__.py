@@ -146,10 +146,13 @@ def _guarded(
 
 
 def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> NBest:
-    """The utterance with the manifest's recording, reference and further keys."""
+    """The utterance with the manifest's recording, reference and further keys. Its own times stay,
+    where it has any and the manifest does not name a later part of the recording."""
     entry = manifest.get(utterance.id)
     if entry is None:
         raise FormatError(f"{path}: '{utterance.id}': is not in the manifest; add it or drop it")
+    if utterance.duration_s is not None and not entry.start_s:
+        entry = replace(entry, start_s=utterance.start_s, duration_s=utterance.duration_s)
     return replace(
         entry,
         hypotheses=utterance.hypotheses,
