@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from relisten.apps.demo import EXAMPLES, Example, bare, main, show, word_diff
+from relisten.apps.demo import SENTENCES, Sentence, bare, main, show, word_diff
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.tasks.transcript import Segment, Transcript
@@ -35,7 +35,7 @@ def test_the_list_is_shown_with_places_and_scores() -> None:
     console = Console(file=io.StringIO(), width=100)
     show(
         console,
-        Example("call.wav", 1.0, 3.5, "I heard a beep."),
+        Sentence("call.wav", 1.0, 3.5, "I heard a beep."),
         Transcript("a/call.wav", 2.5, (segment,), {"scores": 0.25}),
         Weights({"asr": 1.0, "text": 0.5, "length": 0.0}),
     )
@@ -63,4 +63,4 @@ def test_the_second_pass_has_fewer_wrong_words() -> None:
     words = re.search(r"first pass (\d+), second pass (\d+)", " ".join(result.output.split()))
     assert words is not None, result.output
     assert int(words[2]) < int(words[1])
-    assert result.output.count(" s ────") >= len(EXAMPLES)
+    assert result.output.count(" s ────") >= len(SENTENCES)

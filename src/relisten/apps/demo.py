@@ -25,7 +25,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class Sentence:
     """A part of a recording, in seconds, and what is said in it."""
 
     file: str
@@ -34,33 +34,33 @@ class Example:
     reference: str
 
 
-EXAMPLES = (
-    Example(
+SENTENCES = (
+    Sentence(
         "telephone.wav",
         11.6,
         18.0,
         "You know, I heard a beep. This is Diane in New Jersey. And I'm Sheila in Texas, "
         "originally from Chicago.",
     ),
-    Example(
+    Sentence(
         "telephone.wav",
         18.0,
         22.0,
         "Oh, I'm originally from Chicago also. I'm in New Jersey now, though.",
     ),
-    Example(
+    Sentence(
         "endgame_nagg_nell.wav",
         17.4,
         22.3,
         "What are you talking about? Laughing? I thought you were in pain.",
     ),
-    Example(
+    Sentence(
         "endgame_nagg_nell.wav",
         22.3,
         28.3,
         "Not now. Do you remember the day I went and fetched you from that ditch? No.",
     ),
-    Example("beckett.wav", 0.0, 6.2, "Ever tried. Ever failed. No matter. Try again."),
+    Sentence("beckett.wav", 0.0, 6.2, "Ever tried. Ever failed. No matter. Try again."),
 )
 """Sentences in which the first pass errs, and easy ones."""
 
@@ -78,12 +78,12 @@ def main(model: str) -> None:
     from relisten.io.sources import resolve_model
 
     recordings = resolve_model("demo-speech")
-    click.echo(f"transcribing {len(EXAMPLES)} parts of recordings; the models load first", err=True)
+    click.echo(f"transcribing {len(SENTENCES)} sentences; the models load first", err=True)
     rescorer = Rescorer.from_pretrained(model)
     normalise = cached_normaliser("english")
     console = Console()
     n_words = n_before = n_after = 0
-    for one in EXAMPLES:
+    for one in SENTENCES:
         path = recordings / one.file
         samples = load_audio(path, start_s=one.start_s, duration_s=one.end_s - one.start_s)
         transcript = rescorer.transcribe(samples, rate_hz=RATE_HZ)
@@ -99,12 +99,12 @@ def main(model: str) -> None:
     )
 
 
-def show(console: Console, example: Example, transcript: Transcript, weights: Weights) -> None:
-    """One example: its texts, and for each segment the head of the list that was ranked."""
-    console.rule(f"{example.file}, {example.start_s:g} to {example.end_s:g} s", align="left")
+def show(console: Console, sentence: Sentence, transcript: Transcript, weights: Weights) -> None:
+    """One sentence: its texts, and for each segment the head of the list that was ranked."""
+    console.rule(f"{sentence.file}, {sentence.start_s:g} to {sentence.end_s:g} s", align="left")
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in transcript.seconds.items())
     for label, text in (
-        ("said", Text(example.reference)),
+        ("said", Text(sentence.reference)),
         ("first pass", Text(transcript.first_pass_text)),
         ("chosen", Text(transcript.text)),
         ("changed", word_diff(transcript.first_pass_text, transcript.text)),
