@@ -147,8 +147,9 @@ def judge(
     is_strange = np.array([one.extra.get(FAMILIARITY_KEY) == STRANGE for one in judged])
     by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in judged])
     familiar = [one for one, strange in zip(judged, is_strange, strict=True) if not strange]
-    tuning = fit_weights(familiar, normaliser, seed=seed)
-    known = [name for name in (TEXT, CTC, CTC_ADAPTED) if name in tuning.weights.values]
+    scored_by = set.intersection(*({*h.scores} for one in familiar for h in one.hypotheses))
+    known = [name for name in (TEXT, CTC, CTC_ADAPTED) if name in scored_by]
+    tuning = fit_weights(familiar, normaliser, (ASR, *known, LENGTH), seed=seed)
     for n in range(1, len(known) + 1):
         named, chosen = (ASR, *known[:n], LENGTH), by_fallback.copy()
         is_whole = n == len(known)
