@@ -57,12 +57,16 @@ def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
     def normalise(text: str) -> str:
         text = " ".join(_ruled(plain(text).split(), own)).replace(NOTHING, "")
         if name == "english":
-            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", _OCLOCK.sub("", text))
-            text = _APART.sub(lambda match: re.sub(r"\s+", "", match[0]), text)
+            if "'" in text:
+                text = _OCLOCK.sub("", text)
+            if _DIGIT.search(text):
+                text = _CLOCK_TIME.sub(r"\g<1>\g<2>", text)
+                text = _APART.sub(lambda match: re.sub(r"\s+", "", match[0]), text)
         text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
         if name == "basic":
             text = " ".join(words_of_any_script(text))
-        return " ".join(word for word in text.split() if not _is_punctuation(word))
+        words = text.split()
+        return " ".join([word for word in words if word.isalnum() or not _is_punctuation(word)])
 
     return normalise
 
@@ -80,9 +84,10 @@ def has_words(text: str) -> bool:
 
 
 def _is_punctuation(word: str) -> bool:
-    return not word.isalnum() and all(unicodedata.category(c)[0] in "PS" for c in word)
+    return all(unicodedata.category(c)[0] in "PS" for c in word)
 
 
+_DIGIT = re.compile(r"\d")
 _CLOCK_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(?:00|([0-5]\d))(?![\d:])")
 _OCLOCK = re.compile(r"\bo'\s?clock\b", re.IGNORECASE)
 _APART = re.compile(r"\d\s+%|[$£€]\s+(?=\d)")
