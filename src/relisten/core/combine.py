@@ -297,7 +297,8 @@ def posteriors(scores: npt.ArrayLike, temperature: float = 1.0) -> FloatArray:
     values = np.asarray(scores, dtype=np.float64)
     if not len(values):
         return values
-    odds = np.exp((values - values.max()) / temperature)
+    with np.errstate(over="ignore"):  # far below the best is 0
+        odds = np.exp((values - values.max()) / temperature)
     return np.asarray(odds / odds.sum())
 
 
