@@ -222,3 +222,15 @@ def test_hypotheses_that_count_for_nothing_are_not_aligned(decision: Decision) -
     with patch("relisten.core.decide.align", wraps=align) as aligned:
         decide(whole, ASR, decision)
     assert len(aligned.call_args[0][0]) == 21
+
+
+@pytest.mark.parametrize("decision", ["mbr", "rover"])
+def test_a_hypothesis_that_counts_for_nothing_may_be_the_one_chosen(decision: Decision) -> None:
+    """Three texts with a word wrong each, equally likely; the vote is the text of the last one, 40
+    nats below. Two of
+    three have each of its words."""
+    pairs = [("x b c", -1.0), ("a x c", -1.0), ("a b x", -1.0), ("a b c", -41.0)]
+    nbest = NBest("u", tuple(Hypothesis(text, {"asr": score}) for text, score in pairs))
+    chosen = decide(nbest, ASR, decision).hypotheses[0]
+    assert chosen.text == "a b c"
+    assert chosen.word_confidence == pytest.approx([2 / 3] * 3)

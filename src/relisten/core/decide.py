@@ -78,22 +78,30 @@ def decide(
         # Rounded: equal sums in another order are no preference, and the sort is stable.
         order.sort(key=np.round(expected_errors(texts, probabilities), 9).tolist().__getitem__)
         chosen = order[0]
-    n_voters = max(_n_voters(probabilities), _n_voters(tempered), chosen + 1)
-    network = None
-    if confidence or decision == "rover":
-        network = align([word_keys(h.text, normalise) for h in hypotheses[:n_voters]])
-    if network is not None and decision == "rover":
-        voted, support = _vote(hypotheses, network, probabilities[:n_voters], tempered[:n_voters])
+    voters = list(range(max(_n_voters(probabilities), _n_voters(tempered))))
+    if decision == "rover":
+        network = _aligned(hypotheses, voters, normalise)
+        voted, support = _vote(hypotheses, network, probabilities[voters], tempered[voters])
         if (text := normalise(voted.text)) not in texts:
             if confidence:
                 voted = replace(voted, word_confidence=_confidence(support, weights))
             return replace(ranked, hypotheses=(voted, *hypotheses))
         chosen = texts.index(text)
         order.sort(key=lambda place: place != chosen)
-    if network is not None and confidence:
-        of_words = _confidence(tempered[:n_voters] @ network.agreement(chosen), weights)
+    if confidence:
+        if decision != "rover" or chosen not in voters:
+            voters = list(dict.fromkeys([*voters, chosen]))
+            network = _aligned(hypotheses, voters, normalise)
+        agreement = network.agreement(voters.index(chosen))
+        of_words = _confidence(tempered[voters] @ agreement, weights)
         hypotheses[chosen] = replace(hypotheses[chosen], word_confidence=of_words)
     return replace(ranked, hypotheses=tuple(hypotheses[place] for place in order))
+
+
+def _aligned(
+    hypotheses: Sequence[Hypothesis], places: Sequence[int], normalise: Normaliser
+) -> ConfusionNetwork:
+    return align([word_keys(hypotheses[place].text, normalise) for place in places])
 
 
 def word_keys(text: str, normalise: Normaliser) -> list[str]:

@@ -82,10 +82,10 @@ def walk(
     work: chunk → for each utterance, in order, what to write or why it is refused.
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
-    An utterance that cannot be read or written is refused, the others go on. Memory is that of one chunk and
-    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, where
-    `needs_one` and all are refused (with the first reason), and where `resume` meets an output that
-    was made in another way.
+    An utterance that cannot be read or written is refused, the others go on. Memory is that of one
+    chunk and of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any,
+    where `needs_one` and all are refused (with the first reason), and where `resume` meets an
+    output that was made in another way.
     """
     n_done, has_hypotheses = 0, False
     refused: list[Refusal] = []
