@@ -300,9 +300,7 @@ class Talkative:
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch) -> Talkative:
     second_pass = Talkative()
-    monkeypatch.setattr(task, "load_rescorer", lambda *_: None)
-    monkeypatch.setattr(task, "load_listeners", lambda *_: None)
-    monkeypatch.setattr(task.SecondPass, "of", lambda *_: second_pass)
+    monkeypatch.setattr(task, "load_both_passes", lambda *_: second_pass)
     return second_pass
 
 
