@@ -27,11 +27,11 @@ def read_google(path: Path) -> Iterator[NBest | Refusal]:
     answer IBM Watson and NVIDIA Riva.
 
     Confidence is set for the best alternative only, unless the model gives more; 0 means not set.
-    Both spellings of keys are read (`resultEndTime`, `result_end_time`). The results of a channel
-    follow each other: one starts where the last one of its channel ended. Protobuf leaves out what
-    is empty: a result without alternatives, an alternative without transcript. Of a stream the
-    final results count. Watson's `timestamps` are lists of word, start and end; Riva's whole
-    numbers are milliseconds.
+    Both spellings of keys are read (`resultEndTime`, `result_end_time`), and batches of version 2,
+    whose recordings' `uri` is kept. The results of a channel follow each other: one starts where
+    the last one of its channel ended. Protobuf leaves out what is empty: a result without
+    alternatives, an alternative without transcript. Of a stream the final results count. Watson's
+    `timestamps` are lists of word, start and end; Riva's whole numbers are milliseconds.
     """
     return numbered(path, _google_results(path), partial(_google_utterance, {}))
 
@@ -40,14 +40,13 @@ def _google_results(path: Path) -> Iterator[Any]:
     for document in json_items(path):
         if isinstance(document, dict) and isinstance(document.get("response"), dict):
             document = document["response"]  # the answer of a long-running operation
-        results = document.get("results") if isinstance(document, dict) else None
-        if isinstance(results, dict):  # of a batch: recording → its transcript
-            of_recordings = [
-                one.get("inlineResult", one).get("transcript") for one in results.values()
-            ]
-            results = [one for t in of_recordings for one in optional_list(t, "results", str(path))]
-        else:
-            results = get(document, "results", list, str(path))
+        if isinstance(document, dict) and isinstance(document.get("results"), dict):
+            for uri, answer in document["results"].items():  # a batch of version 2
+                transcript = _either(answer, "inlineResult") or answer
+                for result in get(transcript.get("transcript"), "results", list, str(path)):
+                    yield {**result, "uri": uri}
+            continue
+        results = get(document, "results", list, str(path))
         yield from (one for one in results if not _is_interim(one))
 
 
@@ -66,11 +65,13 @@ def _google_utterance(
             refuse_other_text(alternative, where)
     channel = _either(result, "channelTag")
     end = _either(result, "resultEndTime", "resultEndOffset")
-    start_s = ended_s.get(channel, 0.0)
+    uri = {"uri": result["uri"]} if "uri" in result else {}
+    place = (result.get("uri"), channel)
+    start_s = ended_s.get(place, 0.0)
     is_riva = "audioProcessed" in result or "audio_processed" in result
     per_s = 1000 if is_riva else 1
     end_s = None if end is None else seconds(end, "time", where)
-    ended_s[channel] = start_s if end_s is None else end_s
+    ended_s[place] = start_s if end_s is None else end_s
     return NBest(
         utterance_id,
         comparable(
@@ -80,7 +81,7 @@ def _google_utterance(
         ),
         start_s=start_s,
         duration_s=None if end_s is None else max(end_s - start_s, 0.0),
-        extra={} if channel is None else {"channel": channel},
+        extra={**({} if channel is None else {"channel": channel}), **uri},
     )
 
 
