@@ -13,7 +13,7 @@ from relisten.core.types import ModelError
 from relisten.speech.ctc.head import STEPS, CTCHead, alphabet_of
 from relisten.speech.ctc.likelihood import UNSAYABLE
 from relisten.tasks.training.cross_fit import fold_of
-from relisten.tasks.training.ctc import altered, cross_fit_ctc, train_ctc
+from relisten.tasks.training.ctc import altered, cross_fit_ctc, ctc_schedule, train_ctc
 from relisten.tasks.training.examples import Example, TrainingData, make_example
 from relisten.tasks.training.features import CachedUtterance
 from relisten.tasks.training.run import Run
@@ -163,13 +163,31 @@ def test_the_alphabet_is_that_of_the_spoken_form():
     assert alphabet_of(["At 3 o'clock", "Café"]) == " 'acefhklorté"
 
 
+def test_new_letters_begin_as_the_letter_that_they_are_made_of():
+    """And take nothing from those that are known but their share of the probability."""
+    torch.manual_seed(0)
+    model = ctc_head().eval()
+    grown = model.with_letters(["ä", "ж", "b"]).eval()
+    assert grown.alphabet == " abäж"
+    before, after = (np.exp(one.log_probs(frames(9))) for one in (model, grown))
+    np.testing.assert_allclose(after[..., 4], after[..., 2], rtol=1e-5)  # label 0 is the blank
+    assert after[..., 5].mean() < after[..., 2].mean()
+    known = after[..., :4] / after[..., :4].sum(-1, keepdims=True)
+    np.testing.assert_allclose(known, before, rtol=1e-4)
+
+
 def test_it_learns_to_spell(tmp_path):
     """After training, unseen utterances cost little, and least by their own letters."""
     train = [example(seed) for seed in range(60)]
     unseen = [example(1000 + seed) for seed in range(10)]
     torch.manual_seed(0)
     model = CTCHead(FRAME_DIM, " ab", width=32)
-    nats = train_ctc(model, TrainingData([(train, 1.0)], unseen), 80, Run(tmp_path, 0, quiet))
+    nats = train_ctc(
+        model,
+        TrainingData([(train, 1.0)], unseen),
+        ctc_schedule(model, 80),
+        Run(tmp_path, 0, quiet),
+    )
     assert nats < 2.0
     for e in unseen:
         others = [other.cached.text for other in unseen]

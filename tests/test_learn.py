@@ -14,26 +14,39 @@ from click.testing import CliRunner
 
 import relisten
 from relisten.apps.cli import main
+from relisten.core.combine import Weights
 from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.types import ADAPTED, Hypothesis, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.bundle import (
+    EXTENSION,
     FAMILIARITY,
     OTHER_SPEECH,
+    WORDS,
     read_bundle,
     read_trained_on,
     resolve_bundle,
+    write_bundle,
 )
 from relisten.io.nbest import load_nbest
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
 from relisten.tasks.defaults import FIRST_PASS, MODEL
-from relisten.tasks.learning.learn import LearnOptions, learn, recogniser_schedule
+from relisten.tasks.learning.learn import learn
+from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.prepare import Prepared, prepare
+from relisten.tasks.learning.teach import recogniser_schedule
 from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
-from tiny_world import fill_cache, transcripts_of, write_noise
+from relisten.tasks.training.recogniser import RecogniserTraining
+from tiny_world import (
+    fill_cache,
+    small_ctc_batches,
+    tiny_speech_bundle,
+    transcripts_of,
+    write_noise,
+)
 
 TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
 N_SPEAKERS = 6
@@ -272,6 +285,34 @@ def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(lea
     assert mixed.untranscribed or any("without a transcript" in line for line in said)
 
 
+def test_another_language_gets_its_letters(learnt, tmp_path, monkeypatch):
+    """In the CTC head, which the LM then has no ear for; what is not trained knows none of them."""
+    folder, _, _, _ = learnt
+    small_ctc_batches(monkeypatch)
+    monkeypatch.setattr("relisten.tasks.learning.letters.FEWEST_STEPS", 4)
+    start, bundle = tmp_path / "start", tmp_path / "bundle"
+    tiny_speech_bundle(start, Weights({"asr": 1.0, "ctc": 0.1}))
+    write_bundle(start, replace(read_bundle(start), language="de"))
+    lines = [json.loads(line) for line in (folder / "speech.jsonl").read_text().splitlines()[:18]]
+    for one in lines:
+        one["audio"] = str(folder / one["audio"])
+        one["reference"] = one["reference"].lower().replace("cd", "cö")
+    (tmp_path / "speech.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    options = LearnOptions(model=str(start), language="en", steps=2)
+    report, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
+    assert report.choices[-1].name == "the bundle: asr + text + ctc"
+    config = read_bundle(bundle)
+    assert (config.language, config.lm_hears) == ("en", False)
+    assert not (bundle / EXTENSION).exists()
+    assert (bundle / WORDS).read_text().split() == ["ab", "cö", "dc"]
+    ctc_head = load_rescorer(str(bundle)).frontend.ctc_head
+    assert ctc_head.alphabet == " abcdefgö"
+    [transcript] = transcripts_of([lines[0]["audio"]], str(bundle))
+    assert transcript.segments
+    again, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
+    assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
+
+
 def test_texts_alone_teach_the_language_model(learnt, tmp_path):
     """Which finds them likelier than before; recogniser and weights are those started from."""
     sentences = [f"{a} {b} {c}." for a in ("ab", "cd") for b in TEXTS for c in ("dd cc", "cc dd")]
@@ -291,3 +332,38 @@ def test_texts_alone_teach_the_language_model(learnt, tmp_path):
     assert costs[1] > costs[0] + 1
     with pytest.raises(UsageError, match="--text"):
         learn([], str(tmp_path / "c"), LearnOptions(), said.append)
+
+
+def test_phrases_are_read_and_may_be_spelled(learnt, tmp_path):
+    start, bundle = tmp_path / "start", tmp_path / "bundle"
+    tiny_speech_bundle(start, Weights({"asr": 1.0}))
+    (start / WORDS).write_text("ab\n")
+    (tmp_path / "names.txt").write_text("Bede Facade\nGaga\t2\n")
+    said: list[str] = []
+    options = LearnOptions(model=str(start), phrases=(str(tmp_path / "names.txt"),))
+    learn([], str(bundle), options, said.append)
+    assert any(line.startswith("language model: 0 transcripts, 2 sentences") for line in said)
+    assert (bundle / WORDS).read_text().split() == ["Bede", "Facade", "Gaga", "ab"]
+
+
+def test_hours_shorten_the_training(learnt, tmp_path, monkeypatch):
+    """To what the machine does in that time, which a run that goes on does not measure again."""
+    folder, _, _, _ = learnt
+    steps_s = iter([3.0])
+    monkeypatch.setattr(RecogniserTraining, "seconds_per_step", lambda _: next(steps_s))
+    said: list[str] = []
+    monkeypatch.setattr("relisten.tasks.learning.learn.teach_lm", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            learn(
+                [str(folder / "speech.jsonl")],
+                str(tmp_path / "b"),
+                LearnOptions(hours=6 / 3600),
+                said.append,
+            )
+    [planned] = [line for line in said if line.startswith("recogniser: ")]
+    assert planned.endswith("2 steps of 3.0 s, 1 min at most")
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt

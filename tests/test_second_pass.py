@@ -11,18 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import relisten
 from relisten.core.combine import Weights, combined_scores, with_context
 from relisten.core.types import ASR, CTC, LENGTH, TEXT, FormatError, Hypothesis, NBest
-from relisten.io.bundle import BundleConfig, scoring_hash, write_bundle
+from relisten.io.bundle import scoring_hash
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.io.sources import resolve_model, weights_hash
-from relisten.lm.load import save_extension
-from relisten.lm.model import SpeechExtension, SpeechShape
-from relisten.speech.codebook import Codebook
-from relisten.speech.ctc.head import CTCHead
 from relisten.tasks.bias import bias, read_phrases
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.rescore import rescore
@@ -30,9 +24,9 @@ from relisten.tasks.score import score
 from relisten.tasks.transcribe import transcribe
 from relisten.tasks.tune import tune
 from relisten.tasks.weights import SCORED_BY, UNTUNED_TEXT_WEIGHTS, load_weights, save_weights
-from tiny_world import fill_cache, write_noise
+from tiny_world import fill_cache, tiny_speech_bundle, write_noise
 
-DIM, N_RECORDINGS = 32, 3
+N_RECORDINGS = 3
 WEIGHTS = Weights({ASR: 1.0, TEXT: 0.4, CTC: 0.2, LENGTH: 0.4})
 DECODING = relisten.DecodingOptions(beam=4, n_best=4)
 
@@ -49,26 +43,8 @@ def world(tmp_path_factory: pytest.TempPathFactory):
             [NBest(f"u{i}", audio=f"{i}.wav") for i in range(N_RECORDINGS)],
             folder / "manifest.jsonl",
         )
-        make_bundle(folder / "bundle")
+        tiny_speech_bundle(folder / "bundle", WEIGHTS)
         yield folder
-
-
-def make_bundle(folder: Path) -> None:
-    lm = resolve_model("smollm2-135m")
-    encoder_id = f"whisper-{weights_hash(resolve_model('whisper-tiny.en'))}"
-    config = BundleConfig(
-        base="smollm2-135m",
-        base_hash=weights_hash(lm),
-        text_form="spoken",
-        weights=WEIGHTS,
-        encoder="whisper-tiny.en",
-        encoder_id=encoder_id,
-    )
-    write_bundle(folder, config)
-    torch.manual_seed(1)
-    save_extension(SpeechExtension(SpeechShape(5, 1), 32, 32), folder / "extension.safetensors")
-    Codebook(np.zeros((1, 5, DIM), np.float32), 2, encoder_id).save(folder / "codebook.safetensors")
-    CTCHead(DIM, " abcdefg", encoder_id, 2, width=8).save(folder / "ctc_head.safetensors")
 
 
 @pytest.fixture

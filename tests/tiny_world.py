@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import relisten
 from relisten.core.combine import Weights
 from relisten.io.bundle import BundleConfig, write_bundle
 from relisten.io.pinned import PINNED
 from relisten.io.sources import resolve_model, weights_hash
+from relisten.lm.load import save_extension
+from relisten.lm.model import SpeechExtension, SpeechShape
+from relisten.speech.codebook import Codebook
+from relisten.speech.ctc.head import CTCHead
 from relisten.speech.vad import VAD_FRAME
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.transcript import Transcript
@@ -22,6 +27,7 @@ from tiny_models import N_TEXT, tiny_causal_lm
 from tiny_speech import CHARACTERS, noise, tiny_ct2_whisper, tiny_whisper
 
 RECORDING_S = 45.0
+ENCODER_DIM = 32
 
 
 def tiny_text_lm(folder: Path) -> Path:
@@ -100,3 +106,24 @@ def tiny_bundle(folder: Path) -> None:
     base = "smollm2-135m"
     weights = Weights({"asr": 1.0, "text": 0.3, "length": 0.4})
     write_bundle(folder, BundleConfig(base, weights_hash(resolve_model(base)), "spoken", weights))
+
+
+def tiny_speech_bundle(folder: Path, weights: Weights) -> None:
+    """A speech-text bundle on the tiny LM, with a CTC head of seven letters."""
+    lm = resolve_model("smollm2-135m")
+    encoder_id = f"whisper-{weights_hash(resolve_model('whisper-tiny.en'))}"
+    config = BundleConfig(
+        base="smollm2-135m",
+        base_hash=weights_hash(lm),
+        text_form="spoken",
+        weights=weights,
+        encoder="whisper-tiny.en",
+        encoder_id=encoder_id,
+    )
+    write_bundle(folder, config)
+    torch.manual_seed(1)
+    save_extension(SpeechExtension(SpeechShape(5, 1), 32, 32), folder / "extension.safetensors")
+    Codebook(np.zeros((1, 5, ENCODER_DIM), np.float32), 2, encoder_id).save(
+        folder / "codebook.safetensors"
+    )
+    CTCHead(ENCODER_DIM, " abcdefg", encoder_id, 2, width=8).save(folder / "ctc_head.safetensors")

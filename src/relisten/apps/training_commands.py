@@ -146,7 +146,18 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
     metavar="FILE",
     help="Text of the domain for the language model: .txt, a paragraph a line, or .jsonl.",
 )
+@click.option(
+    "--phrases",
+    multiple=True,
+    metavar="FILE",
+    help="Names and terms of the domain, one a line: the language model reads them.",
+)
 @click.option("--steps", type=int, help="Of the recogniser's training; by the speech by default.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    help="That the recogniser's training, the longest part, may take at most.",
+)
 @seed_option
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
 @quiet_option
@@ -158,15 +169,16 @@ def learn(
     SPEECH: recordings with their transcripts, as a manifest (JSON lines, NeMo, CSV, TSV), a Kaldi
     data folder, or a folder with texts beside the recordings; recordings without a transcript serve
     where the bundle is confident of what they say. Some speakers are held out, and judge. Without
-    SPEECH the language model alone learns, from --text. A run that was stopped goes on when it is
-    started again.
+    SPEECH the language model alone learns, from --text or --phrases. A run that was stopped goes on
+    when it is started again.
     """
     from relisten.apps.tables import print_learning
     from relisten.io.files import write_text
     from relisten.tasks.training.config import need_train_extra
 
     need_train_extra()
-    from relisten.tasks.learning.learn import LearnOptions, learn
+    from relisten.tasks.learning.learn import learn
+    from relisten.tasks.learning.options import LearnOptions
 
     report, refused = learn(
         speech,

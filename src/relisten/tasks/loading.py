@@ -211,8 +211,9 @@ def load_rescorer(
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS, identity)
     model, frontend = text_lm(causal, tokenizer), None
     if config.has_speech:
-        extension = load_extension(folder / EXTENSION, causal)
         frontend = bundle_frontend(folder, config, device, "auto" if is_int8 else dtype)
+    if frontend and config.lm_hears:
+        extension = load_extension(folder / EXTENSION, causal)
         _check_fit(folder, extension, frontend)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)

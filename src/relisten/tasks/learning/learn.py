@@ -11,23 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from accelerate import PartialState
-
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
-from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest, Refusal, UsageError
+from relisten.core.types import CTC, TEXT, Refusal, UsageError
 from relisten.io.bundle import (
     CONFIG,
-    FAMILIARITY,
-    OTHER_SPEECH,
     RECOGNISER,
-    WORDS,
     BundleConfig,
     add_trained_on,
     ctc_head_path,
@@ -36,74 +29,43 @@ from relisten.io.bundle import (
     resolve_bundle,
     write_bundle,
 )
+from relisten.io.files import write_text
 from relisten.io.nbest import read_nbest, save_nbest
-from relisten.io.sources import resolve_model
 from relisten.speech.first_pass import DecodingOptions
-from relisten.speech.guard import frame_means, load_statistics, save_statistics
-from relisten.speech.load import load_encoder
-from relisten.speech.whisper.convert import as_ctranslate2
+from relisten.tasks.bias import read_phrases
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
     HELD_OUT,
-    MOST_WATCHED,
     UNTRANSCRIBED,
     WATCHED,
     Prepared,
     prepare,
+)
+from relisten.tasks.learning.teach import (
+    BEFORE_TUNING,
+    add_words,
+    describe_own_speech,
+    teach_ctc_head,
+    teach_lm,
+    teach_recogniser,
 )
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
 from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.streams import Say, Tick, no_tick
 from relisten.tasks.training.config import STATE, keep_config
-from relisten.tasks.training.cross_fit import fold_of
-from relisten.tasks.training.examples import Example, TrainingData
-from relisten.tasks.training.lm import Training, train_lm
-from relisten.tasks.training.loop import products_dtype
 from relisten.tasks.training.pseudo import pseudo_references
-from relisten.tasks.training.recogniser import UTTERANCES_PER_STEP, RecogniserTraining
-from relisten.tasks.training.recordings import Recording, kept_recordings
 from relisten.tasks.training.run import Run
-from relisten.tasks.training.schedule import Schedule
-from relisten.tasks.training.text_corpus import read_references, read_sentences, read_texts
-from relisten.tasks.training.trainable import open_for_training
+from relisten.tasks.training.text_corpus import read_sentences
 from relisten.tasks.weights import save_weights
 
 Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 """(what is done, how many utterances) → a progress bar."""
 
-BEFORE_TUNING = Weights({ASR: 1.0, TEXT: 0.3, CTC: 0.1, LENGTH: 0.6})
-"""Where no transcript is left to tune on: what 413 lists of read sentences asked for."""
-PASSES, FEWEST_STEPS, MOST_STEPS = 3.0, 100, 400
-"""Of the recogniser's training: most is learnt in the first pass over the speech."""
-LM_PASSES, LM_BATCH_TOKENS = 3.0, 768
-"""Of the language model over the transcripts, at most; it stops where watched texts lose."""
-MOST_LM_STEPS, MOST_SENTENCES = 150, 10_000
-"""Sentences of each text corpus; more than so many steps can read."""
-MOST_DESCRIBING = 300
-"""Recordings that the speech is described by, to know other speech from it."""
 MIN_CONFIDENCE = 0.8
 """Lowest posterior of a text that is taken for the transcript of a recording without one."""
-
-
-@dataclass(frozen=True)
-class LearnOptions:
-    """What `relisten learn` is asked for; a run with other settings needs another output.
-
-    model: bundle to start from. first_pass: the recogniser to teach; None: the bundle's. language:
-    of the speech, an ISO code; None: the bundle's. dev: manifests that are held out instead of a
-    part of the speech. texts: text corpora of the domain, for the language model. steps: of the
-    recogniser's training; None: by the amount of speech.
-    """
-
-    model: str = MODEL
-    first_pass: str | None = None
-    language: str | None = None
-    dev: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    steps: int | None = None
-    seed: int = 0
 
 
 def no_stage(name: str, n_utterances: int | None) -> AbstractContextManager[Tick]:
@@ -129,6 +91,7 @@ def learn(
     run = Run(folder / STATE, options.seed, say)
     run.state.mkdir(parents=True, exist_ok=True)
     keep_config(run.state, options)
+    options = _with_phrases(options, run)
     bundle = read_bundle(_bundle_folder(options.model))
     if not speech:
         _learn_texts(folder, bundle, options, run)
@@ -149,11 +112,12 @@ def learn(
         )
     if prepared.untranscribed:
         prepared = _with_pseudo_references(prepared, options.model, bundle, run)
-    _teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
-    _teach_lm(prepared, folder, options, run)
+    teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
+    teach_lm(prepared, folder, options, run)
+    teach_ctc_head(prepared, folder, language, options, run)
     add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
-    _describe_speech(prepared, folder, options.seed, say)
+    describe_own_speech(prepared, folder, options.seed, say)
     _finish_bundle(folder, first_pass, language, normaliser, fallback)
     if not prepared.held_out:
         say("no transcript was left to tune or judge by; the weights are those of other speech")
@@ -162,6 +126,16 @@ def learn(
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
     return replace(report, real_time_factors=factors), prepared.refused
+
+
+def _with_phrases(options: LearnOptions, run: Run) -> LearnOptions:
+    """The phrases as one more text, of a sentence each."""
+    if not options.phrases:
+        return options
+    phrases = [one.text for path in options.phrases for one in read_phrases(path)]
+    path = run.state / "phrases.txt"
+    write_text(path, "\n".join(phrases) + "\n")
+    return replace(options, texts=(*options.texts, str(path)), phrases=())
 
 
 def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
@@ -178,14 +152,19 @@ def _trained_on(speech: Prepared, texts: Sequence[str]) -> TrainedOn:
 def _learn_texts(output: Path, start: BundleConfig, options: LearnOptions, run: Run) -> None:
     """Write a bundle whose language model has read the texts; all else is that started from."""
     if not options.texts:
-        raise UsageError("nothing to learn from: name SPEECH, or texts of the domain with --text")
-    if options.dev or options.steps:
-        raise UsageError("--dev and --steps are for speech, and none was named; leave them out")
+        raise UsageError(
+            "nothing to learn from: name SPEECH, or texts of the domain with --text or --phrases"
+        )
+    if options.dev or options.steps or options.hours:
+        raise UsageError(
+            "--dev, --steps and --hours are for speech, and none was named; leave them out"
+        )
     nothing = Prepared(run.state / "speech", [], [], [], [], frozenset())
     nothing.folder.mkdir(exist_ok=True)
     save_nbest([], nothing.folder / WATCHED)
-    _teach_lm(nothing, output, options, run)
+    teach_lm(nothing, output, options, run)
     add_trained_on(output, _trained_on(nothing, options.texts))
+    add_words(output, nothing, options.texts)
     write_bundle(output, replace(read_bundle(output), weights=start.weights))
     run.say(
         "the weights are those of the bundle started from; with transcribed recordings, tell what "
@@ -212,68 +191,6 @@ def _with_pseudo_references(
     return replace(speech, learnt=[*speech.learnt, *known])
 
 
-def _teach_recogniser(
-    speech: Prepared,
-    first_pass: str,
-    language: str,
-    normaliser: str,
-    output: Path,
-    options: LearnOptions,
-    run: Run,
-) -> None:
-    """Write the taught recogniser to the bundle, unless it is there."""
-    if (output / RECOGNISER).is_dir():
-        return
-    inside = run.inside("recogniser")
-    training = RecogniserTraining(
-        as_ctranslate2(resolve_model(first_pass), inside.state / "converted"),
-        language,
-        normaliser,
-        kept_recordings(speech.learnt, speech.recordings),
-        kept_recordings(speech.watched, speech.recordings),
-        inside,
-    )
-    schedule = recogniser_schedule(len(training.examples), bool(speech.watched), options.steps)
-    run.say(f"recogniser: {len(training.examples)} utterances, {schedule.steps} steps")
-    made = inside.state / "made"
-    training.train(schedule, made)
-    made.rename(output / RECOGNISER)
-
-
-def _describe_speech(speech: Prepared, output: Path, seed: int, say: Say) -> None:
-    """Write to the bundle what tells the speech from other speech."""
-    if (output / FAMILIARITY).is_file():
-        return
-    if not (path := output / OTHER_SPEECH).is_file():
-        say("the bundle started from does not know other speech; all will be taken for your own")
-        return
-    learnt = kept_recordings(speech.learnt, speech.recordings)
-    watched = kept_recordings(speech.watched, speech.recordings)
-    kinds = load_statistics(OtherSpeech, path)
-    encoder = load_encoder(kinds.encoder)
-
-    def means(recordings: Sequence[Recording]) -> np.ndarray:
-        found = frame_means(encoder, [one.samples() for one in recordings])
-        return np.array([one for one in found if one is not None])
-
-    known, others = familiar_examples(learnt, watched, seed)
-    save_statistics(Familiarity.of(means(known), means(others), kinds), output / FAMILIARITY)
-
-
-def familiar_examples(
-    learnt: Sequence[Recording], watched: Sequence[Recording], seed: int
-) -> tuple[list[Recording], list[Recording]]:
-    """Recordings that describe the speech, at most MOST_DESCRIBING, and others of it, of other
-    speakers where that can be."""
-    order = np.random.default_rng(seed).permutation(len(learnt))[:MOST_DESCRIBING]
-    some = [learnt[row] for row in order]
-    if watched:
-        return some, list(watched)
-    known = [one for one in some if fold_of(one.speaker, 4)]
-    others = [one for one in some if not fold_of(one.speaker, 4)]
-    return (known, others) if known and others else (some[::2] or some, some[1::2] or some)
-
-
 def _fallback(start: BundleConfig, language: str) -> dict[str, float]:
     """Weights for speech that the recogniser was not taught: those of the bundle started from."""
     if language == start.language:
@@ -285,66 +202,6 @@ def _guarded(weights: Weights, fallback: Mapping[str, float]) -> Weights:
     return replace(weights, by=FAMILIARITY_KEY, domains={STRANGE: fallback})
 
 
-def recogniser_schedule(n_utterances: int, is_watched: bool, steps: int | None = None) -> Schedule:
-    """How long the recogniser is trained on so many utterances."""
-    wanted = round(PASSES * n_utterances / UTTERANCES_PER_STEP)
-    steps = steps or min(max(wanted, FEWEST_STEPS), MOST_STEPS)
-    return Schedule(
-        steps,
-        3e-5,
-        warmup_steps=min(50, steps // 4),
-        eval_every=max(1, steps // 8 if is_watched else steps // 4),
-        patience=3 if is_watched else 0,
-    )
-
-
-def _teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) -> None:
-    """Write the bundle's language model, which has read the transcripts, unless it is there."""
-    if (output / CONFIG).is_file():
-        return
-    inside = run.inside("lm")
-    inside.state.mkdir(parents=True, exist_ok=True)
-    dtype = products_dtype("auto")
-    trainable = open_for_training(options.model, dtype, 16, PartialState().device, options.seed)
-    references = [
-        [example for example in read_references(str(path), trainable.texts) if example is not None]
-        for path in (_manifest(speech.learnt, inside), speech.folder / WATCHED)
-    ]
-    learnt, watched = references
-    sets: list[tuple[Sequence[Example], float]] = [(learnt, 1.0)] if learnt else []
-    for path in options.texts:
-        sentences = read_texts(path, trainable.texts, inside.state)
-        order = np.random.default_rng(options.seed).permutation(len(sentences))[:MOST_SENTENCES]
-        some = [sentences[row] for row in order]
-        n_watched = 0 if references[1] else min(MOST_WATCHED, len(some) // 20)
-        watched += some[:n_watched]
-        sets.append((some[n_watched:], 1.0))
-    if sets:
-        n_tokens = sum(len(word) for some, _ in sets for one in some for word in one.words)
-        steps = min(max(round(LM_PASSES * n_tokens / LM_BATCH_TOKENS), 20), MOST_LM_STEPS)
-        schedule = Schedule(
-            steps,
-            2e-4,
-            warmup_steps=min(10, steps // 2),
-            eval_every=max(1, steps // 6),
-            patience=2 if watched else 0,
-        )
-        n_sentences = sum(len(some) for some, _ in sets) - len(learnt)
-        read = f"{len(learnt):,} transcripts, {n_sentences:,} sentences"
-        run.say(f"language model: {read}, {steps} steps")
-        training = Training({"text": 1.0}, LM_BATCH_TOKENS, schedule, dtype)
-        train_lm(trainable.model, training, TrainingData(sets, watched), inside)
-    weights = replace(BEFORE_TUNING, tuned_on=trainable.config.weights.tuned_on)
-    trainable.save(output, weights, TrainedOn())
-
-
-def _manifest(utterances: Sequence[NBest], run: Run) -> Path:
-    path = run.state / "transcripts.jsonl"
-    bare = [NBest(u.id, reference=u.reference) for u in utterances]
-    save_nbest(bare, path)
-    return path
-
-
 def _finish_bundle(
     output: Path,
     first_pass: str,
@@ -352,14 +209,10 @@ def _finish_bundle(
     normaliser: str,
     fallback: Mapping[str, float],
 ) -> None:
-    """Write what the bundle is for; a CTC head of another language is left out."""
+    """Write what the bundle is for."""
     config = read_bundle(output)
-    ctc_head = ctc_head_path(output)
-    if language != config.language and ctc_head is not None:
-        ctc_head.unlink()
-        (output / WORDS).unlink(missing_ok=True)
-        ctc_head = None
-    values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or ctc_head}
+    has_head = ctc_head_path(output) is not None
+    values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or has_head}
     weights = _guarded(Weights(values, normaliser, config.weights.tuned_on), fallback)
     write_bundle(output, replace(config, first_pass=first_pass, language=language, weights=weights))
 

@@ -21,7 +21,7 @@ WATCHED_SHARE, FEWEST_WATCHED, MOST_WATCHED = 0.05, 25, 60
 """Of what is left: training stops by their errors, so they tell nothing in the end."""
 SPEECH, LEARNT, WATCHED = "speech.jsonl", "learnt.jsonl", "watched.jsonl"
 UNTRANSCRIBED, HELD_OUT = "untranscribed.jsonl", "held-out.jsonl"
-RECORDINGS = "recordings.pcm"
+RECORDINGS, DEV_RECORDINGS = "recordings.pcm", "dev.pcm"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Prepared:
         """The samples of all that is learnt from or watched."""
         return self.folder / RECORDINGS
 
+    @property
+    def held_out_recordings(self) -> Path:
+        """The samples of what is held out."""
+        dev = self.folder / DEV_RECORDINGS
+        return dev if dev.exists() else self.recordings
+
 
 def prepare(
     sources: Sequence[str], dev: Sequence[str], folder: Path, seed: int, say: Say, tick: Tick
@@ -59,7 +65,7 @@ def prepare(
     transcribed = [u for u in usable if u.reference]
     untranscribed = [u for u in usable if not u.reference]
     if dev:
-        held_out = _usable(dev, folder / "dev.jsonl", folder / "dev.pcm", refused, say, tick)
+        held_out = _usable(dev, folder / "dev.jsonl", folder / DEV_RECORDINGS, refused, say, tick)
         held_out = [u for u in held_out if u.reference]
         learnt = transcribed
     elif transcribed:

@@ -102,7 +102,7 @@ def cross_fit_ctc(
         ctc_head = CTCHead(frame_dim, alphabet, encoder_id, pool).to(PartialState().device)
         run.say(f"{name}: {len(all_of(sets))} utterances")
         some = TrainingData([one for one in sets if one[0]], data.dev)
-        train_ctc(ctc_head, some, steps, run.inside(name))
+        train_ctc(ctc_head, some, ctc_schedule(ctc_head, steps), run.inside(name))
         ctc_head.cpu().save(path)
         return CTCHead.load(path)
 
@@ -140,7 +140,7 @@ def train_encoder_layers(
         )
         grown.load_state_dict(ctc_head.state_dict(), strict=False)
         grown.to(PartialState().device)
-        train_ctc(grown, data, config.layer_steps, run.inside(path.stem))
+        train_ctc(grown, data, ctc_schedule(grown, config.layer_steps), run.inside(path.stem))
         grown.cpu().save(path)
     grown = CTCHead.load(path, lambda: encoder.folder)
     for example in data.dev:
@@ -148,14 +148,16 @@ def train_encoder_layers(
     return grown
 
 
-def train_ctc(ctc_head: CTCHead, data: TrainingData, steps: int, run: Run) -> float:
+def ctc_schedule(ctc_head: CTCHead, steps: int) -> Schedule:
+    """For a CTC head that is trained from the start."""
+    rate = LEARNING_RATE if ctc_head.layers is None else LAYERS_LEARNING_RATE
+    return Schedule(steps, rate, warmup_steps=steps // 10, eval_every=max(1, min(500, steps)))
+
+
+def train_ctc(ctc_head: CTCHead, data: TrainingData, schedule: Schedule, run: Run) -> float:
     """Train in place on what is transcribed; nats per development word, NaN where there is none."""
     labels_of = cache(ctc_head.labels)
-    budget, rate = BATCH_FRAMES, LEARNING_RATE
-    if ctc_head.layers is not None:
-        budget, rate = LAYERS_BATCH_FRAMES, LAYERS_LEARNING_RATE
-    eval_every = max(1, min(500, steps))
-    schedule = Schedule(steps, rate, warmup_steps=steps // 10, eval_every=eval_every)
+    budget = BATCH_FRAMES if ctc_head.layers is None else LAYERS_BATCH_FRAMES
     sets = data.transcribed
 
     def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:

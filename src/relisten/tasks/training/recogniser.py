@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ TIME_MASKS, TIME_MASK_SHARE = 2, 0.1
 """Gaps in time, each up to a share of the window."""
 BAND_MASKS, BAND_MASK_MELS = 2, 12
 """Gaps in frequency, each up to so many of 80 bands."""
+TIMED_STEPS = 4
+"""To tell how long training will take; the first of them does not count."""
 IGNORED = -100
 """Label of a position that costs nothing."""
 
@@ -75,17 +78,11 @@ class RecogniserTraining:
     def train(self, schedule: Schedule, output: Path) -> dict[str, float]:
         """Train, and write the best recogniser to the folder `output`; its development WER, %."""
         model = WhisperModel(self.folder).to(self.device)
-        dtype = products_dtype("auto")
 
         def micro_step(step: int, micro: int) -> tuple[str, Tensor, int]:
             rng = np.random.default_rng([self.run.seed, step, micro])
-            model.train()
-            mels, tokens, labels = self._batch(rng, model.n_mels)
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                hidden = model(mels, tokens)[labels != IGNORED]
-                logits = model.logits(hidden)
-            loss = functional.cross_entropy(logits.float(), labels[labels != IGNORED])
-            return "per token", loss, int((labels != IGNORED).sum())
+            loss, n_tokens = self._loss(model, rng)
+            return "per token", loss, n_tokens
 
         def dev_metrics() -> dict[str, float]:
             if not self.dev:
@@ -99,6 +96,28 @@ class RecogniserTraining:
         figures = train(model.trained(), schedule, micro_step, dev_metrics, self.run)
         self.write(model.trained(), output)
         return figures
+
+    def seconds_per_step(self) -> float:
+        """Of its training here, as some steps of an untouched copy take."""
+        model = WhisperModel(self.folder).to(self.device)
+        took = []
+        for step in range(TIMED_STEPS):
+            start = time.perf_counter()
+            loss, _ = self._loss(model, np.random.default_rng(step))
+            loss.backward()  # type: ignore[no-untyped-call]
+            took.append(time.perf_counter() - start)
+        return float(np.mean(took[1:]))
+
+    def _loss(self, model: WhisperModel, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """Of a batch, nats a token, and its tokens."""
+        model.train()
+        dtype = products_dtype("auto")
+        mels, tokens, labels = self._batch(rng, model.n_mels)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            hidden = model(mels, tokens)[labels != IGNORED]
+            logits = model.logits(hidden)
+        loss = functional.cross_entropy(logits.float(), labels[labels != IGNORED])
+        return loss, int((labels != IGNORED).sum())
 
     def write(self, trained: Mapping[str, Tensor], output: Path) -> None:
         """The recogniser with these variables as a folder in CTranslate2 form."""
