@@ -4,8 +4,8 @@
 
 Utterances come in random order, again and again until the recording is long enough, with pauses of
 0.3 to 3 s between them, every tenth one of 20 s, and noise under all of it. `relisten transcribe`
-runs in a process of its own. --kill: a second run is ended by kill -9 at half the segments, resumed,
-and compared byte by byte. The last line is one JSON object.
+runs in a process of its own. --kill: a second run is ended by kill -9 at half the segments, resumed
+and compared byte by byte. Other options go to the command. The last line is a JSON object.
 """
 
 from __future__ import annotations
