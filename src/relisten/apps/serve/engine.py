@@ -120,7 +120,8 @@ class Engine:
 
         job, room = _Job(deque(), phrases, deliver), asyncio.Semaphore(2)
         feeding = asyncio.create_task(self._feed(job, pieces, room, arrived))
-        n_done, n_all, left_s = 0, None, stated_s
+        n_all: int | None = None
+        n_done, left_s = 0, stated_s
         self._pending_s += left_s
         try:
             while n_done != n_all:
@@ -137,8 +138,9 @@ class Engine:
                 n_done += 1
                 if n_done % self._batch_size == 0:
                     room.release()
-                self._pending_s -= max(0.0, left_s - max(0.0, stated_s - item.end_s))
-                left_s = min(left_s, max(0.0, stated_s - item.end_s))
+                now_left_s = max(0.0, min(left_s, stated_s - item.end_s))
+                self._pending_s -= left_s - now_left_s
+                left_s = now_left_s
                 yield item
         finally:
             job.is_cancelled = True
