@@ -85,7 +85,8 @@ input_options = options(
     click.option(
         "--manifest",
         metavar="FILE",
-        help="Where audio and references stand that the layout has no place for.",
+        help="Where audio and references stand that the layout has no place for; or the recording "
+        "that all utterances are parts of.",
     ),
 )
 

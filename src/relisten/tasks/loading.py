@@ -133,7 +133,7 @@ class LoadedRescorer:
             if component != TEXT and not has_speech:
                 return (
                     f"it names no recording, which {component} needs; add the key 'audio', or "
-                    "score with --components text"
+                    "score `text` alone"
                 )
             if component != TEXT_GIVEN_SPEECH or not is_cut_at_words:
                 continue
@@ -141,8 +141,8 @@ class LoadedRescorer:
                 if len(hypothesis.word_ends_s or ()) != len(hypothesis.text.split()):
                     return (
                         f"hypothesis {place} does not say when each word ends, which {component} "
-                        "needs; make the list with `relisten nbest`, add word_ends_s, or name "
-                        "other --components"
+                        "needs; make the list with `relisten nbest`, add word_ends_s, or score "
+                        "other components"
                     )
         return None
 
@@ -177,7 +177,7 @@ class LoadedRescorer:
     def need_frontend(self) -> SpeechFrontend:
         """Its speech frontend. Raises ModelError where it reads text only."""
         if self.frontend is None:
-            raise ModelError("this model reads text only; score with --components text")
+            raise ModelError("this model reads text only; score `text` alone")
         return self.frontend
 
 

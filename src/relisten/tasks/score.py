@@ -124,7 +124,7 @@ class ListScorer:
             rows_of.setdefault(self._wanted(utterance), []).append(row)
         for row in rows_of.pop((), []):
             reason = "it names no recording, and this model's weights count no score without one"
-            results[row] = Refusal(chunk[row].id, f"{reason}; name --components")
+            results[row] = Refusal(chunk[row].id, f"{reason}; name the components to score")
         for components, rows in rows_of.items():
             scored = self._scored([chunk[row] for row in rows], components, source)
             for row, one in zip(rows, scored, strict=True):

@@ -90,7 +90,7 @@ class SecondPassOptions:
             raise UsageError(f"propose {self.propose}: give 0 or more")
         if self.words is not None and not self.propose:
             raise UsageError(
-                f"words of {self.words}: nothing is spelled with them; add --propose 10"
+                f"words of {self.words}: nothing is spelled with them; set propose, to 10 say"
             )
 
     @property
