@@ -262,10 +262,11 @@ def load_rescorer(
 @dataclass(frozen=True)
 class Listeners:
     """Recognisers that make the lists; the first one rates what the others add. guard: where they
-    are one that was taught a user's speech."""
+    are one that was taught a user's speech. language: of the speech."""
 
     first_passes: Sequence[FirstPass]
     guard: Guard | None = None
+    language: str = "en"
 
 
 def load_listeners(
@@ -284,11 +285,12 @@ def load_listeners(
     config = read_bundle(folder) if (folder / CONFIG).is_file() else None
     language = language or (config.language if config else "en")
     if config and not names and (load_taught := _adapted_of(folder, language, device, dtype)):
-        return Listeners([load_taught()], _load_guard(folder, config, language, device, dtype))
+        guard = _load_guard(folder, config, language, device, dtype)
+        return Listeners([load_taught()], guard, language)
     names = names or (config.first_pass if config else FIRST_PASS,)
     recognisers = [load_first_pass(name, device, dtype, language) for name in names]
     check_names(recognisers)
-    return Listeners(recognisers)
+    return Listeners(recognisers, language=language)
 
 
 def _adapted_of(

@@ -74,7 +74,7 @@ class SecondPassOptions:
 
     propose: int | None = None
     """Hypotheses that the model's CTC head adds to each list. None: `PROPOSALS` where the model has
-    such a head and the weights count its score."""
+    such a head for the language and the weights count its score."""
     words: str | None = None
     """A text file: proposals are spelled with its words alone. None: with those that the CTC head
     was trained on."""
@@ -176,7 +176,8 @@ class SecondPass:
         weights = options.weights or rescorer.weights
         frontend, proposer, propose = rescorer.frontend, None, options.propose
         if propose is None:
-            propose = PROPOSALS if {CTC} <= {*rescorer.components} & {*weights.to_score} else 0
+            counts = CTC in rescorer.components and CTC in weights.to_score
+            propose = PROPOSALS if counts and listeners.language == rescorer.language else 0
         if propose:
             from relisten.tasks.hypotheses.propose import make_proposer
 
