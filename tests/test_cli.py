@@ -295,7 +295,6 @@ def test_a_bar_ends_at_its_end(tmp_path: Path) -> None:
     lines.write_text('{"id": "a"}\n\n{"id": "b"}')
     table.write_text("id\ttext\na\tx\na\ty\n")
     pretty.write_text('{\n "id": "a"\n}\n')
-    assert [count_lines(str(path)) for path in (lines, table, pretty, answer)] == [
-        *(2, None, None, None)
-    ]
+    paths = (lines, table, pretty, answer)
+    assert [count_lines(str(path)) for path in paths] == [2, None, None, None]
     assert count_lines(str(tmp_path)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relisten.core.types import UsageError
 from relisten.tasks.defaults import MODEL
 
 
@@ -16,6 +17,7 @@ class LearnOptions:
     part of the speech. texts: text corpora of the domain, for the language model. phrases: files of
     names and terms, one a line, for it too. steps: of the recogniser's training; None: by the
     amount of speech. hours: that this training may take at most; None: what it takes.
+    Raises UsageError where steps are below 1.
     """
 
     model: str = MODEL
@@ -27,3 +29,7 @@ class LearnOptions:
     steps: int | None = None
     hours: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps {self.steps}: give 1 or more, or none for as many as it takes")
