@@ -106,10 +106,9 @@ decoding_options = options(
 proposal_options = options(
     click.option(
         "--propose",
-        default=0,
-        show_default=True,
+        type=int,
         help="Hypotheses to add that the model's CTC head proposes: spelled by it, and mixed with "
-        "those of the list.",
+        "those of the list. By default 10 where the weights count its score; nbest adds none.",
     ),
     click.option(
         "--words",

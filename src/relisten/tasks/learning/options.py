@@ -17,6 +17,7 @@ class LearnOptions:
     part of the speech. texts: text corpora of the domain, for the language model. phrases: files of
     names and terms, one a line, for it too. steps: of the recogniser's training; None: by the
     amount of speech. hours: that this training may take at most; None: what it takes.
+    curve: whether a quarter and a half of the speech are learnt from as well, to compare.
     Raises UsageError where steps are below 1.
     """
 
@@ -28,6 +29,7 @@ class LearnOptions:
     phrases: tuple[str, ...] = ()
     steps: int | None = None
     hours: float | None = None
+    curve: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
