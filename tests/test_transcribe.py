@@ -63,9 +63,7 @@ def fake(monkeypatch) -> Fake:
 
 
 def use(monkeypatch, fake: Fake) -> Fake:
-    monkeypatch.setattr(task, "load_rescorer", lambda *_: None)
-    monkeypatch.setattr(task, "load_listeners", lambda *_: None)
-    monkeypatch.setattr(task.SecondPass, "of", lambda *_: fake)
+    monkeypatch.setattr(task, "load_both_passes", lambda *_: fake)
     return fake
 
 
@@ -161,7 +159,7 @@ def test_another_run_is_not_resumed(talks, tmp_path, monkeypatch):
 
 
 def test_outputs_are_checked_before_any_work(talks, tmp_path, monkeypatch):
-    monkeypatch.setattr(task, "load_rescorer", None)  # fails when called
+    monkeypatch.setattr(task, "load_both_passes", None)  # fails when called
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         transcribe([str(talks)], output_dir=str(tmp_path / "file" / "out"))

@@ -73,7 +73,7 @@ def test_an_output_is_checked_before_the_work(tmp_path):
 
 
 def test_transcribe_loads_nothing_for_an_output_that_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("relisten.tasks.transcribe.load_rescorer", None)  # fails when called
+    monkeypatch.setattr("relisten.tasks.transcribe.load_both_passes", None)  # fails when called
     done = CliRunner().invoke(main, ["transcribe", "a.wav", "-o", str(tmp_path / "no" / "a.txt")])
     assert done.exit_code == 2
     assert "cannot be written" in done.stderr

@@ -27,6 +27,8 @@ MODELS = {
     "weights": None,
     "device": "auto",
     "dtype": "auto",
+    "upstream": None,
+    "upstream_model": None,
 }
 
 

@@ -188,6 +188,19 @@ def systems_of(
     return systems
 
 
+upstream_options = options(
+    click.option(
+        "--upstream",
+        metavar="URL",
+        help="Address of a server with OpenAI's audio API, as in http://127.0.0.1:9000/v1: its "
+        "text comes first, and another one must win clearly. Its key: RELISTEN_UPSTREAM_KEY.",
+    ),
+    click.option(
+        "--upstream-model",
+        metavar="NAME",
+        help="As that server calls its model; by default the only one it lists, or whisper-1.",
+    ),
+)
 second_pass_options = options(
     model_option,
     click.option(
@@ -198,6 +211,7 @@ second_pass_options = options(
         "one: its hypotheses join the list, rated by the first.",
     ),
     language_option,
+    upstream_options,
     decoding_options,
     proposal_options,
     phrases_option,

@@ -50,6 +50,7 @@ class RelistenError(Exception):
     ├── FormatError      a file does not have the layout it should (names file and line)
     ├── AudioError       a recording cannot be read
     ├── ModelError       a model or bundle is missing, broken or does not fit together
+    ├── UpstreamError    another server, asked for a transcript, gave none
     └── UsageError       options or data that contradict each other
     """
 
@@ -64,6 +65,10 @@ class AudioError(RelistenError):
 
 class ModelError(RelistenError):
     """A model or bundle is missing, broken, or its parts do not belong together."""
+
+
+class UpstreamError(RelistenError):
+    """Another server, asked for a transcript, gave none; the message names its address."""
 
 
 class UsageError(RelistenError):

@@ -10,6 +10,7 @@ from relisten.core.types import AudioError, NBest, UsageError
 from relisten.io.bundle import resolve_bundle, scoring_hash
 from relisten.io.provenance import Provenance
 from relisten.speech.first_pass import DecodingOptions
+from relisten.tasks.both_passes import load_both_passes
 from relisten.tasks.cues import CueOptions
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.inputs import (
@@ -23,7 +24,6 @@ from relisten.tasks.inputs import (
     pieces_of,
     total_seconds,
 )
-from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.second_pass import Clock, SecondPass, SecondPassOptions
 from relisten.tasks.segment_log import SegmentLog, end_line, segment_line
 from relisten.tasks.streams import Outcome, Refusal, Tick, no_tick
@@ -48,16 +48,18 @@ def transcribe(
     cues: CueOptions = CueOptions(),
     device: str = "auto",
     dtype: str = "auto",
+    upstream: str | None = None,
+    upstream_model: str | None = None,
     resume: bool = False,
     tick: Tick = no_tick,
 ) -> Outcome:
     """What became of recordings, whose transcripts are written to `output`, or a file each into
     the folder `output_dir` as soon as a recording has ended.
 
-    audio: as `find_inputs` takes it. format: text, json, srt, vtt. first_pass: recognisers; by
-    default the one that the model's weights are for. language: of multilingual ones, by default
-    the model's. resume: what an interrupted run has finished is kept: whole files that are newer
-    than their recordings, and the finished segments of the others. tick: told of seconds of audio.
+    audio: as `find_inputs` takes it. format: text, json, srt, vtt. model to upstream_model: as
+    `load_both_passes` takes them. resume: what an interrupted run has finished is kept: whole
+    files that are newer than their recordings, and the finished segments of the others. tick:
+    told of seconds of audio.
     Raises AudioError where none can be read, UsageError before any work where an output cannot be
     written, or a language is not known.
     """
@@ -65,15 +67,16 @@ def transcribe(
     writer = TranscriptWriter(inputs, output, output_dir, format, cues)
     if resume and writer.made is None:
         raise UsageError("a stream cannot be resumed; name a file with -o, or --output-dir")
-    rescorer = load_rescorer(model, device, dtype)
-    listeners = load_listeners(model, first_pass, language, device, dtype)
-    second_pass = SecondPass.of(rescorer, listeners, decoding, options)
+    second_pass = load_both_passes(
+        model, first_pass, language, decoding, options, device, dtype, upstream, upstream_model
+    )
     made_by = {
         **_made_by(second_pass),
         "model": scoring_hash(resolve_bundle(model)),
         "language": language,
         "channels": channels,
         "dtype": dtype,
+        "upstream": [upstream, upstream_model],
     }
     log: SegmentLog | None = None
     if writer.made is not None:

@@ -158,24 +158,22 @@ def load_second_pass(given: dict[str, Any]) -> tuple[SecondPass, str]:
     """All that the options of the command name, loaded, and the language of the recogniser."""
     from relisten.speech.first_pass import DecodingOptions
     from relisten.tasks.bias import read_phrases
-    from relisten.tasks.loading import load_listeners, load_rescorer
-    from relisten.tasks.second_pass import SecondPass, SecondPassOptions
+    from relisten.tasks.both_passes import load_both_passes
+    from relisten.tasks.second_pass import SecondPassOptions
     from relisten.tasks.weights import load_weights
 
     given = dict(given)
     phrases, weights = given.pop("phrases"), given.pop("weights")
     decoding = taken(DecodingOptions, given)
-    second_pass = taken(
+    options = taken(
         SecondPassOptions,
         given,
         phrases=read_phrases(phrases) if phrases else (),
         weights=load_weights(weights) if weights else None,
     )
-    model, placement = given["model"], (given["device"], given["dtype"])
-    rescorer = load_rescorer(model, *placement)
-    listeners = load_listeners(model, given["first_pass"], given["language"], *placement)
-    language = given["language"] or rescorer.language
-    return SecondPass.of(rescorer, listeners, decoding, second_pass), language
+    second_pass = load_both_passes(**given, decoding=decoding, options=options)
+    assert second_pass.rescorer is not None
+    return second_pass, given["language"] or second_pass.rescorer.language
 
 
 def run(

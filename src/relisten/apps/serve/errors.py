@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from relisten.core.types import RelistenError
+from relisten.core.types import RelistenError, UpstreamError
 
 LEFT = 499
 """The status, never sent, of a request whose client left."""
@@ -44,6 +44,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         (413, "The request is too large."),
         (429, "Too many requests are waiting; `Retry-After` says when to come back."),
         (500, "A fault of the server."),
+        (502, "The server before this one gave no transcript."),
         (503, "Not finished in time, or shutting down."),
     )
 }
@@ -66,6 +67,8 @@ def error_body(error: Exception) -> dict[str, Any]:
     """The answer's body for an exception; of our own faults no more than that they are ours."""
     if isinstance(error, HTTPException):
         return {"error": error.detail}
+    if isinstance(error, UpstreamError):
+        return {"error": _detail(502, str(error), None, "upstream")}
     if isinstance(error, RelistenError):
         return {"error": _detail(400, str(error), None, None)}
     return {"error": _detail(500, "a fault of relisten, written to its log", None, None)}
@@ -100,8 +103,8 @@ async def answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_ours(request: Request, error: Exception) -> JSONResponse:
-    """The answer for a RelistenError: the input is at fault."""
-    return JSONResponse(error_body(error), 400)
+    """The answer for a RelistenError: the input is at fault, or the server before this one."""
+    return JSONResponse(error_body(error), 502 if isinstance(error, UpstreamError) else 400)
 
 
 async def answer_fault(request: Request, error: Exception) -> JSONResponse:
