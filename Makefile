@@ -2,6 +2,7 @@
 #
 #   make demo    set up, fetch the default models once, transcribe real recordings
 #   make test    set up with the tools of developers, run the tests
+#   make slow    the tests on the shipped models and real speech, the tutorial among them
 #   make lint · make docs · make bench · make mutants · make setup · make clean
 #
 # Another Python, another torch (say, one for your GPU):  make demo PYTHON=python3.12 TORCH=torch==2.12
@@ -17,7 +18,7 @@ DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs mutants clean
+.PHONY: help setup demo test slow lint bench docs mutants clean
 
 help:
 	@sed -n 's/^#   make /make /p' Makefile
@@ -29,6 +30,9 @@ demo: $(DEMO_READY)
 
 test: $(DEV_READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile
+
+slow: $(DEV_READY)
+	@$(BIN)/python -m pytest -m slow
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check

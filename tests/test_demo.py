@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
+import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from relisten.apps.demo import bare, show, word_diff
+from relisten.apps.demo import SENTENCES, Sentence, bare, main, show, word_diff
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.tasks.transcript import Segment, Transcript
@@ -32,12 +35,14 @@ def test_the_list_is_shown_with_places_and_scores() -> None:
     console = Console(file=io.StringIO(), width=100)
     show(
         console,
+        Sentence("call.wav", 1.0, 3.5, "I heard a beep."),
         Transcript("a/call.wav", 2.5, (segment,), {"scores": 0.25}),
         Weights({"asr": 1.0, "text": 0.5, "length": 0.0}),
     )
     lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
-    assert lines[0].startswith("call.wav, 2.5 s of speech")
+    assert lines[0].startswith("call.wav, 1 to 3.5 s")
     assert lines[1:] == [
+        "said I heard a beep.",
         "first pass I heard a deep",
         "chosen I heard a beep",
         "changed I heard a [-deep-] [+beep+]",
@@ -49,3 +54,13 @@ def test_the_list_is_shown_with_places_and_scores() -> None:
         "3 4 -4.0 -4.0 -8.0 [-I heard-] a beep",
         "4 1 -1.0 -10.0 -11.0 I heard a [-beep-] [+deep+]",
     ]
+
+
+@pytest.mark.slow
+def test_the_second_pass_has_fewer_wrong_words() -> None:
+    """For a time it changed nothing, since whole recordings have short lists."""
+    result = CliRunner().invoke(main, catch_exceptions=False)
+    words = re.search(r"first pass (\d+), second pass (\d+)", " ".join(result.output.split()))
+    assert words is not None, result.output
+    assert int(words[2]) < int(words[1])
+    assert result.output.count(" s ────") >= len(SENTENCES)

@@ -256,7 +256,7 @@ def test_two_of_one_name_are_refused(manifest: str, recognisers: dict[str, Recog
 
 
 def test_words_without_proposals_are_refused(manifest: str) -> None:
-    with pytest.raises(UsageError, match=r"words\.txt.*add --propose"):
+    with pytest.raises(UsageError, match=r"words\.txt.*set propose"):
         make_nbest(manifest, "-", words="words.txt")
 
 

@@ -19,6 +19,7 @@ from relisten.core.familiarity import Familiarity, OtherSpeech
 from relisten.core.types import ADAPTED, Hypothesis, NBest, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.bundle import (
+    CTC_HEAD,
     EXTENSION,
     FAMILIARITY,
     OTHER_SPEECH,
@@ -47,6 +48,16 @@ from tiny_world import (
     transcripts_of,
     write_noise,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_training_of_letters():
+    with pytest.MonkeyPatch.context() as patch:
+        small_ctc_batches(patch)
+        patch.setattr("relisten.tasks.learning.letters.FEWEST_STEPS", 4)
+        patch.setattr("relisten.tasks.learning.letters.PASSES", 0.1)
+        yield
+
 
 TEXTS = ("ab cd", "cd ab ab", "ab dc", "cd cd", "ab")
 N_SPEAKERS = 6
@@ -88,7 +99,7 @@ def test_the_report_compares_all_choices_on_held_out_speakers(learnt):
     folder, _, report, said = learnt
     names = [choice.name for choice in report.choices]
     assert names[:2] == ["first pass", "recogniser fine-tuned, alone"]
-    assert names[-1] == "the bundle: asr + text"
+    assert names[-1] == "the bundle: asr + text + ctc.adapted"
     held_out = load_nbest(folder / "bundle" / "state" / "speech" / "held-out.jsonl")
     learnt_from = load_nbest(folder / "bundle" / "state" / "speech" / "learnt.jsonl")
     assert report.n_utterances == len(held_out) >= 2
@@ -285,11 +296,9 @@ def test_one_speaker_is_divided_by_recordings_and_held_out_speakers_stay_out(lea
     assert mixed.untranscribed or any("without a transcript" in line for line in said)
 
 
-def test_another_language_gets_its_letters(learnt, tmp_path, monkeypatch):
-    """In the CTC head, which the LM then has no ear for; what is not trained knows none of them."""
+def test_another_language_keeps_the_lm_alone_and_gets_its_letters(learnt, tmp_path):
+    """From a speech-text bundle of another language; a second run finds all done."""
     folder, _, _, _ = learnt
-    small_ctc_batches(monkeypatch)
-    monkeypatch.setattr("relisten.tasks.learning.letters.FEWEST_STEPS", 4)
     start, bundle = tmp_path / "start", tmp_path / "bundle"
     tiny_speech_bundle(start, Weights({"asr": 1.0, "ctc": 0.1}))
     write_bundle(start, replace(read_bundle(start), language="de"))
@@ -300,17 +309,36 @@ def test_another_language_gets_its_letters(learnt, tmp_path, monkeypatch):
     (tmp_path / "speech.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     options = LearnOptions(model=str(start), language="en", steps=2)
     report, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
-    assert report.choices[-1].name == "the bundle: asr + text + ctc"
+    assert report.choices[-1].name == "the bundle: asr + text + ctc.adapted"
     config = read_bundle(bundle)
-    assert (config.language, config.lm_hears) == ("en", False)
-    assert not (bundle / EXTENSION).exists()
-    assert (bundle / WORDS).read_text().split() == ["ab", "cö", "dc"]
-    ctc_head = load_rescorer(str(bundle)).frontend.ctc_head
-    assert ctc_head.alphabet == " abcdefgö"
+    assert (config.language, config.has_speech) == ("en", False)
+    assert not any((bundle / name).exists() for name in (EXTENSION, CTC_HEAD, WORDS))
+    rescorer = load_rescorer(str(bundle))
+    assert rescorer.adapted_ctc_head.alphabet == " abcdö"
+    assert set(rescorer.components) == {"text", "asr.adapted", "ctc.adapted"}
     [transcript] = transcripts_of([lines[0]["audio"]], str(bundle))
     assert transcript.segments
     again, _ = learn([str(tmp_path / "speech.jsonl")], str(bundle), options, lambda _: None)
     assert [c.wer for c in again.choices] == [c.wer for c in report.choices]
+
+
+def test_what_the_taught_encoder_hears_is_scored_alike_by_both_ways(learnt, tmp_path):
+    """`transcribe` takes the windows that were decoded, `score` encodes."""
+    folder, bundle, _, _ = learnt
+    with of_limit(bundle / FAMILIARITY, np.inf):
+        weights = Weights({"asr": 1.0, "ctc.adapted": 0.1})
+        options = relisten.SecondPassOptions(weights=weights)
+        [transcript] = transcripts_of([str(folder / "3.wav")], str(bundle), options=options)
+        [segment] = transcript.segments
+        own = {h.text: h.scores["ctc.adapted"] for h in segment.nbest.hypotheses}
+        line = {"id": "u", "audio": str(folder / "3.wav")}
+        line["hypotheses"] = [{"text": text} for text in own]
+        (tmp_path / "list.jsonl").write_text(json.dumps(line) + "\n")
+        asked = ("ctc.adapted",)
+        score(str(tmp_path / "list.jsonl"), str(tmp_path / "s.jsonl"), str(bundle), asked)
+    [scored] = load_nbest(tmp_path / "s.jsonl")
+    for h in scored.hypotheses:
+        assert h.scores["ctc.adapted"] == pytest.approx(own[h.text], abs=1e-3)
 
 
 def test_texts_alone_teach_the_language_model(learnt, tmp_path):
@@ -344,6 +372,25 @@ def test_phrases_are_read_and_may_be_spelled(learnt, tmp_path):
     learn([], str(bundle), options, said.append)
     assert any(line.startswith("language model: 0 transcripts, 2 sentences") for line in said)
     assert (bundle / WORDS).read_text().split() == ["Bede", "Facade", "Gaga", "ab"]
+
+
+def test_a_curve_learns_from_parts_and_judges_by_the_same(learnt, tmp_path):
+    folder, _, whole, _ = learnt
+    options = LearnOptions(steps=2, curve=True)
+    bundle, speech = tmp_path / "b", [str(folder / "speech.jsonl")]
+    report, _ = learn(speech, str(bundle), options, lambda _: None)
+    state = bundle / "state"
+    held_out = {u.id for u in load_nbest(state / "speech" / "held-out.jsonl")}
+    sizes = []
+    for name, point in zip(("0.25", "0.5"), report.curve, strict=True):
+        part = load_nbest(state / f"curve-{name}" / "part.jsonl")
+        assert held_out.isdisjoint(u.id for u in part)
+        judged = load_nbest(state / f"curve-{name}" / "state" / "held-out-scored.jsonl")
+        assert {u.id for u in judged} == held_out
+        assert point.duration_s == pytest.approx(sum(u.duration_s for u in part))
+        sizes.append(len(part))
+    assert 0 < sizes[0] < sizes[1] < whole.n_utterances + 18
+    assert len(report.to_json()["curve"]) == 2
 
 
 def test_hours_shorten_the_training(learnt, tmp_path, monkeypatch):

@@ -109,10 +109,30 @@ def test_a_manifest_completes_other_formats_by_id(tmp_path):
     manifest = tmp_path / "dev.jsonl"
     save_nbest([NBest("utt-b", reference="b"), NBest("utt-a", audio="a.wav")], manifest)
     first, second = load_nbest(DATA / "plain.tsv", manifest=manifest)
-    assert (first.audio, second.reference, texts_and_asr(first)) == ("a.wav", "b", CAT)
+    assert (second.reference, texts_and_asr(first)) == ("b", CAT)
+    assert (DATA / first.audio).resolve() == tmp_path / "a.wav"  # relative to the manifest
     save_nbest([NBest("utt-a")], manifest)
     with pytest.raises(FormatError, match="'utt-b': is not in the manifest"):
         load_nbest(DATA / "plain.tsv", manifest=manifest)
+
+
+def test_segments_of_a_service_keep_their_times_and_get_their_recording(tmp_path):
+    """A manifest put its own start and duration in their place: each then heard the whole file."""
+    lists = tmp_path / "lists" / "amazon.json"
+    lists.parent.mkdir()
+    shutil.copy(DATA / "amazon.json", lists)
+    plain = load_nbest(lists)
+    assert plain[1].start_s > 0
+    lines = [NBest(one.id, audio="call.wav", reference="r", duration_s=60.0) for one in plain]
+    save_nbest(lines, tmp_path / "references.jsonl")
+    for manifest in (tmp_path / "references.jsonl", tmp_path / "call.wav"):
+        completed = load_nbest(lists, manifest=manifest)
+        assert {one.audio for one in completed} == {"../call.wav"}
+        times = [(one.start_s, one.duration_s) for one in completed]
+        assert times == [(one.start_s, one.duration_s) for one in plain]
+    later = [NBest(one.id, audio="call.wav", start_s=9.0) for one in plain]
+    save_nbest(later, tmp_path / "later.jsonl")
+    assert load_nbest(lists, manifest=tmp_path / "later.jsonl")[1].start_s == 9.0
 
 
 def test_espnet():
@@ -260,6 +280,44 @@ def test_amazon_multiplies_the_confidences_of_words():
     assert scores == pytest.approx([math.log(0.125), math.log(0.5e-6)])
     assert first.hypotheses[0].word_ends_s == (0.31, 0.71, 1.31)
     assert second.hypotheses == (Hypothesis("On"),)
+
+
+def test_google_batches_of_version_2_start_anew_with_each_recording(tmp_path):
+    def answer(text, end_s):
+        result = {"alternatives": [{"transcript": text, "confidence": 0.5}]}
+        return {"results": [{**result, "resultEndOffset": f"{end_s}s"}]}
+
+    batch = {
+        "gs://b/a.wav": {"transcript": answer("one", 2)},
+        "gs://b/b.wav": {"inlineResult": {"transcript": answer("two", 3)}},
+    }
+    path = tmp_path / "batch.json"
+    path.write_text(json.dumps({"results": batch}))
+    assert recognise(path) == "google"
+    first, second = load_nbest(path)
+    assert (first.hypotheses[0].text, first.start_s, first.extra["uri"]) == (
+        "one",
+        0.0,
+        "gs://b/a.wav",
+    )
+    assert (second.hypotheses[0].text, second.start_s, second.duration_s) == ("two", 0.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start\tend\ttext\n0\t3200\tIt is hard to wreck a nice beach.\n",
+        "1\n00:00:00,000 --> 00:00:02,000\nIt is hard.\n",
+        "WEBVTT\n\n00:00.000 --> 00:02.000\nIt is hard.\n",
+    ],
+)
+def test_subtitles_are_told_from_lists(text, tmp_path):
+    """Whisper's programs write them beside the JSON; the table was taken for one of hypotheses,
+    whose score is 'text'."""
+    path = tmp_path / "talk.srt"
+    path.write_text(text)
+    with pytest.raises(FormatError, match="take the recogniser's JSON"):
+        load_nbest(path)
 
 
 def test_google_scores_count_only_where_all_alternatives_have_one():

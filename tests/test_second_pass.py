@@ -18,9 +18,11 @@ from relisten.core.types import ASR, CTC, LENGTH, TEXT, FormatError, Hypothesis,
 from relisten.io.bundle import scoring_hash
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.bias import bias, read_phrases
+from relisten.tasks.loading import load_listeners, load_rescorer
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.rescore import rescore
 from relisten.tasks.score import score
+from relisten.tasks.second_pass import SecondPass
 from relisten.tasks.transcribe import transcribe
 from relisten.tasks.tune import tune
 from relisten.tasks.weights import SCORED_BY, UNTUNED_TEXT_WEIGHTS, load_weights, save_weights
@@ -334,3 +336,22 @@ def test_former_names_are_read(world: Path, tmp_path: Path) -> None:
     save_nbest(known, tmp_path / "known")
     result, _ = tune(str(tmp_path / "known"))
     assert CTC in result.weights.values
+
+
+def test_proposals_come_by_default_where_their_score_counts(world: Path) -> None:
+    """And where the CTC head knows the language; `propose=0` does without."""
+    rescorer = load_rescorer(str(world / "bundle"))
+    listeners = load_listeners(str(world / "bundle"))
+
+    def n_proposed(weights: Weights, language: str = "en", propose: int | None = None) -> int:
+        options = relisten.SecondPassOptions(weights=weights, propose=propose)
+        its = replace(listeners, language=language)
+        second_pass = SecondPass.of(rescorer, its, DECODING, options)
+        return second_pass.proposer.n if second_pass.proposer else 0
+
+    counted = Weights({ASR: 1.0, CTC: 0.3})
+    assert n_proposed(counted) == 10
+    assert n_proposed(Weights({ASR: 1.0, TEXT: 0.3})) == 0
+    assert n_proposed(counted, language="de") == 0
+    assert n_proposed(counted, propose=0) == 0
+    assert n_proposed(counted, language="de", propose=3) == 3

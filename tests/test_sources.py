@@ -1,10 +1,13 @@
 """Models come from folders, known names, packages and hubs; pip sees only local wheels here."""
 
 import hashlib
+import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -113,12 +116,17 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(shop, tmp_path, r
     assert not cached.exists() or not list(cached.iterdir())
 
 
-def test_python_without_pip_says_how_to_get_it(shop, tmp_path, monkeypatch):
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho '/usr/bin/python3: No module named pip' >&2\nexit 1\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(ModelError, match="python -m ensurepip"):
+def test_python_without_pip_takes_the_one_that_python_brings(shop, tmp_path, monkeypatch):
+    """Environments made by uv have no pip: the default models could not be fetched there."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name)
+    )
+    assert contents(resolve_model(REFERENCE)) == {"config.json": CONFIG}
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
+    with pytest.raises(ModelError, match="install pip in its environment"):
         resolve_model(REFERENCE)
 
 

@@ -49,11 +49,16 @@ def tiny_text_lm(folder: Path) -> Path:
 
 def write_noise(path: Path, seed: int, seconds: float = RECORDING_S) -> None:
     """Noise as 16 bit WAV."""
+    write_wav(path, noise(seconds, seed))
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """Samples at 16 kHz, float [T], as 16 bit WAV."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes((noise(seconds, seed) * 20_000).astype("<i2").tobytes())
+        file.writeframes((samples * 20_000).astype("<i2").tobytes())
 
 
 def fill_cache(patch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -22,9 +22,11 @@ from relisten.tasks.weights import fit_to, held_scores
 class Rescorer:
     """A model that takes a second look at what a recogniser proposed.
 
-    >>> rescorer = Rescorer.from_pretrained()                             # doctest: +SKIP
-    >>> print(rescorer.transcribe("talk.mp3").text)                       # doctest: +SKIP
-    >>> ranked = rescorer.rescore(relisten.load_nbest("nbest.jsonl"))     # doctest: +SKIP
+    ```python
+    rescorer = relisten.Rescorer.from_pretrained()
+    print(rescorer.transcribe("talk.mp3").text)
+    ranked = rescorer.rescore(relisten.load_nbest("nbest.jsonl"))
+    ```
 
     Models are loaded once and kept. `decoding` and `options`, where a method is given none, are
     those of `from_pretrained`, whose defaults are the command line's.

@@ -85,7 +85,8 @@ input_options = options(
     click.option(
         "--manifest",
         metavar="FILE",
-        help="Where audio and references stand that the layout has no place for.",
+        help="Where audio and references stand that the layout has no place for; or the recording "
+        "that all utterances are parts of.",
     ),
 )
 
@@ -105,10 +106,9 @@ decoding_options = options(
 proposal_options = options(
     click.option(
         "--propose",
-        default=0,
-        show_default=True,
+        type=int,
         help="Hypotheses to add that the model's CTC head proposes: spelled by it, and mixed with "
-        "those of the list.",
+        "those of the list. By default 10 where the weights count its score; nbest adds none.",
     ),
     click.option(
         "--words",

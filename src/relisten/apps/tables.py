@@ -279,6 +279,11 @@ def print_learning(report: LearningReport, bundle: str) -> None:
         "seconds of work per second of speech: "
         + ", ".join(f"{name} {factor:.2f}" for name, factor in report.real_time_factors.items()),
     ]
+    lines += [
+        f"with {point.duration_s / 3600:.2f} h of the speech: {rate_text(point.wer)} (recogniser "
+        f"alone {rate_text(point.adapted_wer)})"
+        for point in report.curve
+    ]
     if report.n_seen:
         lines.append(
             f"{report.n_seen:,} of these texts were also learnt from; 'new texts' leaves them out"

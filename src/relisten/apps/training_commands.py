@@ -158,6 +158,11 @@ def _tell(bundle: str, what: str, metrics: Mapping[str, float], quiet: bool) -> 
     type=click.FloatRange(min=0, min_open=True),
     help="That the recogniser's training, the longest part, may take at most.",
 )
+@click.option(
+    "--curve",
+    is_flag=True,
+    help="Learn from a quarter and a half of the speech as well: is more worth it?",
+)
 @seed_option
 @click.option("--json", "json_path", metavar="FILE", help='Write the report there; "-" is stdout.')
 @quiet_option

@@ -28,9 +28,9 @@ from relisten.core.agreement import is_agreement
 from relisten.core.combine import n_spoken_words
 from relisten.core.text import spoken, words_of_any_script
 from relisten.core.types import (
-    ADAPTED,
     ASR,
     CTC,
+    OF_TAUGHT,
     SPEECH_GIVEN_TEXT,
     TEXT_GIVEN_SPEECH,
     Hypothesis,
@@ -51,7 +51,7 @@ _LOOP_OF_CHARACTERS = re.compile(r"(.)\1{17}|((.)(?!\3).{1,59}?)\2{7}", re.DOTAL
 def has_speech_score(values: Mapping[str, float]) -> bool:
     """Whether weights count a score of the second pass that looks at the speech, or agreement with
     other recognisers, which did."""
-    of_speech = (CTC, ADAPTED, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
+    of_speech = (CTC, *OF_TAUGHT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
     return any(
         weight and (name in of_speech or is_agreement(name)) for name, weight in values.items()
     )

@@ -18,6 +18,7 @@ TEXT = "text"
 TEXT_GIVEN_SPEECH = "text_given_speech"
 SPEECH_GIVEN_TEXT = "speech_given_text"
 CTC = "ctc"
+CTC_ADAPTED = "ctc.adapted"
 LENGTH = "length"
 CONTEXT = "context"
 FIRST_PASS_CHOICE = "first_pass"
@@ -33,10 +34,13 @@ SYSTEMS = "systems"
 
 LM_COMPONENTS = (TEXT, TEXT_GIVEN_SPEECH, SPEECH_GIVEN_TEXT)
 """Scores that a language model adds to a hypothesis."""
-COMPONENTS = (*LM_COMPONENTS, CTC, ADAPTED)
+OF_TAUGHT = (ADAPTED, CTC_ADAPTED)
+"""Scores of a recogniser taught the user's speech: its decoder's, and that of a CTC head on what
+its encoder hears."""
+COMPONENTS = (*LM_COMPONENTS, CTC, *OF_TAUGHT)
 """Scores that relisten adds: the language model's, log P(labels|speech) of a CTC head trained on
-the domain (`speech.ctc.head`), and log P(y|speech) of a recogniser taught the user's speech
-(`relisten learn`). `asr` comes from the first pass; `context` from a list of phrases
+the domain (`speech.ctc.head`), and both of a recogniser taught the user's speech (`relisten
+learn`). `asr` comes from the first pass; `context` from a list of phrases
 (`core.biasing`)."""
 
 FORMER_NAMES: Mapping[str, str] = {"letters": CTC}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from os import PathLike
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -24,6 +25,12 @@ from relisten.core.types import AudioError
 
 if TYPE_CHECKING:
     import av
+
+AUDIO_ENDINGS = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".amr"),
+    *(".sph", ".au", ".caf", ".mp4", ".mkv", ".webm"),
+)
+"""Of files that are taken for recordings, in lower case."""
 
 RATE_HZ = 16_000
 """The sampling rate of every recogniser and encoder here."""
@@ -127,6 +134,11 @@ def probe_audio(source: str | PathLike[str] | BinaryIO) -> AudioInfo:
     if not isinstance(source, str | PathLike):
         source.seek(0)
     return AudioInfo(n_channels, duration / av.time_base if duration and duration > 0 else None)
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is a recording by its ending."""
+    return PurePosixPath(name.strip()).suffix.lower() in AUDIO_ENDINGS
 
 
 def from_samples(

@@ -69,8 +69,8 @@ class BundleConfig:
     (`lm.texts.TextForm`). components: the scores it was trained to give. speech_order: how
     `text_given_speech` is asked (`lm.scorer.SpeechOrder`).
     encoder, encoder_id: the speech encoder's reference, and the id its codebook must have; both
-    None in a text-only bundle. text_only: the LM alone is, beside a CTC head. weights: of
-    the combination, with what they were tuned on. Unknown keys are refused.
+    None in a text-only bundle. weights: of the combination, with what they were tuned on.
+    Unknown keys are refused.
     """
 
     base: str
@@ -83,18 +83,12 @@ class BundleConfig:
     speech_order: str = "chunked"
     encoder: str | None = None
     encoder_id: str | None = None
-    text_only: bool = False
     versions: dict[str, str] = field(default_factory=_versions)
 
     @property
     def has_speech(self) -> bool:
-        """Whether recordings serve the bundle: it holds a speech frontend, not an LM alone."""
+        """Whether the bundle holds a speech-text model, not an LM alone."""
         return self.encoder is not None
-
-    @property
-    def lm_hears(self) -> bool:
-        """Whether its LM is a speech-text model: it has read speech too."""
-        return self.has_speech and not self.text_only
 
 
 def read_bundle(folder: Path) -> BundleConfig:
@@ -122,8 +116,7 @@ def read_bundle(folder: Path) -> BundleConfig:
         raise ModelError(f"{path}: {error}") from error
     components = tuple(record["components"])
     config = BundleConfig(**{**record, "weights": weights, "components": components})
-    parts = [CODEBOOK] * config.has_speech + [EXTENSION] * config.lm_hears
-    for name in parts:
+    for name in (EXTENSION, CODEBOOK) if config.has_speech else ():
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: {name} is missing from this bundle; copy the whole folder")
     return config
@@ -135,15 +128,14 @@ def _check_types(path: Path, record: dict[str, Any]) -> None:
     wrong = [name for name in texts if not isinstance(record.get(name, ""), str)]
     nullable = ("encoder", "encoder_id")
     wrong += [name for name in nullable if not isinstance(record.get(name), str | None)]
-    wrong += ["text_only"] * (not isinstance(record.get("text_only", False), bool))
     components = record["components"]
     if not isinstance(components, list) or not set(map(str, components)) <= set(COMPONENTS):
         wrong.append("components")
     if wrong:
         given = ", ".join(f"{name} {record[name]!r}" for name in wrong)
         raise ModelError(
-            f"{path}: has {given[:200]}; components are some of {', '.join(COMPONENTS)}, "
-            "text_only is true or false, all else is text; copy the bundle again"
+            f"{path}: has {given[:200]}; components are some of {', '.join(COMPONENTS)}, all else "
+            "is text; copy the bundle again"
         )
 
 
@@ -158,7 +150,8 @@ def scoring_hash(folder: Path) -> str:
     rules = config.weights.rules.pairs
     named = (*named, config.encoder_id, *([rules] if rules else []))
     digest = hashlib.sha256(repr(named).encode())
-    parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG, f"{RECOGNISER}/model.bin")
+    taught = (f"{RECOGNISER}/model.bin", f"{RECOGNISER}/{CTC_HEAD}")
+    parts = (EXTENSION, CODEBOOK, ADAPTER, ADAPTER_CONFIG, *taught)
     for path in (*(folder / name for name in parts), ctc_head_path(folder)):
         if path is not None and path.is_file():
             digest.update(bytes.fromhex(file_hash(path)))

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from relisten.core.types import FormatError, NBest, Refusal
+from relisten.io.audio import is_recording
 from relisten.io.files import cannot_write, is_stream, open_locked
 from relisten.io.native import nbest_to_line, read_lines, read_native
 from relisten.io.provenance import Provenance, check_record, record_path, write_record
@@ -41,7 +42,8 @@ def read_nbest(
         lines of a pipe are read as they come; other formats look twice, so it is copied first.
     format: one of `relisten.io.readers.FORMATS`, or "auto" to tell by the content.
     manifest: native or NeMo manifest that gives the utterances the audio, reference and context
-        that their format has no place for: by id, or in order where the format has no ids (NeMo).
+        that their format has no place for: by id, or in order where the format has no ids (NeMo);
+        or the recording that all of them are parts of.
     refuse: is told of each utterance of a foreign format that does not fit, with file, line and id;
         by default raises.
     Raises FormatError, one sentence, for a file that does not fit, or of which nothing does, and
@@ -61,14 +63,22 @@ def read_nbest(
 
 
 def _read_path(
-    path: str | Path, format: str, manifest: str | Path | None
+    path: str | Path, format: str, manifest: str | Path | None, read_from: str | Path | None = None
 ) -> Iterator[NBest | Refusal]:
-    path = Path(path)
+    """read_from: what `path` is a copy of; recordings are named relative to it."""
+    path, read_from = Path(path), read_from or path
     name = recognise(path) if format == "auto" else format
     if name == "native" and manifest is None:
         yield from read_native(path)
+    elif manifest is not None and is_recording(str(manifest)):
+        audio = os.path.relpath(manifest, _folder(read_from))
+        for one in read_foreign(path, name):
+            yield replace(one, audio=audio) if isinstance(one, NBest) else one
     else:
-        known = None if manifest is None else {u.id: u for u in read_nbest(manifest)}
+        known = None
+        if manifest is not None:
+            entries = read_nbest(manifest)
+            known = {one.id: rebase_audio(one, manifest, read_from) for one in entries}
         yield from read_foreign(path, name, known)
 
 
@@ -93,7 +103,7 @@ def _read_stream(
                 target.writelines(head)
                 shutil.copyfileobj(file, target)
             try:
-                for one in _read_path(copy, format, manifest):
+                for one in _read_path(copy, format, manifest, path):
                     if isinstance(one, Refusal):
                         one = Refusal(one.id, one.reason.replace(str(copy), name))
                     yield one

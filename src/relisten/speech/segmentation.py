@@ -47,6 +47,9 @@ def speech_segments(blocks: Iterable[np.ndarray], max_s: float = 30.0) -> Iterat
     read as segments are asked for; memory is that of some 40 s.
     A segment ends before a pause of `PAUSE_S`, or, where there is none in time, where speech is
     least likely in the second half of what may still fit. Silence, noise and tones give none.
+    Shorter segments have longer lists, and still lose: a first pass needs what was said before
+    (speechocean without its pauses, 212 words: at most 30 s 25.5 % WER; 10 s 29.7, after the second
+    pass 27.8, in 1.5 times the time).
     """
     detector = VoiceActivityDetector()
     samples, probabilities = np.zeros(0, np.float32), np.zeros(0, np.float32)

@@ -161,7 +161,7 @@ def adapt(
 def default_tasks(config: AdaptConfig, bundle: BundleConfig) -> Mapping[Order, float]:
     """The mixture where none is named: the orders that the bundle is asked in, and for units the
     order `speech`, alone where no replay can serve the others."""
-    if not bundle.lm_hears:
+    if not bundle.has_speech:
         return {"text": 1.0}
     order: Order = bundle.speech_order  # type: ignore[assignment]
     if config.learn_from == "pseudo_references":
@@ -171,7 +171,7 @@ def default_tasks(config: AdaptConfig, bundle: BundleConfig) -> Mapping[Order, f
 
 def _check_tasks(config: AdaptConfig, tasks: Mapping[Order, float], bundle: BundleConfig) -> None:
     """Raises UsageError for a task that the bundle is never asked in."""
-    known = {"text", "text_first", "speech", bundle.speech_order} if bundle.lm_hears else {"text"}
+    known = {"text", "text_first", "speech", bundle.speech_order} if bundle.has_speech else {"text"}
     if others := sorted(set(tasks) - known):
         raise UsageError(
             f"tasks names {', '.join(others)}; of {config.model} give some of "
@@ -194,7 +194,7 @@ def _data(
     """
     first_pass = load_first_pass(trainable.config.first_pass)
     frontend, spec = None, FeatureSpec(first_pass, first_pass.encoder, 2)
-    if trainable.config.lm_hears:
+    if trainable.config.has_speech:
         frontend = bundle_frontend(trainable.folder, trainable.config)
         spec = feature_spec_of(frontend, first_pass)
     sources = Sources(spec, trainable.texts, Path(config.cache), say, refuse)

@@ -54,7 +54,7 @@ def _behind(api: AudioAPI, listeners: Listeners) -> Listeners:
     if guard is not None:
         load = guard.load_untaught
         guard = replace(guard, load_untaught=lambda: Upstream(api, load()))
-    return Listeners([Upstream(api, first), *others], guard)
+    return replace(listeners, first_passes=[Upstream(api, first), *others], guard=guard)
 
 
 def _trusting(weights: Weights) -> Weights:

@@ -152,7 +152,7 @@ def as_pretraining(config: AdaptConfig) -> PretrainConfig:
     rank, units = config.lora_rank, CodebookConfig()
     if (folder / ADAPTER_CONFIG).is_file():
         rank = json.loads((folder / ADAPTER_CONFIG).read_text())["r"]
-    if bundle.lm_hears:
+    if bundle.has_speech:
         codebook = Codebook.load(folder / CODEBOOK)
         units = CodebookConfig(codebook.n_units, codebook.levels)
     tasks = config.tasks or default_tasks(config, bundle)

@@ -18,9 +18,15 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 
 from relisten.core.types import AudioError, NBest, Refusal, UsageError
-from relisten.io.audio import RATE_HZ, from_samples, probe_audio, stream_audio
+from relisten.io.audio import (
+    RATE_HZ,
+    from_samples,
+    is_recording,
+    probe_audio,
+    stream_audio,
+)
 from relisten.io.corpora import corpora_at, read_corpus
-from relisten.io.corpora.common import is_recording, natural_order
+from relisten.io.corpora.common import natural_order
 from relisten.io.nbest import resolve_audio
 from relisten.speech.segmentation import speech_segments
 from relisten.tasks.streams import say_nothing

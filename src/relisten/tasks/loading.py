@@ -17,6 +17,8 @@ from relisten.core.types import (
     ADAPTED,
     ASR,
     CTC,
+    CTC_ADAPTED,
+    OF_TAUGHT,
     TEXT,
     TEXT_GIVEN_SPEECH,
     ModelError,
@@ -49,6 +51,8 @@ from relisten.lm.model import SpeechExtension, SpeechTextLM
 from relisten.lm.scorer import Component, Scorer, ScoringInput, SpeechOrder
 from relisten.lm.sequences import Speech
 from relisten.lm.texts import TextEncoder, TextForm
+from relisten.speech.codebook import pool_frames
+from relisten.speech.ctc.head import CTCHead
 from relisten.speech.first_pass import FirstPass
 from relisten.speech.frames import FRAME_S
 from relisten.speech.guard import Guard, load_statistics
@@ -70,7 +74,7 @@ class LoadedRescorer:
 
     first_pass: reference of the recogniser that the weights are for. identity: which model it is.
     language: of its speech. load_adapted: loads the recogniser taught the user's speech, if any.
-    guard: tells speech that it was not taught.
+    adapted_ctc_head: on what its encoder hears. guard: tells speech that it was not taught.
     """
 
     scorer: Scorer
@@ -80,6 +84,7 @@ class LoadedRescorer:
     first_pass: str = FIRST_PASS
     language: str = "en"
     load_adapted: Callable[[], CTranslate2Whisper] | None = None
+    adapted_ctc_head: CTCHead | None = None
     guard: Guard | None = None
 
     @cached_property
@@ -91,35 +96,48 @@ class LoadedRescorer:
     def components(self) -> tuple[str, ...]:
         """The scores it can give."""
         has_ctc_head = self.frontend is not None and self.frontend.ctc_head is not None
-        has = {CTC: has_ctc_head, ADAPTED: self.load_adapted is not None}
+        has = {
+            CTC: has_ctc_head,
+            ADAPTED: self.load_adapted is not None,
+            CTC_ADAPTED: self.adapted_ctc_head is not None,
+        }
         return (*self.scorer.components, *(name for name, is_given in has.items() if is_given))
 
     def check(self, component: str) -> None:
         """Raises ModelError where it cannot give this score."""
-        if component not in (CTC, ADAPTED):
+        if component not in (CTC, *OF_TAUGHT):
             self.scorer.order_of(cast(Component, component))
         elif component not in self.components:
-            known, lacks = ", ".join(self.components), "CTC head"
-            lacks = lacks if component == CTC else "adapted recogniser"
+            known, lacks = ", ".join(self.components), "adapted recogniser"
+            lacks = lacks if component == ADAPTED else "CTC head"
             raise ModelError(f"this model has no {lacks} for {component}; it scores {known}")
 
-    def encode(self, recordings: Sequence[np.ndarray], components: Sequence[str]) -> list[Speech]:
+    def encode(
+        self,
+        recordings: Sequence[np.ndarray],
+        components: Sequence[str],
+        heard: Sequence[np.ndarray | None] | None = None,
+    ) -> list[Speech]:
         """What the scores of speech are computed from, of recordings, 16 kHz float32 [T] each.
 
-        Raises UsageError for a recording that is too long for the adapted recogniser, where its
-        score is asked for.
+        heard: windows of the adapted recogniser, where they are at hand for speech that is not
+        strange. Raises UsageError for a recording that is too long for the adapted recogniser,
+        where a score of it is asked for.
         """
-        others = [name for name in components if name not in (TEXT, ADAPTED)]
+        others = [name for name in components if name not in (TEXT, *OF_TAUGHT)]
         if others:
             speeches = self.need_frontend().encode(recordings, others)
         else:
             speeches = [Speech(np.zeros((0, 1), np.int32), FRAME_S) for _ in recordings]
-        if ADAPTED not in components:
+        if not {*OF_TAUGHT} & {*components}:
             return speeches
         self.check(ADAPTED)
         assert self.adapted is not None
-        windows = self.adapted.windows(recordings)
-        strange = self.guard.are_strange(recordings) if self.guard else [False] * len(recordings)
+        strange = [False] * len(recordings)
+        windows = [one for one in heard or () if one is not None]
+        if len(windows) < len(recordings):
+            windows = self.adapted.windows(recordings)
+            strange = self.guard.are_strange(recordings) if self.guard else strange
         return [
             replace(one, window=window, is_strange=is_strange)
             for one, window, is_strange in zip(speeches, windows, strange, strict=True)
@@ -133,7 +151,7 @@ class LoadedRescorer:
             if component != TEXT and not has_speech:
                 return (
                     f"it names no recording, which {component} needs; add the key 'audio', or "
-                    "score with --components text"
+                    "score `text` alone"
                 )
             if component != TEXT_GIVEN_SPEECH or not is_cut_at_words:
                 continue
@@ -141,8 +159,8 @@ class LoadedRescorer:
                 if len(hypothesis.word_ends_s or ()) != len(hypothesis.text.split()):
                     return (
                         f"hypothesis {place} does not say when each word ends, which {component} "
-                        "needs; make the list with `relisten nbest`, add word_ends_s, or name "
-                        "other --components"
+                        "needs; make the list with `relisten nbest`, add word_ends_s, or score "
+                        "other components"
                     )
         return None
 
@@ -155,6 +173,8 @@ class LoadedRescorer:
         self.check(component)
         if component == ADAPTED:
             return [self._adapted_scores(utterance) for utterance in utterances]
+        if component == CTC_ADAPTED:
+            return [self._adapted_ctc_scores(utterance) for utterance in utterances]
         if component != CTC:
             return self.scorer.score(utterances, cast(Component, component))
         ctc_head = self.need_frontend().ctc_head
@@ -166,18 +186,23 @@ class LoadedRescorer:
             scores.append(ctc_head.score(utterance.speech.ctc_log_probs, utterance.texts))
         return scores
 
+    def _adapted_ctc_scores(self, utterance: ScoringInput) -> np.ndarray:
+        ctc_head, window = self.adapted_ctc_head, _window(utterance, CTC_ADAPTED)
+        assert ctc_head is not None
+        log_probs = ctc_head.log_probs(pool_frames(window, ctc_head.pool))
+        return ctc_head.score(log_probs, utterance.texts)
+
     def _adapted_scores(self, utterance: ScoringInput) -> np.ndarray:
-        if utterance.speech is None or utterance.speech.window is None:
-            raise UsageError(f"{ADAPTED} is scored on the utterance's speech, and it has none")
+        window = _window(utterance, ADAPTED)
         assert self.adapted is not None
-        scorer = self.adapted.scorer(np.zeros(0, np.float32), utterance.speech.window)
+        scorer = self.adapted.scorer(np.zeros(0, np.float32), window)
         rated = scorer.score(utterance.texts, timed=False)
         return np.array([hypothesis.scores[ASR] for hypothesis in rated])
 
     def need_frontend(self) -> SpeechFrontend:
         """Its speech frontend. Raises ModelError where it reads text only."""
         if self.frontend is None:
-            raise ModelError("this model reads text only; score with --components text")
+            raise ModelError("this model reads text only; score `text` alone")
         return self.frontend
 
 
@@ -211,9 +236,8 @@ def load_rescorer(
         return LoadedRescorer(scorer, UNTUNED_TEXT_WEIGHTS, identity)
     model, frontend = text_lm(causal, tokenizer), None
     if config.has_speech:
-        frontend = bundle_frontend(folder, config, device, "auto" if is_int8 else dtype)
-    if frontend and config.lm_hears:
         extension = load_extension(folder / EXTENSION, causal)
+        frontend = bundle_frontend(folder, config, device, "auto" if is_int8 else dtype)
         _check_fit(folder, extension, frontend)
         vocabulary = text_vocabulary(tokenizer, extension.shape.n_units)
         model = SpeechTextLM(causal, vocabulary, extension)
@@ -230,6 +254,7 @@ def load_rescorer(
         config.first_pass,
         config.language,
         _adapted_of(folder, config.language, device),
+        _adapted_ctc_head_of(folder),
         _load_guard(folder, config, config.language, device),
     )
 
@@ -237,10 +262,11 @@ def load_rescorer(
 @dataclass(frozen=True)
 class Listeners:
     """Recognisers that make the lists; the first one rates what the others add. guard: where they
-    are one that was taught a user's speech."""
+    are one that was taught a user's speech. language: of the speech."""
 
     first_passes: Sequence[FirstPass]
     guard: Guard | None = None
+    language: str = "en"
 
 
 def load_listeners(
@@ -259,11 +285,12 @@ def load_listeners(
     config = read_bundle(folder) if (folder / CONFIG).is_file() else None
     language = language or (config.language if config else "en")
     if config and not names and (load_taught := _adapted_of(folder, language, device, dtype)):
-        return Listeners([load_taught()], _load_guard(folder, config, language, device, dtype))
+        guard = _load_guard(folder, config, language, device, dtype)
+        return Listeners([load_taught()], guard, language)
     names = names or (config.first_pass if config else FIRST_PASS,)
     recognisers = [load_first_pass(name, device, dtype, language) for name in names]
     check_names(recognisers)
-    return Listeners(recognisers)
+    return Listeners(recognisers, language=language)
 
 
 def _adapted_of(
@@ -275,6 +302,17 @@ def _adapted_of(
         return None
     name = ADAPTED.rpartition(".")[2]
     return lambda: CTranslate2Whisper(path, device, dtype, language, name)
+
+
+def _adapted_ctc_head_of(folder: Path) -> CTCHead | None:
+    path = folder / RECOGNISER / CTC_HEAD
+    return CTCHead.load(path) if path.is_file() else None
+
+
+def _window(utterance: ScoringInput, component: str) -> np.ndarray:
+    if utterance.speech is None or utterance.speech.window is None:
+        raise UsageError(f"{component} is scored on the utterance's speech, and it has none")
+    return utterance.speech.window
 
 
 def _load_guard(

@@ -35,7 +35,7 @@ def make_nbest(
     first_pass: tuple[str, ...] = (),
     language: str | None = None,
     decoding: DecodingOptions = DecodingOptions(),
-    propose: int = 0,
+    propose: int | None = None,
     words: str | None = None,
     model: str = MODEL,
     normaliser: str = "english",
@@ -51,11 +51,13 @@ def make_nbest(
     which its words end; those whose texts are equal under `normaliser` are merged by log-sum-exp.
     first_pass: the recognisers, by default those of the bundle `model`; what those behind the first
     and `manifest` itself add to the list is rated by the first: see `join_lists`. language: None
-    for the bundle's. propose, words: see `SecondPassOptions`; the CTC head is the bundle's.
+    for the bundle's. propose, words: see `SecondPassOptions`; the CTC head is the bundle's, and
+    adds nothing unless told to.
     Recordings that cannot be read, or last longer than a first pass decodes at once, are refused.
     Raises UsageError for two recognisers of one name, and for samples together with `resume` where
     a recogniser has `samples_follow_seed = False`.
     """
+    propose = propose or 0
     options = SecondPassOptions(propose, words)
     listeners = load_listeners(model, first_pass, language, device, dtype)
     recognisers, bundle = listeners.first_passes, resolve_bundle(model)

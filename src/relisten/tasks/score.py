@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from relisten.core.types import ADAPTED, COMPONENTS, TEXT, NBest, UsageError
+from relisten.core.types import COMPONENTS, OF_TAUGHT, TEXT, NBest, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.rules import read_rules
 from relisten.lm.sequences import Speech
@@ -124,7 +124,7 @@ class ListScorer:
             rows_of.setdefault(self._wanted(utterance), []).append(row)
         for row in rows_of.pop((), []):
             reason = "it names no recording, and this model's weights count no score without one"
-            results[row] = Refusal(chunk[row].id, f"{reason}; name --components")
+            results[row] = Refusal(chunk[row].id, f"{reason}; name the components to score")
         for components, rows in rows_of.items():
             scored = self._scored([chunk[row] for row in rows], components, source)
             for row, one in zip(rows, scored, strict=True):
@@ -166,12 +166,13 @@ class ListScorer:
         self, utterance: NBest, components: Sequence[str], source: AudioSource
     ) -> np.ndarray | Refusal:
         samples = load_recording(utterance, source)
-        if ADAPTED in components and not isinstance(samples, Refusal):
+        asked = [component for component in components if component in OF_TAUGHT]
+        if asked and not isinstance(samples, Refusal):
             assert self.rescorer.adapted is not None
             max_s = self.rescorer.adapted.max_duration_s
             if len(samples) > max_s * RATE_HZ:
                 lasts = f"it lasts {len(samples) / RATE_HZ:.1f} s"
-                reason = f"{lasts}, and {ADAPTED} is given to at most {max_s:g} s; cut it"
+                reason = f"{lasts}, and {asked[0]} is given to at most {max_s:g} s; cut it"
                 return Refusal(utterance.id, reason)
         return samples
 

@@ -33,6 +33,8 @@ from relisten.core.types import (
     ADAPTED,
     ASR,
     CTC,
+    CTC_ADAPTED,
+    OF_TAUGHT,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
@@ -50,13 +52,15 @@ if TYPE_CHECKING:
     from relisten.tasks.hypotheses.propose import Proposer
     from relisten.tasks.loading import Listeners, LoadedRescorer
 
-STAGES = ((CTC,), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
+STAGES = ((CTC, CTC_ADAPTED), (ADAPTED,), (TEXT, TEXT_GIVEN_SPEECH), (SPEECH_GIVEN_TEXT,))
 """Scores by what they cost. The last reads all units behind every text and shares none of them."""
 MARGIN = 8.0
 """Nats below the best hypothesis, by the scores known so far, at which one gets no more expensive
 scores. Of 1,240 lists with samples and proposals (speechocean dev) it leaves 8.7 of 21.6 texts to
 `text`, and 99.2 % of the choices: WER 22.31 instead of 22.35. Not measured for `speech_given_text`.
 """
+PROPOSALS = 10
+"""Hypotheses that a CTC head adds where its score counts."""
 FAMILIARITY_KEY, STRANGE = "familiarity", "strange"
 """Key and value of an utterance whose speech is not that which an adapted recogniser was taught; a
 bundle has other weights for it."""
@@ -68,8 +72,9 @@ TUNED_ON = "tuned_on"
 class SecondPassOptions:
     """What happens to the hypotheses of a first pass. Raises UsageError for options that clash."""
 
-    propose: int = 0
-    """Hypotheses that the model's CTC head adds to each list."""
+    propose: int | None = None
+    """Hypotheses that the model's CTC head adds to each list. None: `PROPOSALS` where the model has
+    such a head for the language and the weights count its score."""
     words: str | None = None
     """A text file: proposals are spelled with its words alone. None: with those that the CTC head
     was trained on."""
@@ -86,11 +91,11 @@ class SecondPassOptions:
     """Nats; see `MARGIN`. None: every hypothesis gets every score."""
 
     def __post_init__(self) -> None:
-        if self.propose < 0:
+        if self.propose is not None and self.propose < 0:
             raise UsageError(f"propose {self.propose}: give 0 or more")
-        if self.words is not None and not self.propose:
+        if self.words is not None and self.propose == 0:
             raise UsageError(
-                f"words of {self.words}: nothing is spelled with them; add --propose 10"
+                f"words of {self.words}: nothing is spelled with them; set propose, to 10 say"
             )
 
     @property
@@ -169,11 +174,14 @@ class SecondPass:
         Raises ModelError where the model has no CTC head to propose with.
         """
         weights = options.weights or rescorer.weights
-        frontend, proposer = rescorer.frontend, None
-        if options.propose:
+        frontend, proposer, propose = rescorer.frontend, None, options.propose
+        if propose is None:
+            counts = CTC in rescorer.components and CTC in weights.to_score
+            propose = PROPOSALS if counts and listeners.language == rescorer.language else 0
+        if propose:
             from relisten.tasks.hypotheses.propose import make_proposer
 
-            proposer = make_proposer(rescorer.need_frontend(), options.propose, options.words)
+            proposer = make_proposer(rescorer.need_frontend(), propose, options.words)
         return cls(
             listeners.first_passes,
             decoding,
@@ -268,7 +276,10 @@ class SecondPass:
         components |= {CTC} if self.proposer else set()
         if components - {TEXT}:
             with clock("units"):
-                speeches = self._encode(sorted(components), recordings)
+                heard = None
+                if self.guard is not None and self.first_passes[0] is not self.guard.untaught:
+                    heard = [result.window for result in decoded[0]]
+                speeches = self._encode(sorted(components), recordings, heard)
         if self.proposer is not None:
             with clock("proposals"):
                 decoded[0] = self._with_proposals(recordings, decoded[0], speeches, timed)
@@ -314,11 +325,17 @@ class SecondPass:
             for recording, seed in zip(recordings, seeds, strict=True)
         ]
 
-    def _encode(self, components: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Speech]:
-        """As `score` encodes them. The first pass's own frames would save this work, but they are
-        of a 30 s window, and models are trained on shorter ones: scores differed by nats."""
+    def _encode(
+        self,
+        components: Sequence[str],
+        recordings: Sequence[np.ndarray],
+        heard: Sequence[np.ndarray | None] | None,
+    ) -> list[Speech]:
+        """As `score` encodes them. heard: what a taught recogniser heard of its own speech. The
+        frames of another first pass would save work, too, but they are of a 30 s window, and models
+        are trained on shorter ones: scores differed by nats."""
         if self.rescorer is not None:
-            return self.rescorer.encode(recordings, components)
+            return self.rescorer.encode(recordings, components, heard)
         assert self.frontend is not None, "proposals need a frontend"
         return self.frontend.encode(recordings, components)
 
@@ -350,7 +367,7 @@ class SecondPass:
         lists = expanded.utterances
         for stage in STAGES:
             asked = [component for component in stage if component in unknown]
-            is_long = self.proposer is not None and CTC not in asked
+            is_long = self.proposer is not None and not {CTC, CTC_ADAPTED} & {*asked}
             if (
                 asked
                 and self.options.margin is not None
@@ -485,7 +502,7 @@ def _scored(
             for n, h in enumerate(utterance.hypotheses)
         )
         utterance = replace(utterance, hypotheses=hypotheses)
-        if ADAPTED in components and speech is not None:
+        if speech is not None and {*OF_TAUGHT} & {*components}:
             utterance = marked_strange(utterance, speech.is_strange)
         scored.append(utterance)
     return scored

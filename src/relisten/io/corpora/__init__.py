@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.io.corpora.common import Tell, is_recording, json_lines, natural_order
+from relisten.io.audio import is_recording
+from relisten.io.corpora.common import Tell, json_lines, natural_order
 from relisten.io.corpora.folders import TEXT_ENDINGS, read_recordings_folder
 from relisten.io.corpora.kaldi import read_kaldi_data
 from relisten.io.corpora.lhotse import (

@@ -12,22 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from relisten.core.types import FormatError
+from relisten.io.audio import AUDIO_ENDINGS, is_recording
 from relisten.io.native import unique_keys
 from relisten.io.readers.tables import lines_of
 
-AUDIO_ENDINGS = (
-    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff", ".amr"),
-    *(".sph", ".au", ".caf", ".mp4", ".mkv", ".webm"),
-)
-"""Of files that are taken for recordings, in lower case."""
-
 Tell = Callable[[str], None]
 """Is told in a sentence what a reader decided."""
-
-
-def is_recording(name: str) -> bool:
-    """Whether a file is a recording by its ending."""
-    return PurePosixPath(name.strip()).suffix.lower() in AUDIO_ENDINGS
 
 
 def natural_order(name: str) -> list[str | int]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.io.corpora.common import Tell, is_recording, natural_order, recording_ids
+from relisten.io.audio import is_recording
+from relisten.io.corpora.common import Tell, natural_order, recording_ids
 from relisten.io.readers.common import read_text
 from relisten.io.readers.tables import lines_of
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FormatError, NBest, Refusal
+from relisten.io.audio import is_recording
 from relisten.io.corpora.common import (
     RecordingFinder,
     Tell,
-    is_recording,
     json_lines,
     recording_ids,
 )

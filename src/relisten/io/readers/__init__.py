@@ -60,6 +60,8 @@ READERS: dict[str, Callable[[Path], Iterator[NBest | Refusal]]] = {
 }
 
 FORMATS = tuple(READERS)
+WHISPER_TSV = "start\tend\ttext"
+"""First line of the tables that openai-whisper and WhisperX write beside their JSON."""
 
 
 def read_foreign(
@@ -144,10 +146,13 @@ def _guarded(
 
 
 def _completed(utterance: NBest, manifest: Mapping[str, NBest], path: Path) -> NBest:
-    """The utterance with the manifest's recording, reference and further keys."""
+    """The utterance with the manifest's recording, reference and further keys. Its own times stay,
+    where it has any and the manifest does not name a later part of the recording."""
     entry = manifest.get(utterance.id)
     if entry is None:
         raise FormatError(f"{path}: '{utterance.id}': is not in the manifest; add it or drop it")
+    if utterance.duration_s is not None and not entry.start_s:
+        entry = replace(entry, start_s=utterance.start_s, duration_s=utterance.duration_s)
     return replace(
         entry,
         hypotheses=utterance.hypotheses,
@@ -198,11 +203,13 @@ def _recognise_table(path: Path, line: str) -> str:
     fields = line.split("\t")
     if not line:
         return "native"  # an empty file holds no utterances in any format
+    if line == WHISPER_TSV:
+        return _unknown(path, line)
     if len(fields) > 2 or is_table_header(line):
         return "tsv"
     if len(fields) == 2:
         return "nemo"
-    return _unknown(path)
+    return _unknown(path, line)
 
 
 def _recognise_json(value: Any) -> str | None:
@@ -233,7 +240,12 @@ def _recognise_json(value: Any) -> str | None:
     return None
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Path, line: str = "") -> str:
+    if "-->" in line or line.startswith("WEBVTT") or line.isdigit() or line == WHISPER_TSV:
+        raise FormatError(
+            f"{path}: holds the text that was chosen and no list; take the recogniser's JSON "
+            "instead (of Whisper's programs with --output_format json)"
+        )
     raise FormatError(
         f"{path}: is in no format that can be told by its content; name one of: "
         f"{', '.join(FORMATS)}"

@@ -95,9 +95,10 @@ def read_google(path: Path) -> Iterator[NBest | Refusal]:
     """Google's recognize answer: `results[].alternatives[]` with `transcript` and `confidence`.
 
     Confidence is set for the best alternative only, unless the model gives more; 0 means not set.
-    Both spellings of keys are read (`resultEndTime`, `result_end_time`). The results of a channel
-    follow each other: one starts where the last one of its channel ended. Protobuf leaves out what
-    is empty: a result without alternatives, an alternative without transcript.
+    Both spellings of keys are read (`resultEndTime`, `result_end_time`), and batches of version 2,
+    whose recordings' `uri` is kept. The results of a channel follow each other: one starts where
+    the last one of its channel ended. Protobuf leaves out what is empty: a result without
+    alternatives, an alternative without transcript.
     """
     return numbered(path, _google_results(path), partial(_google_utterance, {}))
 
@@ -106,6 +107,12 @@ def _google_results(path: Path) -> Iterator[Any]:
     for document in json_values(path):
         if isinstance(document, dict) and isinstance(document.get("response"), dict):
             document = document["response"]  # the answer of a long-running operation
+        if isinstance(document, dict) and isinstance(document.get("results"), dict):
+            for uri, answer in document["results"].items():  # a batch of version 2
+                transcript = _either(answer, "inlineResult") or answer
+                for result in get(transcript.get("transcript"), "results", list, str(path)):
+                    yield {**result, "uri": uri}
+            continue
         yield from get(document, "results", list, str(path))
 
 
@@ -115,10 +122,12 @@ def _google_utterance(
     """ended_s: when the last result of each channel ended; this one's end is put there."""
     alternatives = optional_list(result, "alternatives", where)
     channel = _either(result, "channelTag")
+    uri = {"uri": result["uri"]} if "uri" in result else {}
+    place = (result.get("uri"), channel)
     end = _either(result, "resultEndTime", "resultEndOffset")
-    start_s = ended_s.get(channel, 0.0)
+    start_s = ended_s.get(place, 0.0)
     end_s = None if end is None else seconds(end, "time", where)
-    ended_s[channel] = start_s if end_s is None else end_s
+    ended_s[place] = start_s if end_s is None else end_s
     return NBest(
         utterance_id,
         comparable(
@@ -128,7 +137,7 @@ def _google_utterance(
         ),
         start_s=start_s,
         duration_s=_duration(start_s, end_s),
-        extra=_channel(channel),
+        extra={**_channel(channel), **uri},
     )
 
 

@@ -8,7 +8,6 @@ sums over all its alignments, so no word times are needed, and there are no unkn
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -95,30 +94,6 @@ class CTCHead(nn.Module):
     def n_pooled(self, n_frames: int) -> int:
         """How many pooled frames it makes of n_frames that it takes."""
         return n_frames if self.layers is None else -(-n_frames // self.pool)
-
-    def with_letters(self, letters: Iterable[str]) -> CTCHead:
-        """A head that knows these letters as well, to be trained: one with a mark begins as the
-        letter that it is made of (ä as a), any other as likely as the rarest."""
-        new = sorted({*letters} - {*self.alphabet})
-        grown = CTCHead(
-            len(self.norm.weight),
-            "".join((self.alphabet, *new)),
-            self.encoder_id,
-            self.pool,
-            len(self.second_norm.weight),
-            self.layers,
-        )
-        state = self.state_dict()
-        for name in ("out.weight", "out.bias"):
-            known = state[name].unflatten(0, (STEPS, -1))
-            rare = torch.zeros_like(known[:, :1]) + (known[:, 1:].min() if known.dim() == 2 else 0)
-            made = [known]
-            for letter in new:
-                base = self._label.get(unicodedata.normalize("NFD", letter)[0])
-                made.append(rare if base is None else known[:, base : base + 1])
-            state[name] = torch.cat(made, 1).flatten(0, 1)
-        grown.load_state_dict(state)
-        return grown
 
     @torch.inference_mode()
     def log_probs(self, frames: np.ndarray) -> np.ndarray:

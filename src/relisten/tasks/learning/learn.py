@@ -9,6 +9,7 @@ stopped goes on from it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -17,10 +18,14 @@ from pathlib import Path
 
 from relisten.core.combine import DEFAULT_WEIGHTS, Weights, fingerprint
 from relisten.core.leakage import TrainedOn
-from relisten.core.types import CTC, TEXT, Refusal, UsageError
+from relisten.core.types import CTC, CTC_ADAPTED, TEXT, Refusal, UsageError
 from relisten.io.bundle import (
+    CODEBOOK,
     CONFIG,
+    CTC_HEAD,
+    EXTENSION,
     RECOGNISER,
+    WORDS,
     BundleConfig,
     add_trained_on,
     ctc_head_path,
@@ -30,14 +35,16 @@ from relisten.io.bundle import (
     write_bundle,
 )
 from relisten.io.files import write_text
-from relisten.io.nbest import read_nbest, save_nbest
+from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.defaults import MODEL
+from relisten.tasks.learning.held_out import hold_out
 from relisten.tasks.learning.options import LearnOptions
-from relisten.tasks.learning.outcome import LearningReport, judge, real_time_factors
+from relisten.tasks.learning.outcome import CurvePoint, LearningReport, judge, real_time_factors
 from relisten.tasks.learning.prepare import (
     HELD_OUT,
+    SPEECH,
     UNTRANSCRIBED,
     WATCHED,
     Prepared,
@@ -53,7 +60,7 @@ from relisten.tasks.learning.teach import (
 )
 from relisten.tasks.nbest import make_nbest
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
+from relisten.tasks.second_pass import FAMILIARITY_KEY, PROPOSALS, STRANGE
 from relisten.tasks.streams import Say, Tick, no_tick
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.pseudo import pseudo_references
@@ -64,6 +71,9 @@ from relisten.tasks.weights import save_weights
 Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 """(what is done, how many utterances) → a progress bar."""
 
+HELD_OUT_LISTS, FIRST = "held-out-", "first"
+FIRST_LISTS = f"{HELD_OUT_LISTS}{FIRST}.jsonl"
+CURVE_SHARES = (0.25, 0.5)
 MIN_CONFIDENCE = 0.8
 """Lowest posterior of a text that is taken for the transcript of a recording without one."""
 
@@ -114,7 +124,8 @@ def learn(
         prepared = _with_pseudo_references(prepared, options.model, bundle, run)
     teach_recogniser(prepared, first_pass, language, normaliser, folder, options, run)
     teach_lm(prepared, folder, options, run)
-    teach_ctc_head(prepared, folder, language, options, run)
+    teach_ctc_head(prepared, folder, language, run)
+    add_words(folder, prepared, options.texts)
     add_trained_on(folder, _trained_on(prepared, options.texts))
     fallback = _fallback(bundle, language)
     describe_own_speech(prepared, folder, options.seed, say)
@@ -125,7 +136,35 @@ def learn(
     report = _judged(prepared, folder, language, normaliser, fallback, stage, options.seed)
     save_weights(_guarded(report.tuning.cautious_weights, fallback), output)
     factors = real_time_factors(output, prepared.held_out, str(prepared.folder / HELD_OUT))
-    return replace(report, real_time_factors=factors), prepared.refused
+    report = replace(report, real_time_factors=factors)
+    if options.curve:
+        report = replace(report, curve=_curve(prepared, folder, options, say, stage))
+    return report, prepared.refused
+
+
+def _curve(
+    speech: Prepared, output: Path, options: LearnOptions, say: Say, stage: Stage
+) -> tuple[CurvePoint, ...]:
+    """What parts of the speech give, learnt from in the same way and judged on the same."""
+    points = []
+    everything = [*speech.learnt, *speech.watched]
+    for share in CURVE_SHARES:
+        folder = output / STATE / f"curve-{share:g}"
+        manifest = folder / "part.jsonl"
+        (folder / STATE).mkdir(parents=True, exist_ok=True)
+        _, part = hold_out(everything, share, len(everything), options.seed)
+        save_nbest([rebase_audio(u, speech.folder / SPEECH, manifest) for u in part], manifest)
+        if not (known := folder / STATE / FIRST_LISTS).exists():  # the same for all
+            shutil.copyfile(output / STATE / FIRST_LISTS, known)
+        duration_s = sum(u.duration_s or 0 for u in part)
+        say(f"{share:g} of the speech: {duration_s / 3600:.2f} h")
+        hours = options.hours and share * options.hours
+        dev = (str(speech.folder / HELD_OUT),)
+        some = replace(options, dev=dev, hours=hours, curve=False)
+        report, _ = learn([str(manifest)], str(folder), some, say, stage)
+        assert report is not None
+        points.append(CurvePoint(duration_s, report.choices[1].wer, report.choices[-1].wer))
+    return tuple(points)
 
 
 def _with_phrases(options: LearnOptions, run: Run) -> LearnOptions:
@@ -209,8 +248,13 @@ def _finish_bundle(
     normaliser: str,
     fallback: Mapping[str, float],
 ) -> None:
-    """Write what the bundle is for."""
+    """Write what the bundle is for; of what is of another language the LM alone is kept."""
     config = read_bundle(output)
+    if language != config.language and config.has_speech:
+        config = replace(config, encoder=None, encoder_id=None, components=(TEXT,))
+        write_bundle(output, replace(config, language=language))
+        for name in (EXTENSION, CODEBOOK, CTC_HEAD, WORDS):
+            (output / name).unlink(missing_ok=True)
     has_head = ctc_head_path(output) is not None
     values = {name: v for name, v in BEFORE_TUNING.values.items() if name != CTC or has_head}
     weights = _guarded(Weights(values, normaliser, config.weights.tuned_on), fallback)
@@ -228,14 +272,14 @@ def _judged(
 ) -> LearningReport:
     """Lists of the held-out speakers, scored; the report on them."""
     state, manifest = output / STATE, str(speech.folder / HELD_OUT)
-    lists, scored = (str(state / f"held-out-{name}.jsonl") for name in ("lists", "scored"))
+    lists, scored = (str(state / f"{HELD_OUT_LISTS}{name}.jsonl") for name in ("lists", "scored"))
     n, model = len(speech.held_out), str(output)
-    recognisers = {"first": read_bundle(output).first_pass, "alone": str(output / RECOGNISER)}
+    recognisers = {FIRST: read_bundle(output).first_pass, "alone": str(output / RECOGNISER)}
     best_of = {}
     for (name, reference), label in zip(
         recognisers.items(), ("first pass", "recogniser alone"), strict=True
     ):
-        path = str(state / f"held-out-{name}.jsonl")
+        path = str(state / f"{HELD_OUT_LISTS}{name}.jsonl")
         with stage(label, n) as tick:
             make_nbest(
                 manifest,
@@ -248,15 +292,24 @@ def _judged(
                 tick=tick,
             )
         best_of[name] = list(read_nbest(path))
+    has_head = ctc_head_path(output) is not None
     with stage("lists", n) as tick:
-        make_nbest(manifest, lists, model=model, normaliser=normaliser, resume=True, tick=tick)
+        make_nbest(
+            manifest,
+            lists,
+            propose=PROPOSALS if has_head else 0,
+            model=model,
+            normaliser=normaliser,
+            resume=True,
+            tick=tick,
+        )
     with stage("scores", n) as tick:
-        has_head = ctc_head_path(output) is not None
-        components = (TEXT, CTC) if has_head else (TEXT,)
+        hears = {CTC: has_head, CTC_ADAPTED: (output / RECOGNISER / CTC_HEAD).is_file()}
+        components = (TEXT, *(name for name, is_there in hears.items() if is_there))
         score(lists, scored, model, components, resume=True, tick=tick)
     return judge(
         list(read_nbest(scored)),
-        best_of["first"],
+        best_of[FIRST],
         best_of["alone"],
         speech.seen,
         Weights(fallback, normaliser),

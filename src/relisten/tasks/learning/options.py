@@ -16,6 +16,7 @@ class LearnOptions:
     part of the speech. texts: text corpora of the domain, for the language model. phrases: files of
     names and terms, one a line, for it too. steps: of the recogniser's training; None: by the
     amount of speech. hours: that this training may take at most; None: what it takes.
+    curve: whether a quarter and a half of the speech are learnt from as well, to compare.
     """
 
     model: str = MODEL
@@ -26,4 +27,5 @@ class LearnOptions:
     phrases: tuple[str, ...] = ()
     steps: int | None = None
     hours: float | None = None
+    curve: bool = False
     seed: int = 0

@@ -20,7 +20,7 @@ from relisten.core.finite import finite_or_none
 from relisten.core.scored_lists import speaker_groups
 from relisten.core.text import cached_normaliser
 from relisten.core.tune import TuningResult, fit_weights, held_out_errors
-from relisten.core.types import ASR, CTC, LENGTH, TEXT, Hypothesis, NBest
+from relisten.core.types import ASR, CTC, CTC_ADAPTED, LENGTH, TEXT, Hypothesis, NBest
 from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_first_pass
@@ -50,6 +50,16 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What a part of the speech gives. duration_s: of what was learnt from. adapted_wer, wer: of
+    the recogniser alone, and of the bundle, fractions."""
+
+    duration_s: float
+    adapted_wer: float
+    wer: float
+
+
+@dataclass(frozen=True)
 class LearningReport:
     """What `learn` found; rates are fractions.
 
@@ -57,6 +67,7 @@ class LearningReport:
     the bundle. over_adapted: gain of the bundle over the adapted recogniser alone. better, worse:
     shares of utterances with fewer and with more errors than the first pass. oracle_wer: of the
     best hypotheses of the lists. real_time_factors: choice → seconds of work per second of speech.
+    curve: what parts of the speech give, where it was asked for.
     """
 
     n_utterances: int
@@ -71,6 +82,7 @@ class LearningReport:
     oracle_wer: float
     real_time_factors: dict[str, float]
     tuning: TuningResult
+    curve: tuple[CurvePoint, ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -93,6 +105,7 @@ class LearningReport:
             "oracle_wer": self.oracle_wer,
             "real_time_factors": self.real_time_factors,
             "weights": dict(self.tuning.weights.values),
+            "curve": [asdict(point) for point in self.curve],
         }
         return finite_or_none(record)
 
@@ -135,7 +148,7 @@ def judge(
     by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in judged])
     familiar = [one for one, strange in zip(judged, is_strange, strict=True) if not strange]
     tuning = fit_weights(familiar, normaliser, seed=seed)
-    known = [name for name in (TEXT, CTC) if name in tuning.weights.values]
+    known = [name for name in (TEXT, CTC, CTC_ADAPTED) if name in tuning.weights.values]
     for n in range(1, len(known) + 1):
         named, chosen = (ASR, *known[:n], LENGTH), by_fallback.copy()
         is_whole = n == len(known)

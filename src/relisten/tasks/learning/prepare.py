@@ -9,6 +9,7 @@ from pathlib import Path
 from relisten.core.types import NBest, Refusal, UsageError
 from relisten.io.audio import RATE_HZ
 from relisten.io.nbest import read_nbest, save_nbest
+from relisten.tasks.learning.cut import cut_untranscribed
 from relisten.tasks.learning.held_out import hold_out, seen_references
 from relisten.tasks.learning.speech import describe_speech, gather_speech
 from relisten.tasks.learning.suitable import check_utterance, count_scripts
@@ -111,10 +112,13 @@ def _usable(
             f"{manifest}: this run began with other speech than {', '.join(sources)}; name another "
             "output"
         )
-    utterances = list(read_nbest(str(manifest)))
+    cut = manifest.with_suffix(".cut.jsonl")
+    if not cut.exists():
+        save_nbest(cut_untranscribed(read_nbest(str(manifest)), str(manifest), say), cut)
+    utterances = list(read_nbest(str(cut)))
     is_resumed = recordings.exists()
     if not is_resumed:
-        for one in keep_recordings(utterances, str(manifest), recordings):
+        for one in keep_recordings(utterances, str(cut), recordings):
             if isinstance(one, Refusal):
                 refused.append(one)
             tick(1)

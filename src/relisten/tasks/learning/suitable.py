@@ -57,7 +57,8 @@ def check_utterance(utterance: NBest, duration_s: float, scripts: Scripts) -> st
     if duration_s > LONGEST_S:
         return (
             f"lasts {duration_s:.1f} s, and at most {LONGEST_S:g} s are learnt from at once; "
-            "cut it into segments with start_s and duration_s"
+            "cut it into segments with start_s and duration_s, each with its own text; without a "
+            "text, it is cut at pauses"
         )
     text = utterance.reference
     return None if text is None else _check_text(text, duration_s, scripts)

@@ -23,15 +23,11 @@ from relisten.core.types import ASR, CTC, LENGTH, TEXT, NBest
 from relisten.io.bundle import (
     CONFIG,
     CTC_HEAD,
-    EXTENSION,
     FAMILIARITY,
     OTHER_SPEECH,
     RECOGNISER,
     WORDS,
     ctc_head_path,
-    read_bundle,
-    resolve_bundle,
-    write_bundle,
 )
 from relisten.io.files import write_text
 from relisten.io.nbest import save_nbest
@@ -39,7 +35,8 @@ from relisten.io.sources import resolve_model
 from relisten.speech.guard import frame_means, load_statistics, save_statistics
 from relisten.speech.load import load_encoder
 from relisten.speech.whisper.convert import as_ctranslate2
-from relisten.tasks.learning.letters import teach_letters
+from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
+from relisten.tasks.learning.letters import train_letters
 from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.prepare import (
     MOST_WATCHED,
@@ -208,27 +205,16 @@ def teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) ->
     trainable.save(output, weights, TrainedOn())
 
 
-def teach_ctc_head(
-    speech: Prepared, output: Path, language: str, options: LearnOptions, run: Run
-) -> None:
-    """Put the CTC head, taught the speech, in the place of that started from, with the words that
-    it may propose. In another language it is given letters, for which the LM has no ear."""
-    start = resolve_bundle(options.model)
-    config, ctc_head = read_bundle(start), ctc_head_path(start)
-    if ctc_head is None:
-        return
+def teach_ctc_head(speech: Prepared, output: Path, language: str, run: Run) -> None:
+    """Write the CTC head of the taught recogniser beside it."""
+    path = output / RECOGNISER / CTC_HEAD
     learnt, watched = (
         kept_recordings(some, speech.recordings) for some in (speech.learnt, speech.watched)
     )
-    is_foreign = language != config.language
-    inside = run.inside("letters")
-    made = teach_letters(ctc_head, str(config.encoder), learnt, watched, is_foreign, inside)
-    shutil.copyfile(made, output / CTC_HEAD)
-    if is_foreign:
-        (output / WORDS).write_text("", encoding="utf-8")
-        write_bundle(output, replace(read_bundle(output), components=(TEXT,), text_only=True))
-        (output / EXTENSION).unlink(missing_ok=True)
-    add_words(output, speech, options.texts)
+    if not path.exists():
+        recogniser = CTranslate2Whisper(output / RECOGNISER, "auto", "auto", language)
+        if made := train_letters(recogniser, learnt, watched, run.inside("letters")):
+            shutil.copyfile(made, path)
 
 
 def add_words(output: Path, speech: Prepared, texts: Sequence[str]) -> None:

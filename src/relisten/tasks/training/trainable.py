@@ -105,7 +105,7 @@ def open_for_training(
         thaw(causal)
     else:
         lora = add_lora(causal, lora_rank, config.base, seed)
-    extension = load_extension(folder / EXTENSION, causal) if config.lm_hears else None
+    extension = load_extension(folder / EXTENSION, causal) if config.has_speech else None
     vocabulary = text_vocabulary(tokenizer, extension.shape.n_units if extension else 0)
     model = SpeechTextLM(causal, vocabulary, extension).to(device)
     texts = TextEncoder(tokenizer, cast(TextForm, config.text_form))
