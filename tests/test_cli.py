@@ -297,10 +297,14 @@ def test_installed_command_runs() -> None:
 
 
 def test_a_bar_ends_at_its_end(tmp_path: Path) -> None:
-    """Lines are utterances in JSON lines alone: bars of tables ended at 2 of 6."""
-    lines, table, pretty = (tmp_path / name for name in ("a.jsonl", "a.tsv", "a.json"))
+    """Lines are utterances in files of ours alone: bars of tables ended at 2 of 6, of a service's
+    answer at 2 of 1."""
+    names = ("a.jsonl", "a.tsv", "a.json", "google.json")
+    lines, table, pretty, answer = (tmp_path / name for name in names)
+    answer.write_text('{"results": [{"alternatives": [{"transcript": "a"}]}, {}]}')
     lines.write_text('{"id": "a"}\n\n{"id": "b"}')
     table.write_text("id\ttext\na\tx\na\ty\n")
     pretty.write_text('{\n "id": "a"\n}\n')
-    assert [count_lines(str(path)) for path in (lines, table, pretty)] == [2, None, None]
+    paths = (lines, table, pretty, answer)
+    assert [count_lines(str(path)) for path in paths] == [2, None, None, None]
     assert count_lines(str(tmp_path)) is None

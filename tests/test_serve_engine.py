@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,6 +49,15 @@ def pieces(name: str, n: int, taken: list[int]) -> Iterator[SegmentAudio]:
     for number in range(n):
         taken.append(number)
         yield SegmentAudio(f"{name}{number}", number, number + 1.0, np.zeros(1, np.float32))
+    taken.append(-1)  # asked for more, so those before have been handed on
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come to that within 20 s")
 
 
 async def texts(segments: AsyncGenerator[object]) -> list[str]:
@@ -61,7 +70,8 @@ def test_pieces_are_taken_two_batches_ahead_at_most() -> None:
 
     async def run(engine: Engine, gated: Gated) -> None:
         asking = asyncio.create_task(texts(engine.segments(pieces("p", 11, taken), (), 11.0)))
-        await asyncio.sleep(0.3)
+        await until(lambda: len(taken) == 4)
+        await asyncio.sleep(0.1)
         assert len(taken) == 4
         assert engine.backlog_s == pytest.approx(11.0 * 0.2)
         gated.gate.set()
@@ -75,12 +85,16 @@ def test_pieces_are_taken_two_batches_ahead_at_most() -> None:
 
 def test_recordings_that_come_together_are_worked_on_together() -> None:
     async def run(engine: Engine, gated: Gated) -> None:
-        asking = [asyncio.create_task(texts(engine.segments(pieces(n, 3, [])))) for n in "abc"]
-        await asyncio.sleep(0.3)
+        taken: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+        asking = [
+            asyncio.create_task(texts(engine.segments(pieces(name, 3, its))))
+            for name, its in taken.items()
+        ]
+        await until(lambda: all(its[-1:] == [-1] for its in taken.values()))
         gated.gate.set()
         assert await asyncio.gather(*asking) == [[f"{n}{k}" for k in range(3)] for n in "abc"]
 
-    with engine(4) as (one, gated):
+    with engine(3) as (one, gated):
         asyncio.run(run(one, gated))
     assert any(len({name[0] for name in batch}) > 1 for batch in gated.batches)
 
