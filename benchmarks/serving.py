@@ -1,9 +1,11 @@
 """How the server carries load: nothing lost, nothing mixed up, how fast, with and without batches.
 
-    python benchmarks/serving.py talk1.wav talk2.wav --requests 200 --clients 16
+    python benchmarks/serving.py short.wav talk.wav --requests 300 --clients 16
+    python benchmarks/serving.py short.wav --requests 1000 --batch-sizes 8      # memory
 
 Each recording is first transcribed alone; every later answer must be the same. The server runs in
-this process, on a port of its own, with the default models.
+this process, on a port of its own, with the default models. Memory is that of the process, before
+the requests and behind them.
 """
 
 from __future__ import annotations
@@ -32,12 +34,19 @@ def main() -> None:
     parser.add_argument("audio", nargs="+", type=Path)
     parser.add_argument("--requests", type=int, default=50)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--model", default=MODEL)
     arguments = parser.parse_args()
     given = {"model": arguments.model, "first_pass": (), "language": None, "phrases": None}
     second_pass, _ = load_second_pass({**given, "weights": None, "device": "auto", "dtype": "auto"})
-    for batch_size in (1, 8):
+    for batch_size in arguments.batch_sizes:
         measure(second_pass, batch_size, arguments.audio, arguments.requests, arguments.clients)
+
+
+def resident_gib() -> float:
+    """What the process holds now."""
+    n_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return n_pages * resource.getpagesize() / (1 << 30)
 
 
 def measure(
@@ -65,6 +74,7 @@ def measure(
         return time.perf_counter() - started, text
 
     alone = [ask(number)[1] for number in range(len(paths))]
+    before_gib = resident_gib()
     started = time.perf_counter()
     with ThreadPoolExecutor(n_clients) as pool:
         answers = list(pool.map(ask, range(n_requests)))
@@ -76,10 +86,11 @@ def measure(
     middle, late = np.percentile([waited for waited, _ in answers], [50, 95])
     speech_s = sum(seconds[n % len(paths)] for n in range(n_requests))
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    after_gib = resident_gib()
     print(
         f"batches of {batch_size}: {n_requests} requests, {n_clients} clients, {lost} lost, "
         f"{mixed} mixed up; p50 {middle:.2f} s, p95 {late:.2f} s; {speech_s / took_s:.1f} s of "
-        f"speech a second; peak {peak_gib:.2f} GiB",
+        f"speech a second; memory {before_gib:.2f} -> {after_gib:.2f}, peak {peak_gib:.2f} GiB",
         flush=True,
     )
 

@@ -170,7 +170,7 @@ GOOD = '{"id": "a", "reference": "x", "hypotheses": [{"text": "x", "scores": {"a
 
 
 @pytest.mark.parametrize(
-    ("second_line", "what"),
+    ("bad_line", "what"),
     [
         (GOOD, "'a': this id occurs twice"),
         ('{"id": "b", "hypotheses": [{"te', "truncated"),
@@ -179,19 +179,29 @@ GOOD = '{"id": "a", "reference": "x", "hypotheses": [{"text": "x", "scores": {"a
     ],
 )
 @pytest.mark.parametrize("command", ["rescore", "tune", "evaluate"])
-def test_broken_input_is_one_sentence(
-    tmp_path: Path, command: str, second_line: str, what: str
+def test_a_broken_line_is_refused_and_listed(
+    tmp_path: Path, command: str, bad_line: str, what: str
 ) -> None:
+    """The line before it and the one behind it are read. Where nothing else is there, it is one
+    sentence."""
     path, output = tmp_path / "in.jsonl", tmp_path / "out"
-    path.write_text(GOOD + second_line)
     option = "--json" if command == "evaluate" else "-o"
+    path.write_text(GOOD + bad_line.strip() + "\n" + GOOD.replace('"a"', '"c"'))
+    done = run(command, path, option, output, "--quiet")
+    assert done.exit_code == 1
+    assert re.search(f"1 refused:\n  .*{what}", done.stderr)
+    if command != "tune":
+        written = output.read_text()
+        assert '"n_utterances": 2' in written if command == "evaluate" else written.count("\n") == 2
+    output.unlink()
+    path.write_text(bad_line.replace(GOOD, '{"id": 7, "reference": "x"}'))
     done = run(command, path, option, output, "--quiet")
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
     sentence = done.stderr.strip()
     assert sentence.startswith("Error: ")
     assert "\n" not in sentence
-    assert re.search(what, sentence)
+    assert bad_line == GOOD or re.search(what, sentence)
     assert not output.exists()
 
 
@@ -287,10 +297,14 @@ def test_installed_command_runs() -> None:
 
 
 def test_a_bar_ends_at_its_end(tmp_path: Path) -> None:
-    """Lines are utterances in JSON lines alone: bars of tables ended at 2 of 6."""
-    lines, table, pretty = (tmp_path / name for name in ("a.jsonl", "a.tsv", "a.json"))
+    """Lines are utterances in files of ours alone: bars of tables ended at 2 of 6, of a service's
+    answer at 2 of 1."""
+    names = ("a.jsonl", "a.tsv", "a.json", "google.json")
+    lines, table, pretty, answer = (tmp_path / name for name in names)
+    answer.write_text('{"results": [{"alternatives": [{"transcript": "a"}]}, {}]}')
     lines.write_text('{"id": "a"}\n\n{"id": "b"}')
     table.write_text("id\ttext\na\tx\na\ty\n")
     pretty.write_text('{\n "id": "a"\n}\n')
-    assert [count_lines(str(path)) for path in (lines, table, pretty)] == [2, None, None]
+    paths = (lines, table, pretty, answer)
+    assert [count_lines(str(path)) for path in paths] == [2, None, None, None]
     assert count_lines(str(tmp_path)) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relisten.core.combine import MADE_BY, Weights, in_first_pass_order, posteriors, rank_hypotheses
-from relisten.core.decide import DECISIONS, decide, expected_errors
+from relisten.core.confusion import align
+from relisten.core.decide import DECISIONS, Decision, decide, expected_errors
 from relisten.core.error_rates import word_errors
 from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
@@ -204,3 +206,31 @@ def test_without_confidence_all_else_is_the_same(pairs: list[tuple[str, float]],
     first, *others = decide(listed, ASR, decision).hypotheses
     without = decide(listed, ASR, decision, confidence=False).hypotheses
     assert without == (replace(first, word_confidence=None), *others)
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_hypotheses_that_count_for_nothing_are_not_aligned(decision: Decision) -> None:
+    """A list of 300, each a nat below the one before: from the 21st on less than 1e-9 is left, and
+    the list of the first 21 gives the same text and the same confidence in it."""
+    words = [f"{letter}{vowel}" for letter in "bdfgklmnpt" for vowel in "aeiou"]
+    pairs = [(" ".join(words[n % 7 : 20 + n * n % 11]), -float(n)) for n in range(300)]
+    whole = NBest("u", tuple(Hypothesis(text, {"asr": score}) for text, score in pairs))
+    short = replace(whole, hypotheses=whole.hypotheses[:21])
+    chosen, of_short = (decide(one, ASR, decision).hypotheses[0] for one in (whole, short))
+    assert chosen.text == of_short.text
+    assert chosen.word_confidence == pytest.approx(of_short.word_confidence, abs=1e-8)
+    with patch("relisten.core.decide.align", wraps=align) as aligned:
+        decide(whole, ASR, decision)
+    assert len(aligned.call_args[0][0]) == 21
+
+
+@pytest.mark.parametrize("decision", ["mbr", "rover"])
+def test_a_hypothesis_that_counts_for_nothing_may_be_the_one_chosen(decision: Decision) -> None:
+    """Three texts with a word wrong each, equally likely; the vote is the text of the last one, 40
+    nats below. Two of
+    three have each of its words."""
+    pairs = [("x b c", -1.0), ("a x c", -1.0), ("a b x", -1.0), ("a b c", -41.0)]
+    nbest = NBest("u", tuple(Hypothesis(text, {"asr": score}) for text, score in pairs))
+    chosen = decide(nbest, ASR, decision).hypotheses[0]
+    assert chosen.text == "a b c"
+    assert chosen.word_confidence == pytest.approx([2 / 3] * 3)

@@ -245,7 +245,7 @@ def test_other_speech_needs_another_output(learnt, tmp_path):
     before = kept.read_bytes()
     with pytest.raises(UsageError, match="other speech"):
         learn([str(folder / "less.jsonl")], str(bundle), LearnOptions(steps=4), lambda _: None)
-    kept.write_bytes(before)
+    assert kept.read_bytes() == before
 
 
 def test_recordings_without_a_transcript_serve_by_what_the_bundle_is_sure_of(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from relisten.core.types import NBest
+from relisten.core.types import NBest, UsageError
 from relisten.io.nbest import save_nbest
 from relisten.speech import segmentation
 from relisten.speech.vad import VAD_FRAME
 from relisten.tasks.learning.cut import cut_untranscribed
+from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.prepare import prepare
 from relisten.tasks.streams import no_tick
 from tiny_world import write_wav
@@ -62,3 +65,27 @@ def test_learning_is_told_what_was_cut(folder: Path) -> None:
         assert len(speech.untranscribed) == 2
         assert speech.refused == ()
         assert all(one.duration_s < 30 for one in speech.untranscribed)
+
+
+def test_a_run_that_could_not_begin_leaves_its_place_to_more_speech(folder: Path) -> None:
+    """What was missing was named in the error, and then refused: the run had begun without it."""
+    one, two = (NBest(name, audio="short.wav", reference=name) for name in ("one", "two"))
+    two = replace(two, audio="copy.wav")
+    shutil.copy(folder / "short.wav", folder / "copy.wav")
+
+    def prepared(*utterances: NBest) -> int:
+        save_nbest(utterances, folder / "m.jsonl")
+        speech = prepare([str(folder / "m.jsonl")], (), folder / "s", 0, lambda _: None, no_tick)
+        return len(speech.learnt)
+
+    with pytest.raises(UsageError, match="of 1 transcribed recording: it takes two"):
+        prepared(one)
+    assert prepared(one, two) == 1
+    with pytest.raises(UsageError, match="other speech"):
+        prepared(two)
+    assert prepared(one, two) == 1
+
+
+def test_no_steps_are_no_default() -> None:
+    with pytest.raises(UsageError, match="steps 0: give 1 or more"):
+        LearnOptions(steps=0)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -261,3 +262,21 @@ def test_the_script_filters_sorts_and_opens(tmp_path: Path) -> None:
         "ascending",
         "b",
     ]
+
+
+def test_each_system_of_combined_lists_has_a_row() -> None:
+    """Two systems, the second wrong in one of four words, the choice in none."""
+    said = {"first": "one two three four", "<b>": "one two tree four"}
+    utterance = NBest(
+        "u",
+        (Hypothesis(said["first"]), Hypothesis(said["<b>"])),
+        reference=said["first"],
+        extra={"systems": said},
+    )
+    page = page_of([utterance, replace(utterance, id="v")])
+    outline = Outline(page)
+    assert outline.open == []
+    assert "<bdi>first</bdi> alone" in page
+    row = page[page.index("<bdi>&lt;b&gt;</bdi> alone") :]
+    assert "25.00" in row[: row.index("</tr>")]
+    assert "below the best single system, <bdi>first</bdi>" in page

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from click.testing import CliRunner
 from relisten.apps.cli import main
 from relisten.apps.serve.app import ServiceOptions
 from relisten.apps.serve.gate import Limits
+from relisten.core.combine import Weights
 from relisten.core.types import NBest
 from relisten.tasks.second_pass import SecondPass
-from tiny_server import served, tiny_second_pass
+from tiny_server import ScriptedPass, served, tiny_second_pass
 from tiny_world import fill_cache, write_noise
 
 URL = "/v1/audio/transcriptions"
@@ -268,3 +270,34 @@ def test_rubbish_on_the_wire(second_pass: SecondPass, world: Path) -> None:
             stalling.settimeout(10)
             assert stalling.recv(100).startswith(b"HTTP/1.1 408")
         assert post(server, world / "a.wav").status_code == 200
+
+
+def test_a_head_or_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then holds no connection; slow-loris clients do so by the hundred."""
+    monkeypatch.setattr("relisten.apps.serve.protocol.HEAD_S", 0.5)
+    monkeypatch.setattr("relisten.apps.serve.gate.IDLE_S", 0.5)
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    head += '--x\r\nContent-Disposition: form-data; name="model"\r\n\r\n'
+    with served(ScriptedPass([], Weights({}))) as server:
+        for begin in ("", "GET /health HTTP/1.1\r\nHost: x\r\n", head):
+            started = time.monotonic()
+            assert trickled(server, begin).startswith(b"HTTP/1.1 408"), begin
+            assert time.monotonic() - started < 3.0
+        with httpx.Client() as client:  # an open connection that is not used is no fault
+            assert client.get(f"{server}/health").status_code == 200
+            time.sleep(0.7)
+            assert client.get(f"{server}/health").status_code == 200
+
+
+def trickled(server: str, begin: str) -> bytes:
+    """What a client gets that sends a byte every 50 ms."""
+    host, port = server.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.settimeout(0.05)
+        client.sendall(begin.encode())
+        for _ in range(100):
+            with suppress(TimeoutError):
+                return client.recv(100)
+            client.sendall(b"a")
+    return b""

@@ -211,6 +211,34 @@ def test_nothing_is_wider_than_the_screen(
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Any, server: str, world: Path, scheme: str) -> None:
+    """Before, with a transcript and its lists open, and with an error; the rules come in a package,
+    and nothing is asked of the outside."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def serious(page: Any) -> list[str]:
+        found = axe.run(page).response["violations"]
+        return [
+            f"{one['id']}: {node['html'][:120]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+
+    for page in opened(browser, server, color_scheme=scheme):
+        assert serious(page) == []
+        upload(page, world / "long.wav")
+        for summary in page.locator("summary").all():
+            summary.click()
+        page.locator("#weight-text").fill("0")
+        assert serious(page) == []
+        page.set_input_files("#file", str(world / "broken.wav"))
+        page.locator("#error", has_text="cannot be decoded").wait_for()
+        page.evaluate("document.getElementById('login').hidden = false")
+        assert serious(page) == []
+
+
 def test_silence_gets_an_answer_without_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from relisten.apps.cli import main
 from relisten.core.agreement import agreement_with, default_votes
+from relisten.core.combine import component_scores
 from relisten.core.recombination import mixtures
 from relisten.core.text import cached_normaliser
 from relisten.core.types import Hypothesis, NBest, UsageError
@@ -72,6 +73,16 @@ def test_one_list_of_scored_lists_and_single_texts() -> None:
     assert second == {"agreement.w": pytest.approx(-math.log(2)), "agreement.c": 0, "asr.w": -2.0}
     assert (joined.audio, joined.reference) == ("u.wav", "the black cat")
     assert joined.extra["systems"] == {"w": "The black cat.", "c": "the black hat"}
+
+
+def test_pace_by_hand() -> None:
+    """Systems of 5, 4 and 2 spoken words: the median is 4, and "0351" is spoken as four."""
+    texts = {"a": "code 0351", "b": "the code is 3", "c": "code is"}
+    parts = {name: NBest("u", (Hypothesis(text),)) for name, text in texts.items()}
+    joined = combine_utterance(parts, ["a", "b", "c"], NORMALISE)
+    expected = [math.log(1 + 4) * n for n in (5, 4, 2)]
+    assert component_scores(joined, "pace").tolist() == pytest.approx(expected)
+    assert component_scores(NBest("u", (Hypothesis("a b"),)), "pace").tolist() == [0.0]
 
 
 def test_mixed_texts_keep_capitals_and_repeat_nothing() -> None:

@@ -121,7 +121,7 @@ WITHOUT_PUNCTUATION = {
     "...": "",
     "…": "",
     "$": "",
-    "it is 5 a.m.": "it is 5 a m",
+    "it is 5 a.m.": "it is 5 am",
     "3.5": "3.5",
     "U.S.A.": "u s a",
     "$5.10.": "$5.10",
@@ -226,7 +226,11 @@ MARKS_AND_LOOK_ALIKES = {
     "so [laughter] it goes (door slams)": "so it goes",
     "[laughter-so] it [Laughter-goes]": "so it goes",
     "so it %yeah goes": "so it yeah goes",
+    "!SIL so it {BREATH} goes ++COUGH++ &=laughs": "so it goes",
+    "((so it)) goes (( )) 【笑】": "so it goes",
     "ｓｏ　ｉｔ　ｇｏｅｓ": "so it goes",
+    "it goes at 7:30 p.m., and ③ at 6 A.M.": "it goes at seven thirty pm and three at six am",
+    "rock & roll at −5": "rock and roll at minus five",
     "so it go\u00ades\u200b \ufeff": "so it goes",
     "so\u00a0it\u202fgoes": "so it goes",
     "I don‘t, donʼt, don´t, don＇t, don`t, don’t": "i don't don't don't don't don't don't",
@@ -243,7 +247,7 @@ def test_marks_are_no_words_and_look_alikes_are_the_same(written: str, words: st
     "don‘t" was two words, "ﬁrst" another word than "first"."""
     assert spoken(written) == words
     assert normaliser("english")(written) == normaliser("english")(words)
-    if "twenty" not in words:  # the basic form reads no numbers
+    if not {"twenty", "three", "five"} & set(words.split()):  # the basic form reads no numbers
         assert normaliser("basic")(written) == normaliser("basic")(words)
 
 
@@ -279,7 +283,7 @@ def test_the_spoken_form_is_the_same_text_in_english(text: str) -> None:
     """Scores are of the spoken form, errors are counted in the other: they must be one text.
 
     The numbers stand apart here: neighbours become one ("5 6" stays two, "five six" is 56). Nor
-    does it hold for & + @ (spoken as words, which Whisper's rules drop), a minus, ".5" and 6:00.
+    does it hold for + and @ (spoken as words, which Whisper's rules drop), ".5" and 6:00.
     """
     english = normaliser("english")
     assert english(spoken(text)) == english(text)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ import uvicorn
 
 from relisten.apps.serve.app import Service, ServiceOptions
 from relisten.apps.serve.command import load_second_pass
+from relisten.apps.serve.protocol import ImpatientProtocol
 from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
+from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank
 
@@ -42,14 +45,17 @@ class ScriptedPass:
     turn; no model is needed, and what is tested is the server or its page."""
 
     max_duration_s = 15.0
-    options = SecondPassOptions()
+    name, encoder = "scripted", SimpleNamespace(id="scripted")
+    decoding, options = DecodingOptions(), SecondPassOptions()
     rescorer = object()
 
     def __init__(self, script: Sequence[NBest], weights: Weights) -> None:
         self.weights, self._script = weights, script
         self.first_passes = [self]
 
-    def run(self, utterances: Sequence[NBest], recordings: Sequence[np.ndarray]) -> list[NBest]:
+    def run(
+        self, utterances: Sequence[NBest], recordings: Sequence[np.ndarray], clock: object = None
+    ) -> list[NBest]:
         numbers = [int(float(one.id.rpartition(":")[2]) // 7.5) for one in utterances]
         script = [self._script[number % len(self._script)] for number in numbers]
         ranked = [rank(one, self.weights) for one in script]
@@ -78,7 +84,7 @@ def served(second_pass: Any, options: ServiceOptions | None = None) -> Iterator[
     """The address of a server, which ends as it does on SIGTERM."""
     options = options or ServiceOptions()
     service = Service(second_pass, options)
-    config = uvicorn.Config(service.asgi, log_level="warning", http="h11", ws="none")
+    config = uvicorn.Config(service.asgi, log_level="warning", http=ImpatientProtocol, ws="none")
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

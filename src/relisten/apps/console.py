@@ -189,13 +189,15 @@ def spinner(label: str, quiet: bool) -> Iterator[None]:
 
 
 def count_lines(path: str) -> int | None:
-    """How many lines a file of JSON lines has, one an utterance; None for a pipe, a folder, and any
-    other layout, whose lines are not utterances."""
+    """How many lines a file of our own has, one an utterance; None for a pipe, a folder, and any
+    other layout, whose lines may not be utterances."""
+    from relisten.io.readers import is_native_line
+
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
         first = file.readline(1 << 20).strip()
-        if not (first.startswith(b"{") and first.endswith(b"}")):
+        if not is_native_line(first):
             return None
         return 1 + sum(bool(line.strip()) for line in file)
 

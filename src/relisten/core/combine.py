@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from relisten.core.agreement import texts_of_systems
 from relisten.core.arrays import FloatArray
 from relisten.core.rules import NO_RULES, Rules, rules_from_json, rules_to_json
 from relisten.core.text import NORMALISERS, Normaliser, spoken
@@ -26,6 +28,7 @@ from relisten.core.types import (
     FIRST_PASS_CHOICE,
     FORMER_NAMES,
     LENGTH,
+    PACE,
     FormatError,
     NBest,
     UsageError,
@@ -214,15 +217,16 @@ def merge_hypotheses(nbest: NBest, normalise: Normaliser) -> NBest:
 
 
 def component_scores(nbest: NBest, component: str, rules: Rules = NO_RULES) -> FloatArray:
-    """One component of each hypothesis, float64 [N]; `length` is counted, by the user's rules where
-    there are any, `first_pass` is 1 for the
-    first pass's choice, the others are stored.
+    """One component of each hypothesis, float64 [N]; `length` and `pace` are counted, by the user's
+    rules where there are any, `first_pass` is 1 for the first pass's choice, the others are stored.
 
-    A missing `context` is a bonus of 0: no phrase was expected. Raises FormatError where a
-    hypothesis lacks another one.
+    Without texts of systems `pace` is 0. A missing `context` is a bonus of 0: no phrase was
+    expected. Raises FormatError where a hypothesis lacks another one.
     """
-    if component == LENGTH:
-        return np.array([n_spoken_words(h.text, rules) for h in nbest.hypotheses], dtype=np.float64)
+    if component in (LENGTH, PACE):
+        n_words = [n_spoken_words(h.text, rules) for h in nbest.hypotheses]
+        growth = _log_usual_length(nbest, rules) if component == PACE else 1.0
+        return growth * np.array(n_words, dtype=np.float64)
     if component == FIRST_PASS_CHOICE:
         ranks = [
             place if h.first_pass_rank is None else h.first_pass_rank
@@ -242,6 +246,12 @@ def component_scores(nbest: NBest, component: str, rules: Rules = NO_RULES) -> F
                 f"{nbest.id!r}: hypothesis {place} has no score {component!r}; {remedy}"
             )
     return np.array([h.scores[component] for h in nbest.hypotheses], dtype=np.float64)
+
+
+def _log_usual_length(nbest: NBest, rules: Rules) -> float:
+    """ln(1 + m), m the median number of words of what the systems said; 0 without systems."""
+    said = [n_spoken_words(text, rules) for text in texts_of_systems(nbest).values()]
+    return math.log1p(float(np.median(said))) if said else 0.0
 
 
 def combined_scores(nbest: NBest, weights: Weights) -> FloatArray:
@@ -297,7 +307,8 @@ def posteriors(scores: npt.ArrayLike, temperature: float = 1.0) -> FloatArray:
     values = np.asarray(scores, dtype=np.float64)
     if not len(values):
         return values
-    odds = np.exp((values - values.max()) / temperature)
+    with np.errstate(over="ignore"):  # far below the best is 0
+        odds = np.exp((values - values.max()) / temperature)
     return np.asarray(odds / odds.sum())
 
 

@@ -42,6 +42,9 @@ from relisten.core.types import Hypothesis, NBest
 
 Decision = Literal["map", "mbr", "rover"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
+NEGLIGIBLE = 1e-9
+"""Hypotheses at the end of a list that have less probability together are not aligned: they come
+last, so no other one's words change their slots, and no confidence changes in 8 decimals."""
 
 
 def decide(
@@ -68,9 +71,6 @@ def decide(
         for h, p in zip(ranked.hypotheses, tempered, strict=True)
     ]
     normalise = cached_normaliser(weights.normaliser, weights.rules)
-    network = None
-    if confidence or decision == "rover":
-        network = align([word_keys(h.text, normalise) for h in hypotheses])
     texts = [] if decision == "map" else [normalise(h.text) for h in hypotheses]
     order = list(range(len(hypotheses)))
     chosen = 0
@@ -78,18 +78,30 @@ def decide(
         # Rounded: equal sums in another order are no preference, and the sort is stable.
         order.sort(key=np.round(expected_errors(texts, probabilities), 9).tolist().__getitem__)
         chosen = order[0]
-    elif network is not None and decision == "rover":
-        voted, support = _vote(hypotheses, network, probabilities, tempered)
+    voters = list(range(max(_n_voters(probabilities), _n_voters(tempered))))
+    if decision == "rover":
+        network = _aligned(hypotheses, voters, normalise)
+        voted, support = _vote(hypotheses, network, probabilities[voters], tempered[voters])
         if (text := normalise(voted.text)) not in texts:
             if confidence:
                 voted = replace(voted, word_confidence=_confidence(support, weights))
             return replace(ranked, hypotheses=(voted, *hypotheses))
         chosen = texts.index(text)
         order.sort(key=lambda place: place != chosen)
-    if network is not None and confidence:
-        of_words = _confidence(tempered @ network.agreement(chosen), weights)
+    if confidence:
+        if decision != "rover" or chosen not in voters:
+            voters = list(dict.fromkeys([*voters, chosen]))
+            network = _aligned(hypotheses, voters, normalise)
+        agreement = network.agreement(voters.index(chosen))
+        of_words = _confidence(tempered[voters] @ agreement, weights)
         hypotheses[chosen] = replace(hypotheses[chosen], word_confidence=of_words)
     return replace(ranked, hypotheses=tuple(hypotheses[place] for place in order))
+
+
+def _aligned(
+    hypotheses: Sequence[Hypothesis], places: Sequence[int], normalise: Normaliser
+) -> ConfusionNetwork:
+    return align([word_keys(hypotheses[place].text, normalise) for place in places])
 
 
 def word_keys(text: str, normalise: Normaliser) -> list[str]:
@@ -106,6 +118,11 @@ def expected_errors(texts: Sequence[str], probabilities: npt.ArrayLike) -> Float
     words = [text.split() for text in texts]
     errors = cdist(words, words, scorer=Levenshtein.distance, dtype=np.int32)
     return np.asarray(errors @ np.asarray(probabilities, dtype=np.float64))
+
+
+def _n_voters(probabilities: FloatArray) -> int:
+    """How many hypotheses, best first, leave less than `NEGLIGIBLE` to all those behind them."""
+    return int((np.cumsum(probabilities[::-1]) > NEGLIGIBLE).sum())
 
 
 def _vote(

@@ -18,6 +18,7 @@ usual length: at most twice as many spoken words as the list's usual text, at le
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -45,6 +46,7 @@ FEWEST_TO_JUDGE = 3
 MOST_WORDS_A_SECOND = 8.0
 
 _LOOP = re.compile(r"(.)\1{8}|((.)(?!\3).{1,29}?)\2{3}", re.DOTALL)
+_FEWEST_REPEATS = 6  # words of a loop that occurred before: of two words, three times more
 _LOOP_OF_CHARACTERS = re.compile(r"(.)\1{17}|((.)(?!\3).{1,59}?)\2{7}", re.DOTALL)
 
 
@@ -63,20 +65,29 @@ def is_loop(text: str) -> bool:
     Case, punctuation and hyphens do not count. In scripts without spaces two characters are
     counted as a word.
     """
-    said = spoken(text)
+    return _repeats_itself(spoken(text))
+
+
+def _repeats_itself(said: str) -> bool:
+    """`is_loop` of a text in its spoken form."""
     words = words_of_any_script(said)
     places: dict[str, int] = {}
     # One character a word, from the private planes on, so that an expression finds what repeats.
     coded = "".join(chr(0xF0000 + places.setdefault(word, len(places) % 0x1FFFE)) for word in words)
+    if len(words) - len(places) < _FEWEST_REPEATS:
+        return False
     is_unspaced = len(words) > len(said.split())
     return (_LOOP_OF_CHARACTERS if is_unspaced else _LOOP).search(coded) is not None
 
 
 def is_too_fast(text: str, duration_s: float | None) -> bool:
     """Whether nobody can say a text in so short a time (the rule above); no where it is unknown."""
-    if duration_s is None:
-        return False
-    return n_spoken_words(text) > MOST_WORDS_A_SECOND * duration_s + SPARE_WORDS
+    return n_spoken_words(text) > _most_words(duration_s)
+
+
+def _most_words(duration_s: float | None) -> float:
+    """The most words that can be said in so many seconds."""
+    return math.inf if duration_s is None else MOST_WORDS_A_SECOND * duration_s + SPARE_WORDS
 
 
 def within_length_bounds(nbest: NBest) -> npt.NDArray[np.bool_]:
@@ -88,12 +99,12 @@ def within_length_bounds(nbest: NBest) -> npt.NDArray[np.bool_]:
     always within.
     """
     hypotheses = nbest.hypotheses
-    lengths = np.array([n_spoken_words(h.text) for h in hypotheses], dtype=np.float64)
+    said = [spoken(h.text) for h in hypotheses]
+    lengths = np.array([len(words.split()) for words in said], dtype=np.float64)
     if not len(lengths):
         return np.ones(0, dtype=np.bool_)
-    possible = np.array(
-        [not (is_loop(h.text) or is_too_fast(h.text, nbest.duration_s)) for h in hypotheses]
-    )
+    possible = lengths <= _most_words(nbest.duration_s)
+    possible &= [not _repeats_itself(words) for words in said]
     if not possible.any():
         possible[:] = True
     best = _best(hypotheses, possible)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from relisten.core.agreement import is_agreement
+from relisten.core.agreement import default_votes, is_agreement
 from relisten.core.arrays import BoolArray, FloatArray, IntArray
 from relisten.core.combine import (
     DEFAULT_WEIGHTS,
@@ -16,11 +16,12 @@ from relisten.core.combine import (
     merge_hypotheses,
 )
 from relisten.core.error_rates import errors_matrix
+from relisten.core.expected_errors import fewest_expected_errors, resampled_expected_errors
 from relisten.core.length_bounds import has_speech_score, within_length_bounds
 from relisten.core.rules import NO_RULES, Rules
 from relisten.core.text import cached_normaliser
 from relisten.core.types import ADAPTED, ASR, FormatError, NBest
-from relisten.core.weight_search import fit_weights
+from relisten.core.weight_search import fit_weights, resampled_weights
 
 
 def merged_lists(nbests: Sequence[NBest], normaliser: str, rules: Rules = NO_RULES) -> list[NBest]:
@@ -35,7 +36,7 @@ class ScoredLists:
     which is never chosen, since of equal scores the first one wins.
 
     scores: float64 [U, N, C], differences from the first hypothesis. errors: int64 [U, N].
-    n_words: int64 [U]. components: C names; the weight of the first is 1. is_within: bool [U, N],
+    n_words: int64 [U]. components: C names. is_within: bool [U, N],
     hypotheses of a usual length; where no component is a score of the speech, the others are
     replaced by the first one too, since ranking never chooses them (`core.length_bounds`).
     """
@@ -121,24 +122,47 @@ class ScoredLists:
     @property
     def default_values(self) -> FloatArray:
         """The weights of the components without tuning, float64 [C]; the first is 1. Agreements
-        count the same, and words nothing beside them: the weight of `length` is for `asr`.
+        count half of a vote, the first system's more (`default_votes`), and words nothing beside
+        them: the weight of `length` is for `asr`. With whole votes, or the same for all, 60 lists
+        of five systems end up to 0.4 points of WER higher, and 2,000 lists up to 0.15.
 
         Beside a recogniser that was taught the speech, `asr` is one more score: of 413 lists of
         read sentences it then earned 0.08, and 15.1 % errors instead of 15.7 % with 1 for `asr`.
         """
         defaults = dict(DEFAULT_WEIGHTS.values)
         if votes := [c for c in self.components if is_agreement(c)]:
-            defaults = {**dict.fromkeys(votes, 1.0), ASR: 1.0}
+            halves = {name: vote / 2 for name, vote in default_votes(votes).items()}
+            defaults = {**halves, ASR: 1.0}
         centre = np.array([defaults.get(c, 0.0) for c in self.components])
         if ADAPTED in self.components:
             centre[[c == ASR for c in self.components]] = 0.0
-        centre[0] = 1.0
+        if not votes:
+            centre[0] = 1.0
         return centre
 
     def fit(self, seed: int, centre: FloatArray | None = None) -> FloatArray:
-        """Weights with few errors, float64 [C], near the default ones or `centre`; the first 1."""
+        """Weights with few errors, float64 [C], near the default ones or `centre`; the first is 1
+        unless systems were combined."""
         centre = self.default_values if centre is None else centre
+        if self._is_combined:
+            return fewest_expected_errors(self.scores, self.errors, centre)
         return fit_weights(self.scores, self.errors, centre, np.random.default_rng(seed))
+
+    def resampled(
+        self, fitted: FloatArray, groups: Sequence[str], seed: int, n_resamples: int
+    ) -> FloatArray:
+        """The weights that would be found had other speakers been recorded, float64 [R, C].
+
+        fitted: float64 [C], found by `fit`. groups: of each utterance, [U], drawn whole.
+        """
+        arrays, rng = (self.scores, self.errors), np.random.default_rng(seed)
+        if self._is_combined:
+            return resampled_expected_errors(*arrays, self.default_values, groups, rng, n_resamples)
+        return resampled_weights(*arrays, fitted, self.default_values, groups, rng, n_resamples)
+
+    @property
+    def _is_combined(self) -> bool:
+        return any(is_agreement(component) for component in self.components)
 
 
 PLACEHOLDER = 1e9

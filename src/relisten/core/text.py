@@ -29,8 +29,8 @@ def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
 
     english: Whisper's English normaliser (numbers, spelling, contractions, fillers); besides, a
         clock time is a number, as its words are: "7:30" and "seven thirty" are both "730",
-        "10:00 am" is "10 am", "ten o'clock" is "10"; a sign may stand apart from its number ("5 %",
-        "$ 5").
+        "10:00 a.m." is "10 am", "ten o'clock" is "10"; a sign may stand apart from its number
+        ("5 %", "$ 5"); "&" is "and", and "-5" is "minus five".
     basic: Whisper's basic normaliser (case, punctuation), keeping the combining marks that are
         vowels in Indic and Thai script, which Whisper's own would turn into spaces. In scripts
         written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each character with
@@ -57,12 +57,19 @@ def normaliser(name: str, own: Rules = NO_RULES) -> Normaliser:
     def normalise(text: str) -> str:
         text = " ".join(_ruled(plain(text).split(), own)).replace(NOTHING, "")
         if name == "english":
-            text = _CLOCK_TIME.sub(r"\g<1>\g<2>", _OCLOCK.sub("", text))
-            text = _APART.sub(lambda match: re.sub(r"\s+", "", match[0]), text)
+            text = text.replace("&", " and ")
+            if "'" in text:
+                text = _OCLOCK.sub("", text)
+            if "." in text:
+                text = _AM_PM.sub(r"\1m", text)
+            if _DIGIT.search(text):
+                text = _MINUS.sub("minus ", _CLOCK_TIME.sub(r"\g<1>\g<2>", text))
+                text = _APART.sub(lambda match: re.sub(r"\s+", "", match[0]), text)
         text = rules(_LONG_NUMBER.sub(r"\g<0> ", " ".join(text.split())))
         if name == "basic":
             text = " ".join(words_of_any_script(text))
-        return " ".join(word for word in text.split() if not _is_punctuation(word))
+        words = text.split()
+        return " ".join([word for word in words if word.isalnum() or not _is_punctuation(word)])
 
     return normalise
 
@@ -80,10 +87,13 @@ def has_words(text: str) -> bool:
 
 
 def _is_punctuation(word: str) -> bool:
-    return not word.isalnum() and all(unicodedata.category(c)[0] in "PS" for c in word)
+    return all(unicodedata.category(c)[0] in "PS" for c in word)
 
 
+_DIGIT = re.compile(r"\d")
 _CLOCK_TIME = re.compile(r"(?<![\d:])(\d{1,2}):(?:00|([0-5]\d))(?![\d:])")
+_AM_PM = re.compile(r"(?<![^\W\d_])([ap])\.m\b\.?", re.IGNORECASE)
+_MINUS = re.compile(r"(?<!\S)[-−](?=\d)")
 _OCLOCK = re.compile(r"\bo'\s?clock\b", re.IGNORECASE)
 _APART = re.compile(r"\d\s+%|[$£€]\s+(?=\d)")
 _LONG_NUMBER = re.compile(r"(?:\d,?){1000}(?=\d)")  # Python converts none of over 4,300 digits
@@ -190,7 +200,8 @@ _WRITTEN = re.compile(
 )
 _SYMBOLS = {"%": "percent", "&": "and", "+": "plus", "@": "at"}
 _CURRENCIES = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
-_TITLES = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "mr": "mister", "mrs": "missus"}
+_SHORT = {"mr.": "mister", "mrs.": "missus", "dr.": "doctor", "mr": "mister", "mrs": "missus"}
+_SHORT |= {"a.m.": "am", "p.m.": "pm", "a.m": "am", "p.m": "pm"}
 _JOINERS = "'\u200c\u200d"  # the last two shape letters in Indic and Persian script
 
 
@@ -199,8 +210,8 @@ def _say(word: str) -> str:
     """How one written word is spoken."""
     lower = unicodedata.normalize("NFC", word.replace(NOTHING, "").lower())
     if lower.isalpha():
-        return _TITLES.get(lower, lower)
-    lower = _TITLES.get(lower.strip(",;:"), lower)
+        return _SHORT.get(lower, lower)
+    lower = _SHORT.get(lower.strip(",;:?!"), lower)
     lower = _WRITTEN.sub(lambda match: f" {_say_number(match)} ", lower)
     for symbol, name in _SYMBOLS.items():
         lower = lower.replace(symbol, f" {name} ")

@@ -26,6 +26,9 @@ FIRST_PASS_CHOICE = "first_pass"
 is the margin, in nats, by which another hypothesis must win to overrule it."""
 AGREEMENT = "agreement"
 """`agreement.NAME`: how far a text agrees with what recogniser NAME said (`core.agreement`)."""
+PACE = "pace"
+"""A component of combined lists that is not stored: words times ln(1 + m), m the median number of
+words of what the systems said. So a word more counts otherwise in long utterances than in short."""
 SYSTEMS = "systems"
 """Key of an utterance of combined lists: recogniser → its best text."""
 

@@ -19,7 +19,7 @@ def plain(text: str) -> str:
     """The text with marks made `NOTHING` and look-alikes made plain; as many words as before.
 
     Words are what white space separates. Case and other punctuation stay. An opening bracket that
-    nothing closes becomes "{", which is a symbol like any other. Linear in the length of the text.
+    nothing closes becomes "|", which is a symbol like any other. Linear in the length of the text.
     """
     if text.isascii() and not _ODD_IN_ASCII.search(text):
         return text
@@ -29,8 +29,8 @@ def plain(text: str) -> str:
         text = _COMPATIBLE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
     else:
         text = _INVISIBLE.sub(NOTHING, text)
-    text = _LAUGHED.sub(r"\1", text)
-    return _PERCENT.sub(NOTHING, _HESITATION.sub(NOTHING, _without_asides(text)))
+    text = _UNSURE.sub(rf"{NOTHING}\1{NOTHING}", _LAUGHED.sub(r"\1", text))
+    return _PERCENT.sub(NOTHING, _NOISE.sub(NOTHING, _without_asides(text)))
 
 
 def _without_asides(text: str) -> str:
@@ -41,7 +41,7 @@ def _without_asides(text: str) -> str:
     """
     for opening, closing, aside in _ASIDES:
         end = max(text.rfind(mark) for mark in closing) + 1
-        text = aside.sub(_silence, text[:end]) + opening.sub("{", text[end:])
+        text = aside.sub(_silence, text[:end]) + opening.sub("|", text[end:])
     return text
 
 
@@ -64,13 +64,16 @@ _ASIDES = (
     (re.compile(r"\("), ")", re.compile(r"\([^)]+?\)")),
 )  # an opening bracket, what closes it, and Whisper's own pattern of the whole
 _WORD_START = rf"(?<![^\s{NOTHING}])"
-_HESITATION = re.compile(rf"{_WORD_START}%hesitation\b", re.IGNORECASE)  # of IBM and Kaldi recipes
+_NOISE = re.compile(
+    rf"{_WORD_START}(?:%hesitation\b|!sil\b|\+\+[^\s+]+\+\+|&=\S+|\{{[^\s{{}}]+\}})", re.IGNORECASE
+)  # of IBM Watson and Kaldi, HTK, CMU Sphinx, TalkBank, TED-LIUM
 _PERCENT = re.compile(rf"{_WORD_START}%(?=[^\W\d_])")  # "%uh" is "uh", not "percent uh"
 
+_UNSURE = re.compile(r"\(\(([^()]*)\)\)")  # Fisher: heard, but not clearly
 _LAUGHED = re.compile(r"\[laughter-([^\s\[\]]+)\]", re.IGNORECASE)  # Switchboard: said laughing
 
 _CONTROL = "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
-_ODD_IN_ASCII = re.compile(f"[<>\\[\\]()%`{_CONTROL}]")
+_ODD_IN_ASCII = re.compile(f"[<>\\[\\]()%`{{!+&{_CONTROL}]")
 _INVISIBLE = re.compile(
     f"[{_CONTROL}\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -78,8 +81,12 @@ _INVISIBLE = re.compile(
 _JOINER = re.compile("[\u200c\u200d]")
 _LOOK_ALIKES = {
     **dict.fromkeys(map(ord, "’‘‛ʼ´`＇′"), "'"),
+    **dict.fromkeys(map(ord, "【〔"), "["),
+    **dict.fromkeys(map(ord, "】〕"), "]"),
     **dict.fromkeys(map(ord, "\u2010\u2011\ufe63\uff0d"), "-"),
 }
-# Full-width letters, digits and marks, half-width kana; Latin ligatures; Arabic letters in one of
-# their shapes; mathematical letters. None of them becomes a space.
-_COMPATIBLE = re.compile("[\uff01-\uff9f\ufb00-\ufb06\ufe80-\ufefc\U0001d400-\U0001d7ff]+")
+# Full-width letters, digits and marks, half-width kana; digits and letters in circles; Latin
+# ligatures; Arabic letters in one of their shapes; mathematical letters. None becomes a space.
+_COMPATIBLE = re.compile(
+    "[\uff01-\uff9f\u2460-\u2473\u24b6-\u24ea\ufb00-\ufb06\ufe80-\ufefc\U0001d400-\U0001d7ff]+"
+)

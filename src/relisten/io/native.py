@@ -14,11 +14,9 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FORMER_NAMES, FormatError, Hypothesis, NBest, Refusal
-from relisten.io.files import opened
 
 CONTENT = ("hypotheses", "audio", "reference")
 """A line of ours holds at least one of these, unless nothing is known but where it lies."""
@@ -40,17 +38,10 @@ MOST_CHARACTERS = 1_000_000
 """Of a text: that is 18 hours of speech, and aligning two such texts takes days already."""
 
 
-def read_native(path: Path) -> Iterator[NBest]:
-    """The utterances of a native file, one at a time; see `relisten.io.nbest.read_nbest`."""
-    with opened(path) as file:
-        yield from read_lines(file, str(path))
-
-
 def read_lines(lines: Iterable[bytes], name: str) -> Iterator[NBest]:
     """The utterances of the lines of the file `name`; blank lines are skipped.
 
-    Raises FormatError with file, line and id for the first line that does not fit: a list of ours
-    that does not was torn or edited, and is not to be trusted.
+    Raises FormatError with file, line and id for the first line that does not fit.
     """
     for one in attempt_lines(lines, name):
         if isinstance(one, Refusal):

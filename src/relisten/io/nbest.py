@@ -17,9 +17,9 @@ from typing import BinaryIO
 from relisten.core.types import FormatError, NBest, Refusal
 from relisten.io.audio import is_recording
 from relisten.io.files import cannot_write, is_stream, open_locked
-from relisten.io.native import nbest_to_line, read_lines, read_native
+from relisten.io.native import attempt_lines, nbest_to_line, read_lines
 from relisten.io.provenance import Provenance, check_record, record_path, write_record
-from relisten.io.readers import is_native_line, read_foreign, recognise
+from relisten.io.readers import is_native_line, read_foreign, read_native, recognise
 
 Refuse = Callable[[Refusal], None]
 """Is told of each utterance that cannot be read; the others go on."""
@@ -44,10 +44,8 @@ def read_nbest(
     manifest: native or NeMo manifest that gives the utterances the audio, reference and context
         that their format has no place for: by id, or in order where the format has no ids (NeMo);
         or the recording that all of them are parts of.
-    refuse: is told of each utterance of a foreign format that does not fit, with file, line and id;
-        by default raises.
-    Raises FormatError, one sentence, for a file that does not fit, or of which nothing does, and
-    for a native file with a line that does not.
+    refuse: is told of each utterance that does not fit, with file, line and id; by default raises.
+    Raises FormatError, one sentence, for a file that does not fit, or of which nothing does.
     """
     n_read, first = 0, None
     records = _read_stream if is_stream(path) else _read_path
@@ -95,7 +93,7 @@ def _read_stream(
             format == "auto" and (not head or is_native_line(head[-1]))
         )
         if is_native and manifest is None:
-            yield from read_lines(chain(head, file), name)
+            yield from attempt_lines(chain(head, file), name)
             return
         with TemporaryDirectory() as folder:
             copy = Path(folder) / ("stdin" if is_stdin else Path(path).name)

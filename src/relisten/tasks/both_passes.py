@@ -15,7 +15,9 @@ from relisten.tasks.loading import Listeners, load_listeners, load_rescorer
 from relisten.tasks.second_pass import SecondPass, SecondPassOptions
 
 UPSTREAM_MARGIN = 4.0
-"""Nats by which another text must win to replace that of an upstream server."""
+"""Nats by which another text must win to replace that of an upstream server. Whisper base before
+tiny.en, 32 utterances of ljspeech dev: 2.2 % WER alone; behind it with 0, 2, 4, 8 and 20 nats 2.2,
+1.4, 2.0, 1.8 and 2.2. Too few to choose by; none is worse than alone."""
 
 
 def load_both_passes(

@@ -87,9 +87,15 @@ def to_cues(
     cues.append(_cue(held, options))
     latest = [following.start_s for _, following in pairwise(cues)] + [end_s]
     return [
-        replace(cue, end_s=max(cue.end_s, min(cue.start_s + options.min_cue_s, limit)))
+        replace(cue, end_s=_end_s(cue, limit, options))
         for cue, limit in zip(cues, latest, strict=True)
     ]
+
+
+def _end_s(cue: Cue, limit_s: float, options: CueOptions) -> float:
+    """No later than a cue may stand: one word may seem to last for many seconds."""
+    at_least_s = min(cue.start_s + options.min_cue_s, limit_s)
+    return min(max(cue.end_s, at_least_s), cue.start_s + options.max_cue_s)
 
 
 def _pieces(

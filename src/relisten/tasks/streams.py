@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from relisten.core.types import AudioError, NBest, Refusal, UsageError
+from relisten.core.types import AudioError, FormatError, NBest, Refusal, UsageError
 from relisten.io.audio import load_audio
 from relisten.io.nbest import NBestWriter, read_nbest, rebase_audio, resolve_audio
 from relisten.io.provenance import Provenance, content_hash
@@ -82,10 +82,10 @@ def walk(
     work: chunk → for each utterance, in order, what to write or why it is refused.
     resume: a chunk is done again, as a whole, unless all of it is finished: so a batch has the
         same members, and the file the same bytes, as in a run that was never interrupted.
-    An utterance that cannot be read is refused, the others go on. Memory is that of one chunk and
-    of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any, where
-    `needs_one` and all are refused (with the first reason), and where `resume` meets an output that
-    was made in another way.
+    An utterance that cannot be read or written is refused, the others go on. Memory is that of one
+    chunk and of the refusals. Raises UsageError where `needs_hypotheses` and no utterance has any,
+    where `needs_one` and all are refused (with the first reason), and where `resume` meets an
+    output that was made in another way.
     """
     n_done, has_hypotheses = 0, False
     refused: list[Refusal] = []
@@ -106,8 +106,11 @@ def walk(
                 if isinstance(result, Refusal):
                     refused.append(result)
                 elif result.id not in finished:
-                    writer.write(rebase_audio(result, source, output))
-                    n_done += 1
+                    try:
+                        writer.write(rebase_audio(result, source, output))
+                        n_done += 1
+                    except FormatError as error:  # such as 1e400 under a key of the user's
+                        refused.append(Refusal(result.id, str(error)))
             tick(len(chunk))
         if needs_hypotheses and not has_hypotheses:
             raise no_hypotheses(source, refused)

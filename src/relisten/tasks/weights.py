@@ -15,6 +15,7 @@ from relisten.core.types import (
     CONTEXT,
     FIRST_PASS_CHOICE,
     LENGTH,
+    PACE,
     TEXT,
     FormatError,
     ModelError,
@@ -128,7 +129,7 @@ def fit_to(weights: Weights, held: frozenset[str], say: Say = say_nothing) -> We
     keeps its order, since no model here knows better than the recogniser alone.
     """
     weighed = {name for name, value in weights.values.items() if value}
-    missing = sorted(weighed - held - {LENGTH, CONTEXT, FIRST_PASS_CHOICE})
+    missing = sorted(weighed - held - {LENGTH, PACE, CONTEXT, FIRST_PASS_CHOICE})
     if ASR in missing:
         say(
             f"the first pass gave no scores ({ASR}), so its order is kept; tune weights for such "

@@ -31,7 +31,10 @@ def rates(evaluation: EvaluationReport) -> str:
     ]
     bounds = [bound for _, name, _, _ in choices for bound in evaluation.wer_ci95[name]]
     shown = (min(bounds), max(bounds))
-    rows = []
+    rows = [
+        (f"{text(name)} alone", f"<b>{percent(one.words.rate)}</b>", "", "", "")
+        for name, one in evaluation.systems.items()
+    ]
     for label, name, words, cer in choices:
         low, high = evaluation.wer_ci95[name]
         rows.append(
@@ -53,6 +56,18 @@ def rates(evaluation: EvaluationReport) -> str:
     return table("Word and character error rates of each choice", headings, rows, "rates")
 
 
+def against_systems(evaluation: EvaluationReport) -> str:
+    """What combining gained over the best single system; nothing where no lists were combined."""
+    if not evaluation.systems:
+        return ""
+    name, best = next(iter(evaluation.systems.items()))
+    low, high = best.relative_reduction_ci95
+    return (
+        f" Rescored is {signed(best.relative_reduction, 1)} % below the best single system, "
+        f"{text(name)} (95 % interval {signed(low, 1)} to {signed(high, 1)} %)."
+    )
+
+
 def intervals(evaluation: EvaluationReport) -> str:
     """How the intervals were computed, in two or three sentences."""
     n = evaluation.n_resampled
@@ -60,7 +75,7 @@ def intervals(evaluation: EvaluationReport) -> str:
     return (
         f"Intervals: bootstrap over {n:,} speakers (where unknown: utterances). Those of two rows "
         "may overlap although their difference is certain, since both are of the same speech."
-        f"{few}"
+        f"{few}{against_systems(evaluation)}"
     )
 
 

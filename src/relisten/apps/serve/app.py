@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from relisten.api import Rescorer
 from relisten.apps.serve import answers, errors
-from relisten.apps.serve.engine import Engine, cut
+from relisten.apps.serve.engine import Engine
 from relisten.apps.serve.form import TranscriptionForm
 from relisten.apps.serve.gate import Gate, Limits
 from relisten.apps.serve.lists import (
@@ -27,6 +27,7 @@ from relisten.apps.serve.lists import (
 )
 from relisten.apps.serve.metrics import Metrics
 from relisten.apps.serve.page import add_page
+from relisten.apps.serve.upload import Upload
 from relisten.core.types import RelistenError
 from relisten.tasks.second_pass import SecondPass
 from relisten.tasks.streams import Result
@@ -114,21 +115,20 @@ class Service:
         if error := form.conflict(self._options.language):
             raise error
         self._check_name(form.model)
-        name = form.file.filename or "recording"
-        pieces, duration_s = await asyncio.to_thread(
-            cut,
-            name,
+        upload = await asyncio.to_thread(
+            Upload,
+            form.file.filename or "recording",
             form.file.file,
             self._options.limits.max_duration_s,
             self._second_pass.max_duration_s,
         )
-        segments = self._engine.segments(pieces, form.phrases)
+        segments = self._engine.segments(upload, form.phrases, upload.likely_s)
         if form.stream:
-            events = self._events(segments, duration_s, form.include)
+            events = self._events(segments, upload, form.include)
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
         found = await unless_left(request, self._all(segments))
-        return self._answer(Transcript(name, duration_s, tuple(found)), form)
+        return self._answer(Transcript(upload.name, upload.duration_s, tuple(found)), form)
 
     async def rescore(self, request: Request) -> RankedLists:
         """N-best lists ranked by the second pass; scores that they lack are added."""
@@ -212,7 +212,7 @@ class Service:
         )
 
     async def _events(
-        self, segments: Segments, duration_s: float, include: Sequence[str]
+        self, segments: Segments, upload: Upload, include: Sequence[str]
     ) -> AsyncGenerator[str]:
         """A delta a segment, then the whole text; an error ends them."""
         found: list[Segment] = []
@@ -229,7 +229,7 @@ class Service:
                     if delta or "nbest" in include:
                         yield answers.to_event(
                             answers.to_delta(
-                                delta, segment, duration_s, include, self._second_pass.weights
+                                delta, segment, upload.likely_s, include, self._second_pass.weights
                             )
                         )
         except Exception as error:
@@ -237,7 +237,7 @@ class Service:
             errors.log_fault(known)
             yield answers.to_event(errors.error_body(known))
             return
-        transcript = Transcript("", duration_s, tuple(found))
+        transcript = Transcript(upload.name, upload.duration_s, tuple(found))
         told = [one for one in include if one != "nbest"]  # the deltas had the lists
         done = answers.to_json(transcript, told, self._second_pass.weights)
         yield answers.to_event({"type": "transcript.text.done", **done})

@@ -183,12 +183,13 @@ def run(
     import uvicorn
 
     from relisten.apps.serve.app import Service
+    from relisten.apps.serve.protocol import ImpatientProtocol
 
     uvicorn.run(
         Service(second_pass, options).asgi,
         host=host,
         port=port,
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         log_level="warning" if quiet else "info",
         timeout_graceful_shutdown=round(options.limits.timeout_s),

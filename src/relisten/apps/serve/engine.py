@@ -9,22 +9,19 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
+from relisten.apps.serve.upload import SegmentAudio
 from relisten.core.biasing import Phrase
-from relisten.core.types import AudioError, NBest, UsageError
-from relisten.io.audio import RATE_HZ, stream_audio
-from relisten.speech.segmentation import speech_segments
+from relisten.core.types import NBest, UsageError
 from relisten.tasks.second_pass import SecondPass
-from relisten.tasks.streams import Result
+from relisten.tasks.streams import Result, in_chunks
 from relisten.tasks.transcribe import CHUNK_SIZE
 from relisten.tasks.transcript import Segment
 
@@ -32,45 +29,6 @@ GATHER_S = 0.005
 """An idle engine waits so long for requests that come together. A batch takes 100 times as long."""
 HEARTBEAT_S = 15.0
 """Proxies close a connection that says nothing for longer, commonly after 30 to 60 s."""
-
-
-@dataclass(frozen=True)
-class SegmentAudio:
-    """A span of a recording that is transcribed at once. samples: 16 kHz float32 [T]."""
-
-    id: str
-    start_s: float
-    end_s: float
-    samples: np.ndarray
-
-
-def cut(
-    name: str, file: BinaryIO, max_s: float, piece_s: float
-) -> tuple[list[SegmentAudio], float]:
-    """The pieces of a recording that hold speech, each at most piece_s long, and its duration, s.
-
-    name: of the recording, as its pieces' ids begin.
-
-    Raises AudioError where it cannot be read or lasts longer than max_s.
-    """
-    n_samples = 0
-
-    def blocks() -> Iterator[np.ndarray]:
-        nonlocal n_samples
-        for block in stream_audio(file, duration_s=max_s + 1.0):
-            n_samples += len(block)
-            yield block
-
-    pieces = [
-        SegmentAudio(f"{name}:{one.start_s:.3f}", one.start_s, one.end_s, one.samples)
-        for one in speech_segments(blocks(), piece_s)
-    ]
-    duration_s = n_samples / RATE_HZ
-    if duration_s > max_s:
-        raise AudioError(
-            f"the recording lasts more than {max_s:g} s, the limit of this server; cut it"
-        )
-    return pieces, duration_s
 
 
 def transcribe_pieces(pieces: Sequence[SegmentAudio], second_pass: SecondPass) -> list[Segment]:
@@ -83,12 +41,21 @@ def transcribe_pieces(pieces: Sequence[SegmentAudio], second_pass: SecondPass) -
 
 @dataclass(eq=False)
 class _Job:
-    """A recording on its way. deliver: told of each segment, at the end of None or the error."""
+    """A recording on its way. pieces: those that wait. deliver: told of each segment, or of the
+    error that ends it."""
 
     pieces: deque[SegmentAudio]
     phrases: tuple[Phrase, ...]
-    deliver: Callable[[Segment | Exception | None], None]
+    deliver: Callable[[Segment | Exception], None]
     is_cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Further pieces of a recording."""
+
+    job: _Job
+    pieces: Sequence[SegmentAudio]
 
 
 @dataclass(eq=False)
@@ -115,7 +82,7 @@ class Engine:
         self._second_pass, self._batch_size, self._observe = second_pass, batch_size, observe
         self._pending_s = 0.0
         self._work_per_s = 0.2  # seconds of work for one of speech: a guess, then a moving average
-        self._inbox: queue.SimpleQueue[_Job | _Call | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Pieces | _Call | None] = queue.SimpleQueue()
         self._jobs: deque[_Job] = deque()
         self._is_closing = False
         self._thread = Thread(target=self._work, name="relisten-models", daemon=True)
@@ -132,29 +99,32 @@ class Engine:
         return self._pending_s * self._work_per_s
 
     async def segments(
-        self, pieces: Sequence[SegmentAudio], phrases: tuple[Phrase, ...] = ()
+        self,
+        pieces: Iterable[SegmentAudio],
+        phrases: tuple[Phrase, ...] = (),
+        stated_s: float = 0.0,
     ) -> AsyncGenerator[Segment | None]:
         """The segments of a recording, each as soon as its second pass is done; None as a sign of
         life after every `HEARTBEAT_S` without one.
 
-        phrases: expected in this recording, besides those of the server. Left early (closed, or its
-        task cancelled), it drops the segments that are still waiting. Raises what the second pass
-        raises.
+        pieces: taken a batch at a time, in a thread, no more than two batches ahead. phrases:
+        expected in this recording, besides those of the server. stated_s: how long it may be. Left
+        early (closed, or its task cancelled), it drops the segments that are still waiting. Raises
+        what the pieces or the second pass raise.
         """
-        if not pieces:  # no speech
-            return
-        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Segment | Exception | None]()
+        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[Segment | Exception | int]()
 
-        def deliver(item: Segment | Exception | None) -> None:
+        def deliver(item: Segment | Exception) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-        job = _Job(deque(pieces), phrases, deliver)
-        left_s = sum(piece.end_s - piece.start_s for piece in pieces)
+        job, room = _Job(deque(), phrases, deliver), asyncio.Semaphore(2)
+        feeding = asyncio.create_task(self._feed(job, pieces, room, arrived))
+        n_all: int | None = None
+        n_done, left_s = 0, stated_s
         self._pending_s += left_s
         try:
-            self._put(job)
-            while True:
+            while n_done != n_all:
                 try:
                     item = await asyncio.wait_for(arrived.get(), HEARTBEAT_S)
                 except TimeoutError:
@@ -162,14 +132,44 @@ class Engine:
                     continue
                 if isinstance(item, Exception):
                     raise item
-                if item is None:
-                    return
-                left_s -= item.end_s - item.start_s
-                self._pending_s -= item.end_s - item.start_s
+                if isinstance(item, int):
+                    n_all = item
+                    continue
+                n_done += 1
+                if n_done % self._batch_size == 0:
+                    room.release()
+                now_left_s = max(0.0, min(left_s, stated_s - item.end_s))
+                self._pending_s -= left_s - now_left_s
+                left_s = now_left_s
                 yield item
         finally:
             job.is_cancelled = True
             self._pending_s -= left_s
+            room.release()
+            await feeding  # whoever closes the recording may not do so while it is read
+
+    async def _feed(
+        self,
+        job: _Job,
+        pieces: Iterable[SegmentAudio],
+        room: asyncio.Semaphore,
+        arrived: asyncio.Queue[Segment | Exception | int],
+    ) -> None:
+        """Hand the pieces on; at the end tell how many there were, or what went wrong."""
+        batches, n_pieces = in_chunks(pieces, self._batch_size), 0
+        try:
+            while True:
+                await room.acquire()
+                if job.is_cancelled:
+                    return
+                batch = await asyncio.to_thread(next, batches, None)
+                if batch is None:
+                    break
+                self._put(_Pieces(job, batch))
+                n_pieces += len(batch)
+            arrived.put_nowait(n_pieces)
+        except Exception as error:
+            arrived.put_nowait(error)
 
     async def call(self, function: Callable[[], Result]) -> Result:
         """What a function gives that uses the models; their thread calls it between two batches."""
@@ -183,7 +183,7 @@ class Engine:
         self._inbox.put(None)
         self._thread.join()
 
-    def _put(self, item: _Job | _Call) -> None:
+    def _put(self, item: _Pieces | _Call) -> None:
         if not self.is_ready:
             raise UsageError("the server is shutting down; ask again when it is back")
         self._inbox.put(item)
@@ -202,8 +202,10 @@ class Engine:
             while len(self._jobs) < self._batch_size or not is_idle:
                 item = self._inbox.get(timeout=wait_s)
                 wait_s = GATHER_S if is_idle and item is not None else 0.0
-                if isinstance(item, _Job):
-                    self._jobs.append(item)
+                if isinstance(item, _Pieces):
+                    item.job.pieces.extend(item.pieces)
+                    if item.job not in self._jobs:
+                        self._jobs.append(item.job)
                 elif isinstance(item, _Call):
                     _answer(item)
 
@@ -241,11 +243,8 @@ class Engine:
         speech_s = sum(piece.end_s - piece.start_s for _, piece in batch)
         self._work_per_s += 0.2 * (took_s / speech_s - self._work_per_s)
         self._observe(len(batch), speech_s, took_s)
-        last = {id(job): segment for (job, _), segment in zip(batch, segments, strict=True)}
         for (job, _), segment in zip(batch, segments, strict=True):
             job.deliver(segment)
-            if not job.pieces and last[id(job)] is segment:
-                job.deliver(None)
 
     def _with(self, job: _Job) -> SecondPass:
         """The second pass, with the phrases that a recording expects."""

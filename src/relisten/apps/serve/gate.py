@@ -17,6 +17,8 @@ from relisten.apps.serve.errors import answer_http, refusal
 
 IDLE_S = 30.0
 """A body of which nothing arrives for so long is given up."""
+LEAST_BYTES_S = 1_000
+"""Of a body, a second, `IDLE_S` aside: a client that sends a byte now and then is given up, too."""
 JSON_BYTES = 16 << 20
 """Of a request that is no form."""
 DRAINED_BYTES, DRAIN_S = 8 << 20, 1.0
@@ -141,14 +143,18 @@ class Gate:
 
     def _limited(self, receive: Receive, most: int) -> Receive:
         """The same body, which may not stall nor be larger than allowed."""
-        n_bytes, is_whole = 0, False
+        n_bytes, is_whole, started = 0, False, monotonic()
 
         async def limited() -> Message:
             nonlocal n_bytes, is_whole
+            late_s = monotonic() - started - n_bytes / LEAST_BYTES_S
+            wait_s = None if is_whole else max(0.1, IDLE_S - max(0.0, late_s))
             try:
-                message = await asyncio.wait_for(receive(), None if is_whole else IDLE_S)
+                message = await asyncio.wait_for(receive(), wait_s)
             except TimeoutError:
-                raise refusal(408, f"no more of the body arrived for {IDLE_S:g} s") from None
+                raise refusal(
+                    408, "the body stalls, or arrives too slowly; send it again"
+                ) from None
             if message["type"] == "http.request":
                 n_bytes += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from relisten.core.types import FormatError, NBest, Refusal, UsageError
-from relisten.io.native import CONTENT, HYPOTHESIS_KEYS, UTTERANCE_KEYS, nbest_to_line, read_native
-from relisten.io.readers.common import json_values
+from relisten.io.files import opened
+from relisten.io.native import (
+    CONTENT,
+    HYPOTHESIS_KEYS,
+    UTTERANCE_KEYS,
+    attempt_lines,
+    nbest_to_line,
+)
+from relisten.io.readers.common import json_items, json_values
 from relisten.io.readers.folders import is_espnet, is_kaldi, read_espnet, read_kaldi
+from relisten.io.readers.google import read_google
 from relisten.io.readers.offline import read_sherpa, read_vosk
 from relisten.io.readers.research import read_hyporadise, read_mlm_scoring
 from relisten.io.readers.sclite import read_ctm, read_stm, read_trn, recognise_sclite
@@ -25,7 +33,6 @@ from relisten.io.readers.services import (
     read_assemblyai,
     read_azure,
     read_deepgram,
-    read_google,
 )
 from relisten.io.readers.tables import (
     is_table_header,
@@ -35,6 +42,19 @@ from relisten.io.readers.tables import (
     read_tsv,
 )
 from relisten.io.readers.whisper import read_whisper, read_whisper_cpp
+
+
+def read_native(path: Path) -> Iterator[NBest | Refusal]:
+    """Our own lines, one at a time; also as one JSON array, or each over several lines."""
+    with opened(path) as file:
+        first = next(filter(None, map(bytes.strip, file)), b"").removeprefix(b"\xef\xbb\xbf")
+    if first.startswith(b"[") or first == b"{":
+        items = (json.dumps(item).encode() for item in json_items(path))
+        yield from attempt_lines(items, f"{path}, entry")
+    else:
+        with opened(path) as file:
+            yield from attempt_lines(file, str(path))
+
 
 READERS: dict[str, Callable[[Path], Iterator[NBest | Refusal]]] = {
     "native": read_native,
@@ -194,6 +214,8 @@ def recognise(path: Path) -> str:
         value = json.loads(line)  # JSON lines: one is enough
     except (ValueError, RecursionError):
         value = next(json_values(path), None)
+    if value == {"text": ""}:  # Vosk's answer to silence: one behind it tells more
+        value = next((later for later in json_values(path) if later != value), value)
     return _recognise_json(value[0] if isinstance(value, list) and value else value) or _unknown(
         path
     )
@@ -219,15 +241,16 @@ def _recognise_json(value: Any) -> str | None:
     results = value.get("results", value.get("response"))
     for format, is_it in (
         ("native", "hypotheses" in keys or ("id" in keys and keys & set(CONTENT))),
-        ("azure", keys & {"NBest", "recognizedPhrases", "RecognitionStatus"}),
+        ("azure", keys & {"NBest", "recognizedPhrases", "combinedPhrases", "RecognitionStatus"}),
         ("deepgram", isinstance(results, dict) and "channels" in results),
         ("deepgram", isinstance(value.get("channel"), dict)),
         ("amazon", isinstance(results, dict) and results.keys() & {"segments", "transcripts"}),
         ("google", results is not None),
-        ("nemo-manifest", "audio_filepath" in keys),
+        ("nemo-manifest", keys & {"audio_filepath", "pred_text"}),
         ("vosk", keys & {"alternatives", "partial"} or {"result", "text"} <= keys),
         ("hyporadise", "input" in keys),
         ("assemblyai", "audio_url" in keys or {"status", "words", "text"} <= keys),
+        ("assemblyai", "text" in keys and _has_milliseconds(value.get("words"))),
         ("sherpa", {"tokens", "timestamps", "text"} <= keys and "start" not in keys),
         ("whisper-cpp", isinstance(value.get("transcription"), list)),
         ("whisper", keys & {"segments", "chunks"} or {"start", "text"} <= keys),
@@ -238,6 +261,16 @@ def _recognise_json(value: Any) -> str | None:
         if is_it:
             return format
     return None
+
+
+def _has_milliseconds(words: Any) -> bool:
+    """Whether timed words are AssemblyAI's: texts, with whole numbers."""
+    first = words[0] if isinstance(words, list) and words else None
+    return (
+        isinstance(first, dict)
+        and "text" in first
+        and all(type(first.get(key)) is int for key in ("start", "end"))
+    )
 
 
 def _unknown(path: Path, line: str = "") -> str:

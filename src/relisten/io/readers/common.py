@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from relisten.core.text import join_unspaced
 from relisten.core.types import FormatError, Hypothesis, NBest, Refusal
 from relisten.io.files import opened
-from relisten.io.native import unique_keys
+from relisten.io.native import FOREIGN_TEXTS, unique_keys
 
 CONFIDENCE_FLOOR = 1e-6
 """A confidence of 0 is a rounded small number; its logarithm must stay finite."""
@@ -98,6 +98,17 @@ def optional_list(record: object, key: str, where: str) -> list[Any]:
         return []
     items: list[Any] = get(record, key, list, where)
     return items
+
+
+def refuse_other_text(record: object, where: str) -> None:
+    """Raises FormatError where an element without the text of its format holds another one, which
+    would vanish."""
+    for name in (*FOREIGN_TEXTS, "content") if isinstance(record, dict) else ():
+        if isinstance(record.get(name), str) and record[name].strip():
+            raise FormatError(
+                f"{where}: has its text under {name!r}, as another format does; name its format, "
+                "or write the text as the others have it"
+            )
 
 
 def comparable(hypotheses: Iterable[Hypothesis]) -> tuple[Hypothesis, ...]:

@@ -1,4 +1,4 @@
-"""Services that answer with alternatives: Amazon Transcribe, Google, Azure, Deepgram, AssemblyAI.
+"""Services that answer with alternatives: Amazon Transcribe, Azure, Deepgram, AssemblyAI.
 
 Each segment of a recording becomes one utterance, numbered, with its start, and with its channel
 where there are several; word ends count from the start. A confidence p is not a score; `asr` is
@@ -9,10 +9,10 @@ in which nothing was recognised is an utterance without hypotheses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from relisten.core.text import join_unspaced
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
 from relisten.io.readers.common import (
     Piece,
@@ -35,7 +35,8 @@ def read_amazon(path: Path) -> Iterator[NBest | Refusal]:
     """Amazon Transcribe's job output: `results.segments[].alternatives[]`.
 
     There is one confidence per word: asr is the sum of their logarithms, without punctuation.
-    A job without alternatives gives one text, `results.transcripts`, which is then one utterance.
+    A job without alternatives gives one text, `results.transcripts`, which is then one utterance;
+    where it names channels, each of them is one.
     """
     return numbered(path, _amazon_segments(path), _amazon_utterance)
 
@@ -46,17 +47,37 @@ def _amazon_segments(path: Path) -> Iterator[Any]:
         if segments := optional_list(results, "segments", str(path)):
             yield from segments
             continue
+        labels = results.get("channel_labels") or {}
+        channels = optional_list(labels, "channels", str(path))
+        if any(channel.get("items") for channel in channels):
+            yield from map(_amazon_channel, channels)
+            continue
         transcripts = optional_list(results, "transcripts", str(path))
         if not transcripts and "segments" not in results:
             raise FormatError(
                 f"{path}: has no results.segments; start the job with ShowAlternatives switched on"
             )
-        items = optional_list(results, "items", str(path))
-        words = [{**item, **item["alternatives"][0]} for item in items]
+        words = _amazon_words(results)
         for transcript in transcripts:
             yield {
                 "alternatives": [{"items": words if len(transcripts) == 1 else [], **transcript}]
             }
+
+
+def _amazon_channel(channel: Any) -> dict[str, Any]:
+    """The words of one channel, which the one text mixes with those of the others."""
+    words = _amazon_words(channel)
+    text = "".join(
+        f"{'' if word.get('type') == 'punctuation' else ' '}{word.get('content', '')}"
+        for word in words
+    )
+    alternative = {"transcript": join_unspaced(text), "items": words}
+    return {"alternatives": [alternative], "channel_label": channel.get("channel_label")}
+
+
+def _amazon_words(record: Any) -> list[dict[str, Any]]:
+    items = optional_list(record, "items", "items")
+    return [{**item, **(item.get("alternatives") or [{}])[0]} for item in items]
 
 
 def _amazon_utterance(segment: Any, utterance_id: str, where: str) -> NBest:
@@ -91,93 +112,22 @@ def _amazon_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothes
     return timed(text, scores, pieces)
 
 
-def read_google(path: Path) -> Iterator[NBest | Refusal]:
-    """Google's recognize answer: `results[].alternatives[]` with `transcript` and `confidence`.
-
-    Confidence is set for the best alternative only, unless the model gives more; 0 means not set.
-    Both spellings of keys are read (`resultEndTime`, `result_end_time`), and batches of version 2,
-    whose recordings' `uri` is kept. The results of a channel follow each other: one starts where
-    the last one of its channel ended. Protobuf leaves out what is empty: a result without
-    alternatives, an alternative without transcript.
-    """
-    return numbered(path, _google_results(path), partial(_google_utterance, {}))
-
-
-def _google_results(path: Path) -> Iterator[Any]:
-    for document in json_values(path):
-        if isinstance(document, dict) and isinstance(document.get("response"), dict):
-            document = document["response"]  # the answer of a long-running operation
-        if isinstance(document, dict) and isinstance(document.get("results"), dict):
-            for uri, answer in document["results"].items():  # a batch of version 2
-                transcript = _either(answer, "inlineResult") or answer
-                for result in get(transcript.get("transcript"), "results", list, str(path)):
-                    yield {**result, "uri": uri}
-            continue
-        yield from get(document, "results", list, str(path))
-
-
-def _google_utterance(
-    ended_s: dict[Any, float], result: Any, utterance_id: str, where: str
-) -> NBest:
-    """ended_s: when the last result of each channel ended; this one's end is put there."""
-    alternatives = optional_list(result, "alternatives", where)
-    channel = _either(result, "channelTag")
-    uri = {"uri": result["uri"]} if "uri" in result else {}
-    place = (result.get("uri"), channel)
-    end = _either(result, "resultEndTime", "resultEndOffset")
-    start_s = ended_s.get(place, 0.0)
-    end_s = None if end is None else seconds(end, "time", where)
-    ended_s[place] = start_s if end_s is None else end_s
-    return NBest(
-        utterance_id,
-        comparable(
-            _google_hypothesis(alternative, start_s, where)
-            for alternative in alternatives
-            if _either(alternative, "transcript") is not None
-        ),
-        start_s=start_s,
-        duration_s=_duration(start_s, end_s),
-        extra={**_channel(channel), **uri},
-    )
-
-
-def _google_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesis:
-    text = get(alternative, "transcript", str, where).strip()
-    confidence = alternative.get("confidence") or 0.0
-    scores = {ASR: log_confidence(confidence, where)} if confidence else {}
-    pieces = [
-        Piece(
-            str(word.get("word")),
-            _since(start_s, _either(word, "endTime", "endOffset"), where),
-            _since(start_s, _either(word, "startTime", "startOffset"), where),
-        )
-        for word in optional_list(alternative, "words", where)
-    ]
-    return timed(text, scores, pieces)
-
-
-def _either(record: dict[str, Any], *keys: str) -> Any:
-    """The value of the first key there is, in camelCase or snake_case."""
-    for key in keys:
-        snake = "".join("_" + c.lower() if c.isupper() else c for c in key)
-        if (value := record.get(key, record.get(snake))) is not None:
-            return value
-    return None
-
-
 def read_azure(path: Path) -> Iterator[NBest | Refusal]:
-    """Azure's detailed answers (`NBest`) or batch output (`recognizedPhrases[].nBest`).
+    """Azure's detailed answers (`NBest`), batch output (`recognizedPhrases[].nBest`) or fast
+    transcription (`phrases[]`).
 
     The text is `Display`, or `Lexical` where there is none; a simple answer has one, its
-    `DisplayText`. Times are ticks of 100 ns.
+    `DisplayText`. Times are ticks of 100 ns; those of fast transcription milliseconds.
     """
     return numbered(path, _azure_phrases(path), _azure_utterance)
 
 
 def _azure_phrases(path: Path) -> Iterator[Any]:
     for item in json_items(path):
-        if isinstance(item, dict) and "recognizedPhrases" in item:
-            yield from get(item, "recognizedPhrases", list, str(path))
+        for key in ("recognizedPhrases", "phrases"):
+            if isinstance(item, dict) and key in item:
+                yield from get(item, key, list, str(path))
+                break
         else:
             yield item
 
@@ -188,6 +138,8 @@ def _azure_utterance(phrase: Any, utterance_id: str, where: str) -> NBest:
     alternatives = optional_list(phrase, "nbest", where)
     if not alternatives and phrase.get("displaytext"):
         alternatives = [{"display": phrase["displaytext"]}]
+    if "offsetmilliseconds" in phrase:
+        alternatives = [{**phrase, "display": phrase.get("text")}]
     return NBest(
         utterance_id,
         comparable(_azure_hypothesis(a, start_s, where) for a in alternatives),
@@ -208,11 +160,13 @@ def _azure_hypothesis(alternative: Any, start_s: float, where: str) -> Hypothesi
         word = _lower_keys(word, where)
         begin_s = _azure_seconds(word, "offset", where) - start_s
         end_s = begin_s + _azure_seconds(word, "duration", where)
-        pieces.append(Piece(str(word.get("word")), end_s, begin_s))
+        pieces.append(Piece(str(word.get("word", word.get("text"))), end_s, begin_s))
     return timed(text, scores, pieces)
 
 
 def _azure_seconds(record: dict[str, Any], key: str, where: str) -> float:
+    if f"{key}milliseconds" in record:
+        return number(record[f"{key}milliseconds"], key, where) / 1000
     value = record.get(f"{key}inticks", record.get(key))
     if isinstance(value, str) and value.startswith("PT"):  # batch output without ticks
         return seconds(value, key, where)
@@ -299,6 +253,8 @@ def _assemblyai_parts(path: Path) -> Iterator[Any]:
 def _assemblyai_utterance(part: Any, utterance_id: str, where: str) -> NBest:
     if part.get("error"):
         raise FormatError(f"{where}: holds no transcript but an error: {part['error']}")
+    if part.get("status") in ("queued", "processing"):
+        raise FormatError(f"{where}: is {part['status']}; fetch the transcript when it is done")
     text = get(part, "text", str, where).strip()
     start_s = _milliseconds(part.get("start", 0), 0.0, where) or 0.0
     end_s = _milliseconds(part.get("end"), 0.0, where)

@@ -14,7 +14,7 @@ from typing import Any
 
 from relisten.core.types import ASR, FormatError, Hypothesis, NBest, Refusal
 from relisten.io.files import opened
-from relisten.io.readers.common import attempt, get, json_values, number, optional_list
+from relisten.io.readers.common import attempt, get, json_items, number, optional_list
 
 _NEMO_WIDTH = re.compile(r"(?:width|size)(\d+)")
 
@@ -187,13 +187,18 @@ def read_nemo_manifest(path: Path) -> Iterator[NBest | Refusal]:
     The id is the recording's name without its ending, with the offset where one is given; where
     two recordings have one name, their paths. `pred_text` is a hypothesis and `beams` are several,
     each with its score, natural log, taken as `asr`: NeMo and the Open ASR Leaderboard write them.
+    Where none names a recording, entries are numbered.
     """
-    records = list(json_values(path))
+    records = list(json_items(path))
     names = Counter(name for name, _ in {_names(record) for record in records})
+    are_named = any(name for name, _ in map(_names, records))
     for n, record in enumerate(records, 1):
         name, long_name = _names(record)
         utterance_id = name if names[name] < 2 else long_name
-        make = partial(_manifest_utterance, utterance_id, record, f"{path}: entry {n}")
+        if not are_named:
+            utterance_id = f"{path.stem}-{n:06d}"
+        where = f"{path}: entry {n}"
+        make = partial(_manifest_utterance, utterance_id, record, where, are_named)
         yield attempt(utterance_id or f"entry {n}", path, make)
 
 
@@ -208,7 +213,7 @@ def _names(record: Any) -> tuple[str, str]:
     return file.stem + suffix, str(file.with_suffix("") if file.name else file) + suffix
 
 
-def _manifest_utterance(utterance_id: str, record: Any, where: str) -> NBest:
+def _manifest_utterance(utterance_id: str, record: Any, where: str, is_named: bool) -> NBest:
     known = ("audio_filepath", "duration", "text", "offset", "pred_text", "beams")
     duration = record.get("duration")
     beams = [_beam(beam, where) for beam in optional_list(record, "beams", where)]
@@ -217,7 +222,7 @@ def _manifest_utterance(utterance_id: str, record: Any, where: str) -> NBest:
     return NBest(
         id=utterance_id,
         hypotheses=tuple(beams),
-        audio=get(record, "audio_filepath", str, where),
+        audio=get(record, "audio_filepath", str, where) if is_named else None,
         start_s=number(record.get("offset") or 0.0, "offset", where),
         duration_s=None if duration is None else number(duration, "duration", where),
         reference=get(record, "text", str, where) if "text" in record else None,

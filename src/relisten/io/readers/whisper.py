@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -59,6 +61,7 @@ def _result(result: Any, name: str, path: Path) -> Iterator[NBest | Refusal]:
         raise FormatError(f"{where}: is not an object with 'segments' or 'chunks'")
     segments = [one for name in SEGMENTS for one in optional_list(result, name, where)]
     if segments:
+        segments = _with_words(segments, optional_list(result, "words", where))
         for n, segment in enumerate(segments, 1):
             segment_id = f"{name}-{n:04d}"
             yield attempt(segment_id, path, partial(_segment, segment, segment_id, path))
@@ -70,11 +73,25 @@ def _result(result: Any, name: str, path: Path) -> Iterator[NBest | Refusal]:
         yield NBest(name, (timed(text, {}, pieces),))
 
 
+def _with_words(segments: list[Any], words: list[Any]) -> list[Any]:
+    """The segments, with the words that OpenAI's API lists beside them: those that start in it."""
+    if not words or any(not isinstance(s, dict) or s.get("words") for s in segments):
+        return segments
+    ends = [_time(segment.get("end")) or math.inf for segment in segments]
+    with_words: list[dict[str, Any]] = [{**segment, "words": []} for segment in segments]
+    for word in words:
+        start_s = _time(word.get("start")) if isinstance(word, dict) else None
+        if start_s is None:
+            return segments
+        with_words[min(bisect_right(ends, start_s), len(ends) - 1)]["words"].append(word)
+    return with_words
+
+
 def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
     where = f"{path}: '{utterance_id}'"
     text = get(segment, "text", str, where).strip()
     start_s = number(segment.get("start"), "start", where)
-    end_s = number(segment.get("end"), "end", where)
+    end_s = None if segment.get("end") is None else number(segment["end"], "end", where)
     known = {"id", "start", "end", "text", "words"}
     scores = {}
     if segment.get("avg_logprob") is not None and isinstance(segment.get("tokens"), list):
@@ -90,21 +107,37 @@ def _segment(segment: Any, utterance_id: str, path: Path) -> NBest:
         utterance_id,
         (timed(text, scores, pieces),),
         start_s=start_s,
-        duration_s=max(end_s - start_s, 0.0),
+        duration_s=None if end_s is None else max(end_s - start_s, 0.0),
         extra={key: value for key, value in segment.items() if key not in known},
     )
 
 
 def _pieces(words: list[Any], start_s: float, where: str) -> list[Piece]:
-    """Words with their times from start_s on; WhisperX gives none to digits and symbols."""
+    """Words with their times from start_s on; WhisperX gives none to digits and symbols.
+
+    faster-whisper's words are named tuples, which JSON makes lists: start, end, word, probability.
+    """
     pieces = []
     for word in words:
-        start_s_of, end_s_of = (
-            None if word.get(key) is None else number(word[key], key, where) - start_s
-            for key in ("start", "end")
+        if isinstance(word, list) and len(word) >= 3:
+            word = dict(zip(("start", "end", "word"), word, strict=False))
+        if not isinstance(word, dict):
+            raise FormatError(f"{where}: a word is {str(word)[:40]}; it must be an object")
+        begin_s, end_s = (_time(word.get(key)) for key in ("start", "end"))
+        pieces.append(
+            Piece(
+                str(word.get("word", word.get("text", ""))),
+                None if end_s is None else end_s - start_s,
+                None if begin_s is None else begin_s - start_s,
+            )
         )
-        pieces.append(Piece(str(word.get("word", word.get("text", ""))), end_s_of, start_s_of))
     return pieces
+
+
+def _time(value: object) -> float | None:
+    """A time of a word, s; None for what is none, such as NaN out of a table."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
 Chunk = tuple[str, float, float | None]
@@ -115,7 +148,7 @@ def _chunks(items: list[Any], whole: object, name: str, path: Path) -> Iterator[
     where = f"{path}: '{name}'"
     chunks: list[Chunk] = []
     for item in items:
-        start, end = get(item, "timestamp", list, where)
+        start, end = get(item, "timestamp", list, where) if item.get("timestamp") else (None, None)
         before_s = (chunks[-1][2] or chunks[-1][1]) if chunks else 0.0
         start_s = before_s if start is None else number(start, "timestamp", where)
         end_s = None if end is None else number(end, "timestamp", where)

@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from relisten.core.finite import finite_or_none
 from relisten.core.text import cached_normaliser
 from relisten.core.types import CONTEXT, LENGTH, Refusal, UsageError
@@ -108,6 +110,11 @@ def doctor(
 
 def check_lists(lists: Lists) -> list[Check]:
     """The checks that need nothing but the lists."""
+    with np.errstate(over="ignore"):  # placeholders such as -1e308 are told of
+        return _checks(lists)
+
+
+def _checks(lists: Lists) -> list[Check]:
     checks = (
         check_references(lists),
         check_training(lists),

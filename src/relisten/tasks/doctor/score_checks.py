@@ -82,7 +82,9 @@ def check_equal(lists: Lists) -> Check | None:
 def _share_of_equal(lists: Lists, component: str) -> float | None:
     """The share of lists with equal scores, of those with two different texts; None without."""
     scored = lists.scored(component)
-    equal = [np.ptp(values) == 0 for one, values in scored if len(set(lists.texts(one))) > 1]
+    equal = [
+        values.min() == values.max() for one, values in scored if len(set(lists.texts(one))) > 1
+    ]
     return float(np.mean(equal)) if equal else None
 
 

@@ -54,9 +54,10 @@ def hold_out(
         if held := _best_mixture(groups, candidates, texts, share, most, draw):
             learnt = [utterance for utterance in utterances if utterance.id not in held]
             return learnt, [utterance for utterance in utterances if utterance.id in held]
+    n = len(_by_recording(candidates))
     raise UsageError(
-        f"nothing can be held out of {len(candidates)} utterances with a reference in "
-        f"{len(_by_recording(candidates))} recordings: it takes two recordings; name more speech"
+        f"nothing can be held out of {n} transcribed recording{'' if n == 1 else 's'}: it takes "
+        "two, one to learn from and one to prove it; name more speech"
     )
 
 

@@ -37,6 +37,7 @@ from relisten.io.bundle import (
 from relisten.io.files import write_text
 from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.speech.first_pass import DecodingOptions
+from relisten.speech.load import load_first_pass
 from relisten.tasks.bias import read_phrases
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.learning.held_out import hold_out
@@ -97,17 +98,19 @@ def learn(
     learns, from the texts of the options. Raises UsageError where there is nothing to learn from,
     or the recogniser is none that can be taught.
     """
+    bundle = read_bundle(_bundle_folder(options.model))
+    language = options.language or bundle.language
+    first_pass = options.first_pass or bundle.first_pass
+    if speech:
+        load_first_pass(first_pass, language=language)  # fails now, not after an hour
     folder = Path(output)
     run = Run(folder / STATE, options.seed, say)
     run.state.mkdir(parents=True, exist_ok=True)
     keep_config(run.state, options)
     options = _with_phrases(options, run)
-    bundle = read_bundle(_bundle_folder(options.model))
     if not speech:
         _learn_texts(folder, bundle, options, run)
         return None, ()
-    language = options.language or bundle.language
-    first_pass = options.first_pass or bundle.first_pass
     normaliser = "english" if language == "en" else "basic"
     with stage("reading", None) as tick:
         prepared = prepare(speech, options.dev, run.state / "speech", options.seed, say, tick)

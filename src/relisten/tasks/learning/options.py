@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relisten.core.types import UsageError
 from relisten.tasks.defaults import MODEL
 
 
@@ -17,6 +18,7 @@ class LearnOptions:
     names and terms, one a line, for it too. steps: of the recogniser's training; None: by the
     amount of speech. hours: that this training may take at most; None: what it takes.
     curve: whether a quarter and a half of the speech are learnt from as well, to compare.
+    Raises UsageError where steps are below 1.
     """
 
     model: str = MODEL
@@ -29,3 +31,7 @@ class LearnOptions:
     hours: float | None = None
     curve: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps {self.steps}: give 1 or more, or none for as many as it takes")

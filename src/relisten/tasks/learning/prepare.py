@@ -107,12 +107,16 @@ def _usable(
     before = manifest.read_bytes() if manifest.exists() else None
     _, unreadable = gather_speech(sources, manifest, say)
     refused += unreadable
-    if before is not None and manifest.read_bytes() != before:
-        raise UsageError(
-            f"{manifest}: this run began with other speech than {', '.join(sources)}; name another "
-            "output"
-        )
     cut = manifest.with_suffix(".cut.jsonl")
+    if before is not None and manifest.read_bytes() != before:
+        if (manifest.parent / LEARNT).exists():
+            manifest.write_bytes(before)
+            raise UsageError(
+                f"{manifest}: this run began with other speech than {', '.join(sources)}; name "
+                "another output"
+            )
+        for path in (cut, recordings):  # nothing was learnt from them
+            path.unlink(missing_ok=True)
     if not cut.exists():
         save_nbest(cut_untranscribed(read_nbest(str(manifest)), str(manifest), say), cut)
     utterances = list(read_nbest(str(cut)))
