@@ -160,7 +160,8 @@ def test_another_encoder_than_the_first_passs(world, encoders, kind):
     transcripts = transcripts_of(
         [str(world / "0.wav")], str(world / kind), decoding=DecodingOptions(beam=2, n_best=2)
     )
-    assert set(transcripts[0].seconds) == {"audio", "first_pass", "units", "scores"}
+    stages = {"audio", "first_pass", "units", "proposals", "scores"}
+    assert set(transcripts[0].seconds) == stages
 
 
 def test_a_ctc_head_with_layers_of_its_own(world, monkeypatch):
