@@ -147,14 +147,14 @@ class Gate:
 
         async def limited() -> Message:
             nonlocal n_bytes, is_whole
-            late_s = monotonic() - started - n_bytes / LEAST_BYTES_S
-            wait_s = None if is_whole else max(0.1, IDLE_S - max(0.0, late_s))
+            late_s = max(0.0, monotonic() - started - n_bytes / LEAST_BYTES_S)
+            too_late = refusal(408, "the body stalls, or arrives too slowly; send it again")
+            if not is_whole and late_s >= IDLE_S:  # what arrives now and then ends no wait
+                raise too_late
             try:
-                message = await asyncio.wait_for(receive(), wait_s)
+                message = await asyncio.wait_for(receive(), None if is_whole else IDLE_S - late_s)
             except TimeoutError:
-                raise refusal(
-                    408, "the body stalls, or arrives too slowly; send it again"
-                ) from None
+                raise too_late from None
             if message["type"] == "http.request":
                 n_bytes += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
