@@ -191,6 +191,23 @@ def test_score_text_is_what_the_scorer_says(tmp_path: Path, lm_folder: Path) -> 
         assert [h.scores["text"] for h in utterance.hypotheses] == pytest.approx(alone, abs=1e-4)
 
 
+def test_a_text_too_long_for_an_lm_refuses_its_utterance_alone(
+    tmp_path: Path, lm_folder: Path
+) -> None:
+    """20,000 words would take 39 GB."""
+    lists = [
+        NBest("long", (Hypothesis("a b " * 10_000, {"asr": -1.0}),)),
+        NBest("u", (Hypothesis("a b", {"asr": -1.0}), Hypothesis("b", {"asr": -2.0}))),
+    ]
+    save_nbest(lists, tmp_path / "lists.jsonl")
+    output = tmp_path / "scored.jsonl"
+    outcome = score(str(tmp_path / "lists.jsonl"), str(output), str(lm_folder), ("text",))
+    assert [refusal.id for refusal in outcome.refused] == ["long"]
+    assert "20,000 words" in outcome.refused[0].reason
+    [scored] = [one for one in load_nbest(output) if one.id == "u"]
+    assert all("text" in hypothesis.scores for hypothesis in scored.hypotheses)
+
+
 def test_a_text_model_does_not_listen(tmp_path: Path, lm_folder: Path) -> None:
     path = scored_lists(tmp_path)
     with pytest.raises(ModelError, match="text only"):
