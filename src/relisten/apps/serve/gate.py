@@ -148,13 +148,12 @@ class Gate:
         async def limited() -> Message:
             nonlocal n_bytes, is_whole
             late_s = max(0.0, monotonic() - started - n_bytes / LEAST_BYTES_S)
-            too_late = refusal(408, "the body stalls, or arrives too slowly; send it again")
             if not is_whole and late_s >= IDLE_S:  # what arrives now and then ends no wait
-                raise too_late
+                raise _too_slow()
             try:
                 message = await asyncio.wait_for(receive(), None if is_whole else IDLE_S - late_s)
             except TimeoutError:
-                raise too_late from None
+                raise _too_slow() from None
             if message["type"] == "http.request":
                 n_bytes += len(message.get("body", b""))
                 is_whole = not message.get("more_body", False)
@@ -163,6 +162,10 @@ class Gate:
             return message
 
         return limited
+
+
+def _too_slow() -> HTTPException:
+    return refusal(408, "the body stalls, or arrives too slowly; send it again")
 
 
 def _too_large(most: int) -> HTTPException:
