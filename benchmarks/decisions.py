@@ -24,7 +24,7 @@ from relisten.core.tune import fit_weights
 from relisten.core.types import NBest
 from relisten.io.nbest import load_nbest
 from relisten.tasks.evaluation.evaluate import EvaluationReport, evaluate
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 NORMALISER = "english"
 

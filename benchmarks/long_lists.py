@@ -20,7 +20,7 @@ from relisten.core.combine import Weights
 from relisten.core.decide import DECISIONS
 from relisten.core.text import cached_normaliser, normaliser
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 WEIGHTS = Weights({"asr": 1.0, "length": 0.4})
 

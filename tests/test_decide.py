@@ -20,7 +20,7 @@ from relisten.core.tune import fit_weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
 from relisten.tasks.evaluation.evaluate import evaluate
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 ASR = Weights({"asr": 1.0}, "basic")
 

@@ -26,8 +26,8 @@ from relisten.tasks.finetune import FinetuneConfig, finetune
 from relisten.tasks.frontend import bundle_frontend
 from relisten.tasks.loading import load_rescorer
 from relisten.tasks.pretrain import PretrainConfig, pretrain
+from relisten.tasks.ranking import rank
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import rank
 from relisten.tasks.training.codebook import CodebookConfig
 from relisten.tasks.training.config import STATE
 from relisten.tasks.training.cross_fit import CrossFitted, fold_of

@@ -38,8 +38,8 @@ from relisten.tasks.learning.options import LearnOptions
 from relisten.tasks.learning.prepare import Prepared, prepare
 from relisten.tasks.learning.teach import recogniser_schedule
 from relisten.tasks.loading import load_listeners, load_rescorer
+from relisten.tasks.ranking import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.training.recogniser import RecogniserTraining
 from tiny_world import (
     fill_cache,

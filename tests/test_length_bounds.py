@@ -9,7 +9,7 @@ from relisten.core.combine import Weights
 from relisten.core.length_bounds import is_loop, is_too_fast, within_length_bounds
 from relisten.core.scored_lists import ScoredLists
 from relisten.core.types import Hypothesis, NBest
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 
 def lists(*lengths: int) -> NBest:

@@ -28,7 +28,7 @@ from relisten.tasks.evaluation.confusions import (
 )
 from relisten.tasks.evaluation.evaluate import evaluate
 from relisten.tasks.evaluation.sweep import N_POINTS, SweepTally
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 
 def decoded(id: str, reference: str | None, *texts: str, chosen: int = 0, **extra: object) -> NBest:

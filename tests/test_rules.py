@@ -13,7 +13,7 @@ from relisten.core.combine import Weights
 from relisten.core.rules import Rules
 from relisten.core.types import FormatError, Hypothesis, NBest
 from relisten.io.nbest import load_nbest, save_nbest
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 RULES = "euh\ngonna = going to\n"
 

@@ -201,9 +201,10 @@ def test_a_text_too_long_for_an_lm_refuses_its_utterance_alone(
     ]
     save_nbest(lists, tmp_path / "lists.jsonl")
     output = tmp_path / "scored.jsonl"
-    outcome = score(str(tmp_path / "lists.jsonl"), str(output), str(lm_folder), ("text",))
-    assert [refusal.id for refusal in outcome.refused] == ["long"]
-    assert "20,000 words" in outcome.refused[0].reason
+    for named in (("text",), ()):  # by default, the scores that count
+        outcome = score(str(tmp_path / "lists.jsonl"), str(output), str(lm_folder), named)
+        assert [refusal.id for refusal in outcome.refused] == ["long"]
+        assert "20,000 words" in outcome.refused[0].reason
     [scored] = [one for one in load_nbest(output) if one.id == "u"]
     assert all("text" in hypothesis.scores for hypothesis in scored.hypotheses)
 

@@ -20,7 +20,8 @@ from relisten.core.combine import Weights
 from relisten.core.types import Hypothesis, NBest
 from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
-from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank
+from relisten.tasks.ranking import rank
+from relisten.tasks.second_pass import SecondPass, SecondPassOptions
 
 MODELS = {
     "model": MODEL,

@@ -11,8 +11,9 @@ from relisten.speech.first_pass import DecodingOptions
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.inputs import Audio
 from relisten.tasks.loading import Listeners, LoadedRescorer, load_listeners, load_rescorer
+from relisten.tasks.ranking import rank
 from relisten.tasks.score import CHUNK_SIZE, ListScorer, check_components
-from relisten.tasks.second_pass import SecondPass, SecondPassOptions, rank, with_phrases
+from relisten.tasks.second_pass import SecondPass, SecondPassOptions, with_phrases
 from relisten.tasks.streams import AudioSource, Refusal, all_accepted, in_chunks
 from relisten.tasks.transcribe import transcribe_each
 from relisten.tasks.transcript import Transcript

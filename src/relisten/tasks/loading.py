@@ -67,10 +67,6 @@ TEXT_FORM: TextForm = "spoken"
 """In which a text LM reads hypotheses: as good as the surface form on 600 utterances of read
 sentences (22.6 % WER, tuned), and they share more words: 23 % fewer seconds."""
 
-MOST_SCORED_WORDS = 2_000
-"""A quarter of an hour of speech. An LM's memory grows with the square of a text: 20,000 words
-would take 39 GB."""
-
 
 @dataclass(frozen=True)
 class LoadedRescorer:
@@ -150,15 +146,6 @@ class LoadedRescorer:
     def lacks(self, utterance: NBest, components: Sequence[str], has_speech: bool) -> str | None:
         """What an utterance lacks that one of these scores needs, as a sentence; None where all can
         be given. has_speech: whether there is a recording of it."""
-        for place, hypothesis in enumerate(utterance.hypotheses, 1):
-            n_words = len(hypothesis.text.split())
-            if n_words > MOST_SCORED_WORDS or len(hypothesis.text) > 10 * MOST_SCORED_WORDS:
-                return (
-                    f"hypothesis {place} has {n_words:,} words in {len(hypothesis.text):,} "
-                    f"characters, and at most {MOST_SCORED_WORDS:,} words and "
-                    f"{10 * MOST_SCORED_WORDS:,} characters are scored at once; score segments of "
-                    "the recording"
-                )
         is_cut_at_words = self.scorer.speech_order != "speech_first"
         for component in components:
             if component != TEXT and not has_speech:

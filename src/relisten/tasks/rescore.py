@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from relisten.core.combine import Weights
 from relisten.core.decide import Decision
 from relisten.core.types import FormatError, NBest, Refusal
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 from relisten.tasks.streams import Outcome, Say, Tick, no_tick, say_nothing, walk
 from relisten.tasks.weights import OwnWeights
 

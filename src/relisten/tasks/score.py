@@ -13,7 +13,7 @@ from relisten.io.rules import read_rules
 from relisten.lm.sequences import Speech
 from relisten.tasks.defaults import MODEL
 from relisten.tasks.loading import LoadedRescorer, load_rescorer
-from relisten.tasks.second_pass import add_scores
+from relisten.tasks.ranking import add_scores
 from relisten.tasks.streams import (
     AudioSource,
     Outcome,

@@ -18,23 +18,19 @@ import numpy as np
 from relisten.core.biasing import Biasing, Phrase, parse_phrases
 from relisten.core.combine import (
     Weights,
-    fingerprint,
-    in_first_pass_order,
     merge_hypotheses,
     with_context,
 )
-from relisten.core.decide import Decision, decide
-from relisten.core.length_bounds import has_speech_score, within_length_bounds
+from relisten.core.decide import Decision
 from relisten.core.pruning import prune_by_margin
 from relisten.core.rules import NO_RULES, Rules
-from relisten.core.text import Normaliser, cached_normaliser
+from relisten.core.text import Normaliser
 from relisten.core.text import normaliser as normaliser_named
 from relisten.core.types import (
     ADAPTED,
     ASR,
     CTC,
     CTC_ADAPTED,
-    OF_TAUGHT,
     SPEECH_GIVEN_TEXT,
     TEXT,
     TEXT_GIVEN_SPEECH,
@@ -42,7 +38,12 @@ from relisten.core.types import (
     NBest,
     UsageError,
 )
-from relisten.tasks.streams import Refusal, all_accepted, work_on_accepted
+from relisten.tasks.ranking import (
+    add_scores,
+    marked_strange,
+    rank,
+)
+from relisten.tasks.streams import all_accepted
 
 if TYPE_CHECKING:
     from relisten.lm.sequences import Speech
@@ -61,11 +62,6 @@ scores. Of 1,240 lists with samples and proposals (speechocean dev) it leaves 8.
 """
 PROPOSALS = 10
 """Hypotheses that a CTC head adds where its score counts."""
-FAMILIARITY_KEY, STRANGE = "familiarity", "strange"
-"""Key and value of an utterance whose speech is not that which an adapted recogniser was taught; a
-bundle has other weights for it."""
-TUNED_ON = "tuned_on"
-"""Key of a ranked utterance that the weights were tuned on; `evaluate` refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,88 +454,3 @@ def biasing_of(utterance: NBest, shared: Biasing) -> Biasing:
         return shared
     own = parse_phrases(utterance.context, f"{utterance.id!r}: context")
     return Biasing((*shared.phrases, *own), shared.normalise)
-
-
-def add_scores(
-    rescorer: LoadedRescorer,
-    utterances: Sequence[NBest],
-    speeches: Sequence[Speech | Refusal | None],
-    components: Sequence[str],
-) -> list[NBest | Refusal]:
-    """The utterances with `components` added, nats. One is refused whose speech is, or that lacks
-    what a component needs."""
-    items: list[tuple[NBest, Speech | None] | Refusal] = []
-    for utterance, speech in zip(utterances, speeches, strict=True):
-        if isinstance(speech, Refusal):
-            items.append(speech)
-        elif reason := rescorer.lacks(utterance, components, speech is not None):
-            items.append(Refusal(utterance.id, reason))
-        else:
-            items.append((utterance, speech))
-    return work_on_accepted(items, lambda some: _scored(rescorer, some, components))
-
-
-def _scored(
-    rescorer: LoadedRescorer,
-    items: Sequence[tuple[NBest, Speech | None]],
-    components: Sequence[str],
-) -> list[NBest]:
-    from relisten.lm.scorer import ScoringInput
-
-    inputs = [
-        ScoringInput(
-            tuple(hypothesis.text for hypothesis in utterance.hypotheses),
-            tuple(hypothesis.word_ends_s for hypothesis in utterance.hypotheses),
-            speech,
-        )
-        for utterance, speech in items
-    ]
-    columns = {component: rescorer.score(inputs, component) for component in components}
-    scored = []
-    for u, (utterance, speech) in enumerate(items):
-        hypotheses = tuple(
-            replace(h, scores={**h.scores, **{c: float(columns[c][u][n]) for c in components}})
-            for n, h in enumerate(utterance.hypotheses)
-        )
-        utterance = replace(utterance, hypotheses=hypotheses)
-        if speech is not None and {*OF_TAUGHT} & {*components}:
-            utterance = marked_strange(utterance, speech.is_strange)
-        scored.append(utterance)
-    return scored
-
-
-def marked_strange(utterance: NBest, is_strange: bool) -> NBest:
-    """The utterance with or without the mark by which weights choose a domain."""
-    extra = {key: value for key, value in utterance.extra.items() if key != FAMILIARITY_KEY}
-    return replace(utterance, extra={**extra, FAMILIARITY_KEY: STRANGE} if is_strange else extra)
-
-
-def rank(
-    utterance: NBest, weights: Weights, decision: Decision = "map", confidence: bool = True
-) -> NBest:
-    """The utterance, equal texts merged, what `decision` chooses first, with posteriors and,
-    where asked for, word confidence (`core.decide`); marked where `weights` were tuned on it.
-
-    Of equal texts the one that the first pass liked best stays, with its surface form, word ends
-    and scores; `asr` alone becomes the log-sum-exp of all of theirs, since the first pass shared
-    the probability of the words out among them. A bonus for phrases, `context`, counts fully where
-    the weights do not name it. Where no score of the speech counts, hypotheses far shorter or
-    longer than the list's others stand last, whatever their scores (`core.length_bounds`).
-    Raises FormatError where a score that is weighed is missing.
-    """
-    extra = {key: value for key, value in utterance.extra.items() if key != TUNED_ON}
-    if weights.tuned_on and fingerprint(utterance) in weights.tuned_on:
-        extra[TUNED_ON] = True
-    merged, implausible = merge_equal(utterance, weights.normaliser, weights.rules), []
-    if not has_speech_score(weights.values_for(utterance)):
-        is_within = within_length_bounds(merged)
-        pairs = [*zip(merged.hypotheses, is_within, strict=True)]
-        merged = replace(merged, hypotheses=tuple(h for h, stays in pairs if stays))
-        implausible = [replace(h, posterior=0.0) for h, stays in pairs if not stays]
-    ranked = decide(merged, with_context(weights), decision, confidence)
-    return replace(ranked, hypotheses=(*ranked.hypotheses, *implausible), extra=extra)
-
-
-def merge_equal(utterance: NBest, normaliser: str, rules: Rules = NO_RULES) -> NBest:
-    """The utterance in first-pass order, texts that are equal to the normaliser merged."""
-    return merge_hypotheses(in_first_pass_order(utterance), cached_normaliser(normaliser, rules))

@@ -17,7 +17,8 @@ from relisten.core.text import cached_normaliser
 from relisten.core.types import NBest, UsageError
 from relisten.io.native import line_to_nbest, nbest_to_line
 from relisten.tasks.hypotheses.combine import combine_utterance
-from relisten.tasks.second_pass import SecondPassOptions, rank
+from relisten.tasks.ranking import rank
+from relisten.tasks.second_pass import SecondPassOptions
 from relisten.tasks.weights import OwnWeights
 
 MAX_HYPOTHESES = 1_000

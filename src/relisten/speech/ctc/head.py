@@ -8,6 +8,7 @@ sums over all its alignments, so no word times are needed, and there are no unkn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -193,7 +194,11 @@ class CTCHead(nn.Module):
         return ctc_head.eval()
 
 
-def alphabet_of(texts: Iterable[str]) -> str:
-    """The letters, digits and marks of the texts in spoken form, the space between words first."""
-    found = {letter for text in texts for letter in spoken(text)}
+def alphabet_of(texts: Iterable[str], fewest: int = 1) -> str:
+    """The letters, digits and marks of the texts in spoken form, the space between words first.
+
+    fewest: how often one must stand in them to count.
+    """
+    counts = Counter(letter for text in texts for letter in spoken(text))
+    found = {letter for letter, n in counts.items() if n >= fewest}
     return "".join([" ", *sorted(found - {" "})])

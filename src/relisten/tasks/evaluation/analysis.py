@@ -29,7 +29,7 @@ from relisten.tasks.evaluation.confusions import (
 )
 from relisten.tasks.evaluation.evaluate import EvaluationReport, hypotheses_or_empty
 from relisten.tasks.evaluation.sweep import Sweep, SweepTally
-from relisten.tasks.second_pass import rank
+from relisten.tasks.ranking import rank
 
 N_CONFUSIONS = 200
 """Confusions that are kept, the most frequent ones."""

@@ -28,7 +28,7 @@ from relisten.io.rules import read_rules
 from relisten.tasks.evaluation.breakdown import Breakdown, BreakdownTally, SubsetErrors
 from relisten.tasks.evaluation.resampled import ResampledRows
 from relisten.tasks.leakage import REFERENCE_SEEN, SeenByModels
-from relisten.tasks.second_pass import TUNED_ON
+from relisten.tasks.ranking import TUNED_ON
 from relisten.tasks.streams import Refusal, Tick, no_tick
 
 

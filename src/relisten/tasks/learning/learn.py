@@ -1,10 +1,10 @@
 """From an hour of a user's speech to a bundle, and to the truth about what it gained.
 
-The recogniser is taught the speech (`tasks.training.recogniser`), the language model its words. On
-speakers of whom nothing was learnt, the lists of the recogniser as it was and as it is now are
-joined, scored and weighed, and all is compared with what a user would do instead: take the
-recogniser alone, fine-tuned on the same speech. Every stage keeps what it made, and a run that was
-stopped goes on from it.
+The recogniser is taught the speech (`tasks.training.recogniser`), the language model its words, a
+CTC head its letters (`tasks.learning.teach`). The lists of the taught recogniser, on speakers of
+whom nothing was learnt, are scored and weighed, and all is compared with what a user would do
+instead: take the recogniser alone, fine-tuned on the same speech. Every stage keeps what it made,
+and a run that was stopped goes on from it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ from relisten.tasks.learning.teach import (
     teach_recogniser,
 )
 from relisten.tasks.nbest import make_nbest
+from relisten.tasks.ranking import FAMILIARITY_KEY, STRANGE
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import FAMILIARITY_KEY, PROPOSALS, STRANGE
+from relisten.tasks.second_pass import PROPOSALS
 from relisten.tasks.streams import Say, Tick, no_tick
 from relisten.tasks.training.config import STATE, keep_config
 from relisten.tasks.training.pseudo import pseudo_references
@@ -74,7 +75,9 @@ Stage = Callable[[str, int | None], AbstractContextManager[Tick]]
 
 HELD_OUT_LISTS, FIRST = "held-out-", "first"
 FIRST_LISTS = f"{HELD_OUT_LISTS}{FIRST}.jsonl"
+"""Of the held-out speech, in the state of a run: the first pass's texts."""
 CURVE_SHARES = (0.25, 0.5)
+"""Of the speech, which `--curve` learns from besides."""
 MIN_CONFIDENCE = 0.8
 """Lowest posterior of a text that is taken for the transcript of a recording without one."""
 

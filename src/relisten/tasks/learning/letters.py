@@ -6,8 +6,7 @@ minutes, whatever the language is.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from accelerate import PartialState
 
 from relisten.core.text import spoken
 from relisten.speech.codebook import pool_frames
-from relisten.speech.ctc.head import CTCHead
+from relisten.speech.ctc.head import CTCHead, alphabet_of
 from relisten.speech.frames import FRAME_RATE_HZ
 from relisten.speech.whisper.ctranslate2 import CTranslate2Whisper
 from relisten.tasks.streams import in_chunks
@@ -55,9 +54,8 @@ def train_letters(
     steps = letter_steps(sum(one.duration_s for one in chosen))
     run.say(f"CTC head: {len(chosen)} utterances, {steps} steps")
     torch.manual_seed(run.seed)
-    ctc_head = CTCHead(
-        recogniser.encoder.dim, alphabet(one.text for one in chosen), recogniser.encoder.id, POOL
-    )
+    alphabet = alphabet_of((one.text for one in chosen), FEWEST_OF_A_LETTER)
+    ctc_head = CTCHead(recogniser.encoder.dim, alphabet, recogniser.encoder.id, POOL)
     examples, dev = (list(_examples(some, recogniser, ctc_head)) for some in (chosen, watched))
     if not examples:
         run.say("CTC head: none, since no letter is written often enough to learn it")
@@ -73,13 +71,6 @@ def train_letters(
     train_ctc(ctc_head.to(PartialState().device), data, schedule, run)
     ctc_head.cpu().save(path)
     return path
-
-
-def alphabet(texts: Iterable[str]) -> str:
-    """The letters of the texts in spoken form that are not rare, the space first."""
-    counts = Counter(letter for text in texts for letter in spoken(text))
-    known = {letter for letter, n in counts.items() if n >= FEWEST_OF_A_LETTER}
-    return "".join([" ", *sorted(known - {" "})])
 
 
 def letter_steps(duration_s: float) -> int:

@@ -25,13 +25,8 @@ from relisten.io.audio import RATE_HZ
 from relisten.speech.first_pass import DecodingOptions
 from relisten.speech.load import load_first_pass
 from relisten.tasks.loading import load_listeners, load_rescorer
-from relisten.tasks.second_pass import (
-    FAMILIARITY_KEY,
-    STRANGE,
-    SecondPass,
-    SecondPassOptions,
-    rank,
-)
+from relisten.tasks.ranking import FAMILIARITY_KEY, STRANGE, rank
+from relisten.tasks.second_pass import SecondPass, SecondPassOptions
 from relisten.tasks.streams import load_recording
 
 TIMED_UTTERANCES = 16
@@ -147,8 +142,11 @@ def judge(
     is_strange = np.array([one.extra.get(FAMILIARITY_KEY) == STRANGE for one in judged])
     by_fallback = fewest_errors([rank(one, fallback).hypotheses[:1] for one in judged])
     familiar = [one for one, strange in zip(judged, is_strange, strict=True) if not strange]
-    scored_by = set.intersection(*({*h.scores} for one in familiar for h in one.hypotheses))
-    known = [name for name in (TEXT, CTC, CTC_ADAPTED) if name in scored_by]
+    known = [
+        name
+        for name in (TEXT, CTC, CTC_ADAPTED)
+        if all(name in h.scores for one in familiar for h in one.hypotheses)
+    ]
     tuning = fit_weights(familiar, normaliser, (ASR, *known, LENGTH), seed=seed)
     for n in range(1, len(known) + 1):
         named, chosen = (ASR, *known[:n], LENGTH), by_fallback.copy()

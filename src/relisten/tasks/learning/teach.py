@@ -208,13 +208,14 @@ def teach_lm(speech: Prepared, output: Path, options: LearnOptions, run: Run) ->
 def teach_ctc_head(speech: Prepared, output: Path, language: str, run: Run) -> None:
     """Write the CTC head of the taught recogniser beside it."""
     path = output / RECOGNISER / CTC_HEAD
+    if path.exists():
+        return
+    recogniser = CTranslate2Whisper(output / RECOGNISER, "auto", "auto", language)
     learnt, watched = (
         kept_recordings(some, speech.recordings) for some in (speech.learnt, speech.watched)
     )
-    if not path.exists():
-        recogniser = CTranslate2Whisper(output / RECOGNISER, "auto", "auto", language)
-        if made := train_letters(recogniser, learnt, watched, run.inside("letters")):
-            shutil.copyfile(made, path)
+    if made := train_letters(recogniser, learnt, watched, run.inside("letters")):
+        shutil.copyfile(made, path)
 
 
 def add_words(output: Path, speech: Prepared, texts: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from relisten.lm.sequences import Speech
 from relisten.speech.ctc.head import CTCHead
 from relisten.speech.load import load_first_pass
 from relisten.tasks.frontend import SpeechFrontend
-from relisten.tasks.second_pass import merge_equal
+from relisten.tasks.ranking import merge_equal
 from relisten.tasks.training.cross_fit import CrossFitted
 from relisten.tasks.training.examples import WeightedSets
 from relisten.tasks.training.features import (

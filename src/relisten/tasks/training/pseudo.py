@@ -18,8 +18,8 @@ from relisten.io.bundle import BundleConfig
 from relisten.io.native import nbest_to_line
 from relisten.io.nbest import read_nbest, rebase_audio, save_nbest
 from relisten.tasks.nbest import make_nbest
+from relisten.tasks.ranking import rank
 from relisten.tasks.score import score
-from relisten.tasks.second_pass import rank
 from relisten.tasks.streams import Outcome
 from relisten.tasks.training.run import Run
 from relisten.tasks.training.sources import told
