@@ -4,7 +4,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from whisper_normalizer.english import EnglishTextNormalizer
 
@@ -257,6 +257,13 @@ def test_a_percentage_and_a_joiner_between_letters_stay() -> None:
     assert spoken("می\u200cخواهم क्\u200dष") == "می\u200cخواهم क्\u200dष"
 
 
+def test_a_backtick_is_an_apostrophe_whatever_else_the_text_holds():
+    assert plain("don`t") == plain("don’t") == "don't"
+    assert spoken("don`t") == "don't"
+    assert normaliser("english")("we don`t") == normaliser("english")("we don't")
+
+
+@example("\x08`")
 @given(
     st.text() | st.text(st.sampled_from("a1 ’[]()<>%\u00ad\u200b\u200d\u2060\ufeff\u3000ｶﾞﬁ\x07"))
 )

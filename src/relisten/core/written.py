@@ -23,12 +23,9 @@ def plain(text: str) -> str:
     """
     if text.isascii() and not _ODD_IN_ASCII.search(text):
         return text
-    if not text.isascii():
-        text = _INVISIBLE.sub(NOTHING, text.translate(_LOOK_ALIKES))
-        text = _JOINER.sub(_keep_joiner, text)
-        text = _COMPATIBLE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
-    else:
-        text = _INVISIBLE.sub(NOTHING, text)
+    text = _INVISIBLE.sub(NOTHING, text.translate(_LOOK_ALIKES))
+    text = _JOINER.sub(_keep_joiner, text)
+    text = _COMPATIBLE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
     text = _UNSURE.sub(rf"{NOTHING}\1{NOTHING}", _LAUGHED.sub(r"\1", text))
     return _PERCENT.sub(NOTHING, _NOISE.sub(NOTHING, _without_asides(text)))
 
